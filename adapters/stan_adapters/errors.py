@@ -1,0 +1,48 @@
+"""Every error a user of the Stan side can meet.
+
+Each message says what was seen, what was expected and what to do; the class says whose turn it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AvistanError(Exception):
+    """Base of every error that avistan raises on purpose. The command line prints it and exits with status 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a Stan source file; `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class ProgramError(AvistanError):
+    """The Stan program can't be read. `location` is the place, where one is known."""
+
+    def __init__(self, message: str, location: Location | None = None) -> None:
+        super().__init__(message if location is None else f"{location}: {message}")
+        self.location = location
+
+
+class DataError(AvistanError):
+    """The data do not fit the program's declarations."""
+
+
+class EngineError(AvistanError):
+    """An engine is missing, or it refused the program or the data."""
+
+
+class BindingError(AvistanError):
+    """A bound model was used wrongly: after `close`, or with arrays of another shape."""
+
+
+class StructureError(AvistanError):
+    """A level was named that the program does not have, or the evidence does not allow what was asked."""
