@@ -40,6 +40,10 @@ class EngineError(AvistanError):
     """An engine is missing, or it refused the program or the data."""
 
 
+class UnsupportedError(EngineError):
+    """The program is good Stan that this engine does not know; another engine may."""
+
+
 class BindingError(AvistanError):
     """A bound model was used wrongly: after `close`, or with arrays of another shape."""
 

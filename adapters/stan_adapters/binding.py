@@ -1,0 +1,302 @@
+"""`BoundModel`: a program and its data behind one handle, on the unconstrained scale.
+
+Densities are Stan's `target` up to the program's constant (propto) with the Jacobian of the constraints.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .abi import Abi, FloatArray
+from .data import StanData
+from .engines import COMPILED_ENGINE_HINT, Library, bridgestan_sources, load
+from .errors import BindingError, UnsupportedError
+from .layout import Layout, build_layout, declared_shape
+from .outputs import Output, parse_names
+from .program import Declaration, Program
+
+Draws = dict[str, npt.NDArray[Any]]
+
+# Below this gradient time threads that share a handle slow each other down, so each gets its own.
+_SHARE_HANDLE_FROM_SECONDS = 50e-6
+
+
+class BoundModel:
+    """Program + data, loaded through the BridgeStan ABI.
+
+    Thread-safe. Handles are freed exactly once: by `close`, on leaving a `with` block, or with the object.
+
+    Args:
+        program: the program. Densities come from it without its generated quantities where the engine allows that.
+        data: checked data of that program.
+        engine: "auto", "stanli", "bridgestan" or the path of a prebuilt library.
+        seed: for random numbers in transformed data.
+
+    Raises:
+        EngineError: see `stan_adapters.engines`.
+        BindingError: the declared parameters do not match the engine's.
+    """
+
+    def __init__(self, program: Program, data: StanData, *, engine: str = "auto", seed: int = 1) -> None:
+        self.program = program
+        self.data = data
+        self.seed = seed
+        self._json = data.to_json()
+        self._lock = threading.Lock()
+        compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
+        density_program = program if compiles else program.without_generated_quantities()
+        self._density = _construct(density_program, engine, self._json, seed)
+        self._whole: _Instance | None = None
+        self._instances = [self._density]
+        self._close = weakref.finalize(self, _close_all, self._instances)
+        self._gradient_seconds: float | None = None
+        self.dim: int = self._density.abi.unconstrained_dim(self._density.handles[0])
+        shapes = {output.name: output.shape for output in self._density.outputs(False, False)}
+        self.layout: Layout = build_layout(program.parameters, data, shapes, self.dim)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the handles. Any later use is a `BindingError`."""
+        self._close()
+
+    @property
+    def closed(self) -> bool:
+        return not self._close.alive
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        return f"BoundModel({self.program.name}, dim={self.dim}, engine={self.engine}{state})"
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs the program: "stanli", "bridgestan" or the name of a prebuilt library."""
+        return self._density.library.engine
+
+    @property
+    def engine_info(self) -> str:
+        """Versions and build flags, in the engine's words."""
+        return self._density.abi.info(self._first())
+
+    # -- density ------------------------------------------------------------------------------------------------
+
+    def log_density_gradient(self, theta: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Log densities (S,) and gradients (S, D) at unconstrained points (S, D), or (), (D,) at one point (D,).
+
+        A point that Stan rejects, or where a number is not finite, has -inf and a zero gradient.
+        """
+        points = np.ascontiguousarray(theta, dtype=np.float64)
+        batch = self._checked(points)
+        lp, gradient = np.empty(len(batch)), np.empty_like(batch)
+        workers = min(os.cpu_count() or 1, len(batch) // 4 or 1)
+        handles = self.handles(workers) if workers > 1 else (self._first(),)
+        abi = self._density.abi
+
+        def work(part: int) -> None:
+            rows = slice(part * len(batch) // workers, (part + 1) * len(batch) // workers)
+            abi.log_density_gradient(handles[part % len(handles)], batch[rows], lp[rows], gradient[rows])
+
+        if workers == 1:
+            work(0)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, range(workers)))
+        return (lp, gradient) if points.ndim == 2 else (lp[0], gradient[0])
+
+    def why_rejected(self, theta: npt.ArrayLike) -> str:
+        """Stan's message at one unconstrained point (D,); empty where the density is finite."""
+        batch = self._checked(np.ascontiguousarray(theta, dtype=np.float64))
+        lp, gradient = np.empty(len(batch)), np.empty_like(batch)
+        return self._density.abi.log_density_gradient(self._first(), batch, lp, gradient)
+
+    def handles(self, count: int) -> tuple[int, ...]:
+        """Raw model handles for `count` threads: one each for small models, one shared for large ones."""
+        handle, pointers = self._first(), self._density.handles
+        with self._lock:
+            if count > len(pointers):
+                if self._gradient_seconds is None:
+                    self._gradient_seconds = self._time_gradient(handle)
+                if self._gradient_seconds < _SHARE_HANDLE_FROM_SECONDS:
+                    while len(pointers) < count:
+                        pointers.append(self._density.library.construct(self._json, self.seed))
+            return tuple(pointers[:count])
+
+    @property
+    def log_density_gradient_address(self) -> int:
+        """Address of `bs_log_density_gradient`, for callers in C."""
+        return self._density.abi.address("bs_log_density_gradient")
+
+    @property
+    def free_error_address(self) -> int:
+        """Address of `bs_free_error_msg`, for callers in C."""
+        return self._density.abi.address("bs_free_error_msg")
+
+    # -- constrained draws --------------------------------------------------------------------------------------
+
+    def constrain(
+        self,
+        theta: npt.ArrayLike,
+        *,
+        transformed_parameters: bool = True,
+        generated_quantities: bool = True,
+        seed: int = 1,
+    ) -> tuple[Draws, int]:
+        """Constrained draws by name, each of shape (S, *declared shape), of unconstrained draws (S, D).
+
+        Returns: the draws, and how many rows are NaN because Stan rejected them.
+
+        Raises:
+            UnsupportedError: the engine can't evaluate declared transformed parameters or generated quantities.
+        """
+        transformed = transformed_parameters and bool(self.program.transformed_parameters)
+        generated = generated_quantities and bool(self.program.generated_quantities)
+        batch = self._checked(np.ascontiguousarray(theta, dtype=np.float64))
+        instance = self._with_outputs() if transformed or generated else self._density
+        outputs = instance.outputs(transformed, generated)
+        flat = np.empty((len(batch), max((output.columns.stop for output in outputs), default=0)))
+        failed, _ = instance.abi.constrain(
+            instance.handles[0],
+            batch,
+            flat,
+            transformed_parameters=transformed,
+            generated_quantities=generated,
+            seed=seed,
+        )
+        return {output.name: output.take(flat) for output in outputs}, failed
+
+    def unconstrain(self, values: Mapping[str, npt.ArrayLike]) -> FloatArray:
+        """The unconstrained point (D,) of constrained parameter values by name; every parameter must be there.
+
+        Raises:
+            BindingError: names are missing or unknown, or a value lies outside its support (Stan's words).
+        """
+        names = [declaration.name for declaration in self.program.parameters]
+        missing, unknown = set(names) - set(values), set(values) - set(names)
+        if missing or unknown:
+            raise BindingError(
+                f"every parameter needs a value: missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}."
+            )
+        draw = {name: np.asarray(values[name], dtype=np.float64)[None] for name in names}
+        return self.unconstrain_draws(draw)[0]
+
+    def unconstrain_draws(self, draws: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
+        """Unconstrained points (S, D) of constrained parameter draws by name, each (S, *declared shape)."""
+        columns = []
+        for output in self._density.outputs(False, False):
+            if output.is_complex or ":" in output.name:
+                raise BindingError(f"{output.name}: complex and tuple parameters can't be unconstrained from draws.")
+            values = np.asarray(draws[output.name], dtype=np.float64)
+            if values.shape[1:] != output.shape:
+                raise BindingError(
+                    f"{output.name} has shape {values.shape[1:]} a draw, the program declares {output.shape}."
+                )
+            columns.append(values.reshape(len(values), -1, order="F"))
+        return self._density.abi.unconstrain(self._first(), np.concatenate(columns, axis=1), self.dim)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _first(self) -> int:
+        if self.closed:
+            raise BindingError(f"the bound model of {self.program.name} is closed: bind the program again.")
+        return self._density.handles[0]
+
+    def _checked(self, theta: FloatArray) -> FloatArray:
+        if theta.ndim not in (1, 2) or theta.shape[-1] != self.dim:
+            raise BindingError(
+                f"unconstrained points of {self.program.name} have shape ({self.dim},) or (S, {self.dim}), "
+                f"got {theta.shape}."
+            )
+        return theta if theta.ndim == 2 else theta[None]
+
+    def _with_outputs(self) -> _Instance:
+        """An instance of the whole program: the density's, unless generated quantities were left out of that."""
+        if self._density.library.program.generated_quantities or not self.program.generated_quantities:
+            whole = self._density
+        else:
+            self._first()
+            with self._lock:
+                if self._whole is None:
+                    self._whole = _construct(self.program, self.engine, self._json, self.seed)
+                    self._instances.append(self._whole)
+            whole = self._whole
+        listed = {output.name.partition(":")[0].partition(".")[0] for output in whole.outputs(True, True)}
+        declared = (*self.program.transformed_parameters, *self.program.generated_quantities)
+        lost = [d.name for d in declared if d.name not in listed and not self._is_empty(d)]
+        if lost:
+            raise UnsupportedError(
+                f"{self.engine} does not return {', '.join(lost)} of {self.program.name}. {COMPILED_ENGINE_HINT}"
+            )
+        return whole
+
+    def _is_empty(self, declaration: Declaration) -> bool:
+        shape = declared_shape(declaration.type, self.data)
+        return shape is None or 0 in shape
+
+    def _time_gradient(self, handle: int) -> float:
+        theta, lp, gradient = np.zeros((1, self.dim)), np.empty(1), np.empty((1, self.dim))
+        best = np.inf
+        for _ in range(3):
+            start = time.perf_counter()
+            self._density.abi.log_density_gradient(handle, theta, lp, gradient)
+            best = min(best, time.perf_counter() - start)
+        return float(best)
+
+
+class _Instance:
+    """A loaded library with data: raw handles, the first one made at once, and what the columns mean."""
+
+    def __init__(self, library: Library, handle: int) -> None:
+        self.library = library
+        self.handles = [handle]
+        self._outputs: dict[tuple[bool, bool], tuple[Output, ...]] = {}
+
+    @property
+    def abi(self) -> Abi:
+        return self.library.abi
+
+    def outputs(self, transformed_parameters: bool, generated_quantities: bool) -> tuple[Output, ...]:
+        key = (transformed_parameters, generated_quantities)
+        if key not in self._outputs:
+            names = self.abi.names(
+                self.handles[0],
+                transformed_parameters=transformed_parameters,
+                generated_quantities=generated_quantities,
+            )
+            self._outputs[key] = parse_names(names)
+        return self._outputs[key]
+
+
+def _close_all(instances: list[_Instance]) -> None:
+    for instance in instances:
+        while instance.handles:
+            instance.abi.destruct(instance.handles.pop())
+
+
+def _construct(program: Program, engine: str, data_json: str, seed: int) -> _Instance:
+    """A bound library; `auto` goes on to compiled BridgeStan where stanli lacks a feature."""
+    try:
+        library = load(program, engine)
+        return _Instance(library, library.construct(data_json, seed))
+    except UnsupportedError:
+        if engine != "auto" or bridgestan_sources() is None:
+            raise
+    library = load(program, "bridgestan")
+    return _Instance(library, library.construct(data_json, seed))

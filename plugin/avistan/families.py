@@ -1,0 +1,217 @@
+"""The variational family q(theta) prod_n q(z_n; nu_n) on the unconstrained scale, in Stan's own coordinate order.
+
+A draw is an affine map of standard normals: theta_unc = mean + L noise with L diagonal, or lower triangular within the
+units. Globals are mean-field. All parameters are standardized by a fixed frame (a quick fit's centres and scales), so
+that one learning rate suits all of them.
+"""
+
+from __future__ import annotations
+
+from math import log, pi
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from stan_adapters.layout import IndexArray
+
+from .inference_functions import AbstractInferenceFunction
+
+LocalKind = Literal["diagonal", "full"]
+_HALF_LOG_2PI = 0.5 * log(2 * pi)
+
+
+class Draws(NamedTuple):
+    """Draws of q with what estimators need.
+
+    Attributes:
+        theta: unconstrained points.
+        log_q: log density of q at them, nats.
+        pull: -d log q / d theta at the points, the path derivative's second half.
+    """
+
+    theta: Float[Array, "S D"]
+    log_q: Float[Array, " S"]
+    pull: Float[Array, "S D"]
+
+
+class Placement(eqx.Module):
+    """Puts G globals and N x d locals into the order of the unconstrained vector.
+
+    Where few contiguous runs do, it concatenates slices; else it gathers by a permutation.
+    """
+
+    order: Int[Array, " D"]  # order[i] = place of coordinate i in [globals, locals]
+    inverse: Int[Array, " D"]
+    local_index: Int[Array, "N d"]
+    latent_major: bool = eqx.field(static=True)  # locals laid out (d, N) rather than (N, d)
+    runs: tuple[tuple[int, int], ...] | None = eqx.field(static=True)
+
+    def __call__(self, of_globals: Float[Array, " G"], of_locals: Float[Array, "N d"]) -> Float[Array, " D"]:
+        locals_flat = (of_locals.T if self.latent_major else of_locals).reshape(-1)
+        together = jnp.concatenate([of_globals, locals_flat])
+        if self.runs is not None:
+            return jnp.concatenate([together[start:stop] for start, stop in self.runs])
+        return _permute(together, self.order, self.inverse)
+
+
+@jax.custom_vjp
+def _permute(values: Array, order: Array, inverse: Array) -> Array:
+    return values[order]
+
+
+def _permute_forward(values: Array, order: Array, inverse: Array) -> tuple[Array, tuple[Array, Array]]:
+    return values[order], (order, inverse)
+
+
+def _permute_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, None, None]:
+    return cotangent[saved[1]], None, None  # the transpose of a permutation is a gather, not a scatter
+
+
+_permute.defvjp(_permute_forward, _permute_backward)
+
+
+def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_runs: int = 64) -> Placement:
+    """The placement of a level: globals at positions (G,), unit n's block at row n of (N, d)."""
+    best: tuple[tuple[tuple[int, int], ...], IndexArray, bool] | None = None
+    for latent_major in (False, True):
+        flat = (local_index.T if latent_major else local_index).ravel()
+        position = np.concatenate([globals_index, flat])
+        order = np.empty(len(position), dtype=np.int64)
+        order[position] = np.arange(len(position))
+        breaks = np.flatnonzero(np.diff(order) != 1) + 1
+        edges = np.concatenate([[0], breaks, [len(order)]])
+        runs = tuple((int(order[a]), int(order[b - 1]) + 1) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+        if best is None or len(runs) < len(best[0]):
+            best = (runs, order, latent_major)
+    assert best is not None
+    runs, order, latent_major = best
+    return Placement(
+        jnp.asarray(order),
+        jnp.asarray(np.argsort(order)),
+        jnp.asarray(local_index),
+        latent_major,
+        runs if len(runs) <= max_runs else None,
+    )
+
+
+class Frame(eqx.Module):
+    """Fixed centres and scales: (G,) for globals; (d,) or, one row a unit, (N, d) for locals."""
+
+    global_center: Float[Array, " G"]
+    global_scale: Float[Array, " G"]
+    local_center: Float[Array, "*N d"]
+    local_scale: Float[Array, "*N d"]
+
+
+class MeanField(eqx.Module):
+    """Means and log sds (G,) of the globals, standardized."""
+
+    loc: Float[Array, " G"]
+    log_sd: Float[Array, " G"]
+
+
+class LocalGaussian(eqx.Module):
+    """How nu_n is read: d means, d log sds and, for "full", d (d - 1) / 2 entries below the Cholesky diagonal."""
+
+    kind: LocalKind = eqx.field(static=True)
+    block: int = eqx.field(static=True)
+
+    @property
+    def num_parameters(self) -> int:
+        return 2 * self.block + (self.block * (self.block - 1) // 2 if self.kind == "full" else 0)
+
+    def start(self, log_sd: Float[Array, "*N d"]) -> Float[Array, "*N P"]:
+        """nu with mean zero, the given log sds and no correlation."""
+        below = jnp.zeros((*log_sd.shape[:-1], self.num_parameters - 2 * self.block))
+        return jnp.concatenate([jnp.zeros_like(log_sd), log_sd, below], axis=-1)
+
+
+class Family(eqx.Module):
+    """q(theta) prod_n q(z_n; f(input_n)). `trainable` says which leaves an optimizer may move."""
+
+    globals: MeanField
+    inference: AbstractInferenceFunction
+    local: LocalGaussian
+    frame: Frame
+    placement: Placement
+
+    @property
+    def dim(self) -> int:
+        return int(self.placement.order.shape[0])
+
+    def local_parameters(
+        self, inputs: Float[Array, "N R"]
+    ) -> tuple[Float[Array, "N d"], Float[Array, "N d"], Float[Array, "N B"]]:
+        """Means, sds and scaled entries below the Cholesky diagonal of all units, unconstrained scale."""
+        nu, d = self.inference(inputs), self.local.block
+        center, scale = self.frame.local_center, self.frame.local_scale
+        mean = center + scale * nu[:, :d]
+        sd = scale * jnp.exp(nu[:, d : 2 * d])
+        rows = np.array([i for i in range(d) for _ in range(i)], dtype=int)
+        below = nu[:, 2 * d :] * jnp.broadcast_to(scale, mean.shape)[:, rows] if self.local.kind == "full" else nu[:, :0]
+        return mean, sd, below
+
+    def draw(self, noise: Float[Array, "S D"], inputs: Float[Array, "N R"]) -> Draws:
+        """Draws of q from standard normals in Stan's coordinate order.
+
+        Source: reparameterization, Kingma & Welling, ICLR 2014; `pull` as in Roeder et al., NeurIPS 2017.
+        """
+        noise = noise.astype(jnp.float64)
+        local_mean, local_sd, below = self.local_parameters(inputs)
+        global_mean = self.frame.global_center + self.frame.global_scale * self.globals.loc
+        global_sd = self.frame.global_scale * jnp.exp(self.globals.log_sd)
+        mean = self.placement(global_mean, local_mean)
+        sd = self.placement(global_sd, local_sd)
+        theta = mean + sd * noise
+        pull = noise / sd
+        if self.local.kind == "full" and self.local.block > 1:
+            theta, pull = self._correlate(theta, pull, noise, local_sd, below)
+        log_det = jnp.sum(jnp.log(global_sd)) + jnp.sum(jnp.log(local_sd))
+        log_q = -0.5 * jnp.sum(noise**2, axis=1) - log_det - self.dim * _HALF_LOG_2PI
+        return Draws(theta, log_q, pull)
+
+    def _correlate(
+        self,
+        theta: Float[Array, "S D"],
+        pull: Float[Array, "S D"],
+        noise: Float[Array, "S D"],
+        sd: Float[Array, "N d"],
+        below: Float[Array, "N B"],
+    ) -> tuple[Float[Array, "S D"], Float[Array, "S D"]]:
+        """Adds L_ij noise_j (j < i) within units, and solves L' pull = noise by back substitution."""
+        d, index = self.local.block, self.placement.local_index
+        unit_noise = noise[:, index]  # (S, N, d)
+        entry = {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))}
+        shift = jnp.stack(
+            [
+                sum((below[:, entry[i, j]] * unit_noise[:, :, j] for j in range(i)), jnp.zeros(unit_noise.shape[:2]))
+                for i in range(d)
+            ],
+            axis=2,
+        )
+        solved: dict[int, Array] = {}
+        for i in reversed(range(d)):
+            rest = sum((below[:, entry[k, i]] * solved[k] for k in range(i + 1, d)), jnp.zeros(()))
+            solved[i] = (unit_noise[:, :, i] - rest) / sd[:, i]
+        unit_pull = jnp.stack([solved[i] for i in range(d)], axis=2)
+        no_globals = jnp.zeros(self.globals.loc.shape)
+        place = jax.vmap(lambda block: self.placement(no_globals, block))
+        is_local = self.placement(jnp.zeros_like(no_globals), jnp.ones(index.shape))
+        return theta + place(shift), jnp.where(is_local > 0, place(unit_pull), pull)
+
+
+def trainable(family: Family) -> Family:
+    """A tree of booleans: true at the leaves that training moves (globals and the inference function)."""
+    fixed = jax.tree.map(lambda _: False, family)
+    chosen = (jax.tree.map(eqx.is_inexact_array, family.globals), jax.tree.map(eqx.is_inexact_array, family.inference))
+    return eqx.tree_at(lambda f: (f.globals, f.inference), fixed, chosen)
+
+
+def num_variational_parameters(family: Family) -> int:
+    """How many numbers training moves."""
+    moved = eqx.filter(family, trainable(family))
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(moved))

@@ -1,0 +1,102 @@
+"""Inference functions f: unit input -> variational parameters of q(z_n). One call gives all N units.
+
+F-VI, the constant factor and A-VI are the same family with another source of nu: a table, a constant, a function.
+Source: Margossian & Blei, "Amortized Variational Inference: When and Why?", UAI 2024, sections 2 and 4.
+"""
+
+from __future__ import annotations
+
+import abc
+from itertools import combinations_with_replacement
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class AbstractInferenceFunction(eqx.Module):
+    """Maps the inputs of all units to their variational parameters, on the standardized local scale.
+
+    Every function starts at nu = `start`, the same for all units, so that methods begin at one place.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
+        """Variational parameters (N, P), float64, of inputs (N, R)."""
+
+
+class Table(AbstractInferenceFunction):
+    """A free row for every unit: factorized VI (F-VI). Ignores the inputs."""
+
+    nu: Float[Array, "N P"]
+
+    def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
+        return self.nu
+
+
+class Constant(AbstractInferenceFunction):
+    """One row for all units: the paper's constant factor. Ignores the inputs but for their number."""
+
+    nu: Float[Array, " P"]
+
+    def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
+        return jnp.broadcast_to(self.nu, (inputs.shape[0], self.nu.shape[0]))
+
+
+class Polynomial(AbstractInferenceFunction):
+    """All monomials of the inputs up to a degree, linear in its coefficients (T, P)."""
+
+    coefficients: Float[Array, "T P"]
+    exponents: tuple[tuple[int, ...], ...] = eqx.field(static=True)  # input numbers of each monomial
+
+    def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
+        x = inputs.astype(jnp.float64)
+        columns = [jnp.ones(x.shape[0])]
+        columns += [jnp.prod(x[:, jnp.asarray(term)], axis=1) for term in self.exponents]
+        return jnp.stack(columns, axis=1) @ self.coefficients
+
+
+class MLP(AbstractInferenceFunction):
+    """Two hidden layers of one width and, beside them, a linear map of the input.
+
+    float32 inside. The linear part alone solves linear programs; the last layer of the network starts at zero.
+    """
+
+    layers: tuple[tuple[Float[Array, "I O"], Float[Array, " O"]], ...]
+    linear: Float[Array, "R P"] | None
+    start: Float[Array, " P"]
+
+    def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
+        x = inputs.astype(jnp.float32)
+        hidden = x
+        for weights, bias in self.layers[:-1]:
+            hidden = jax.nn.silu(hidden @ weights + bias)
+        weights, bias = self.layers[-1]
+        out = hidden @ weights + bias
+        if self.linear is not None:
+            out = out + x @ self.linear
+        return out.astype(jnp.float64) + self.start
+
+
+def make_polynomial(num_inputs: int, degree: int, start: Float[Array, " P"]) -> Polynomial:
+    """A polynomial of all inputs that starts at the constant `start`."""
+    terms = [t for k in range(1, degree + 1) for t in combinations_with_replacement(range(num_inputs), k)]
+    coefficients = jnp.zeros((len(terms) + 1, start.shape[0])).at[0].set(start)
+    return Polynomial(coefficients, tuple(terms))
+
+
+def make_mlp(
+    key: PRNGKeyArray, num_inputs: int, width: int, start: Float[Array, " P"], *, depth: int = 2, skip: bool = True
+) -> MLP:
+    """An MLP with `depth` hidden layers that starts at the constant `start`; `skip` adds the linear map."""
+    sizes = [num_inputs, *[width] * depth, start.shape[0]]
+    keys = jax.random.split(key, depth + 1)
+    layers = []
+    for number, (k, fan_in, fan_out) in enumerate(zip(keys, sizes[:-1], sizes[1:], strict=True)):
+        scale = 0.0 if number == depth else np.sqrt(2.0 / max(fan_in, 1))
+        weights = scale * jax.random.normal(k, (fan_in, fan_out), dtype=jnp.float32)
+        layers.append((weights.astype(jnp.float32), jnp.zeros(fan_out, dtype=jnp.float32)))
+    linear = jnp.zeros((num_inputs, start.shape[0]), dtype=jnp.float32) if skip else None
+    return MLP(tuple(layers), linear, start)
