@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .abi import FloatArray
 from .certificate import Density
@@ -17,7 +18,8 @@ from .errors import StructureError
 from .layout import IndexArray
 
 _SHRINK = (1.0, 0.5, 0.25, 0.1, 0.0)  # how far from the centre a rejected reference is tried again
-_KNEE = 3.0  # scaled scores within this many robust sds stay nearly linear, larger ones grow like a logarithm
+_LIGHT_TAIL = 6.0  # columns whose scaled scores stay within this many robust sds are left as they are
+_KNEE = 3.0  # in the others, scores beyond this many robust sds grow like a logarithm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +116,8 @@ class SignatureTransform:
 
     center: FloatArray  # (F,) median
     scale: FloatArray  # (F,) robust sd; 0 marks a column that never varied
-    mean: FloatArray  # (F,) mean after arcsinh
+    heavy: npt.NDArray[np.bool_]  # (F,) whether the column goes through arcsinh
+    mean: FloatArray  # (F,) mean after that
     components: FloatArray  # (F, R) whitening projection
 
     def __call__(self, scores: FloatArray) -> FloatArray:
@@ -124,7 +127,7 @@ class SignatureTransform:
     def _bounded(self, scores: FloatArray) -> FloatArray:
         varies = self.scale > 0
         scaled = np.where(varies, (scores - self.center) / np.where(varies, self.scale, 1.0), 0.0)
-        return np.asarray(_KNEE * np.arcsinh(scaled / _KNEE))
+        return np.where(self.heavy, _KNEE * np.arcsinh(scaled / _KNEE), scaled)
 
 
 def fit_transform(scores: FloatArray, *, max_rank: int, min_share: float = 1e-8) -> SignatureTransform:
@@ -140,7 +143,8 @@ def fit_transform(scores: FloatArray, *, max_rank: int, min_share: float = 1e-8)
     scale = np.where(mad > 0.05 * sd, mad, sd)  # units without rows can make the median deviation 0
     floor = 1e-10 * (np.abs(center) + deviation.max(axis=0, initial=0.0))
     scale = np.where(sd > floor, scale, 0.0)
-    raw = SignatureTransform(center, scale, np.zeros_like(center), np.zeros((scores.shape[1], 0)))
+    heavy = deviation.max(axis=0, initial=0.0) > _LIGHT_TAIL * scale
+    raw = SignatureTransform(center, scale, heavy, np.zeros_like(center), np.zeros((scores.shape[1], 0)))
     bounded = raw._bounded(scores)
     mean = bounded.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d((bounded - mean).T @ (bounded - mean)) / len(bounded))
@@ -148,7 +152,7 @@ def fit_transform(scores: FloatArray, *, max_rank: int, min_share: float = 1e-8)
     order = order[values[order] > min_share * max(values.sum(), 1e-300)]
     vectors = vectors[:, order]
     vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))])  # the sign is a convention
-    return SignatureTransform(center, scale, mean, vectors / np.sqrt(values[order]))
+    return SignatureTransform(center, scale, heavy, mean, vectors / np.sqrt(values[order]))
 
 
 def _assemble(
