@@ -51,6 +51,7 @@ class BoundModel:
         self.program = program
         self.data = data
         self.seed = seed
+        self.engine_choice = engine  # as asked for: binds other data of the program the same way
         self._json = data.to_json()
         self._lock = threading.Lock()
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws

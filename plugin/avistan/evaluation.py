@@ -1,4 +1,7 @@
-"""ELBO estimates on common random numbers: methods that share a program and a seed share every normal."""
+"""ELBO estimates on common random numbers: methods that share a program and a seed share every normal.
+
+Normals come in antithetic pairs (e, -e): what is odd in them, often most of the variance, cancels within a pair.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from arviz_stats.base import array_stats
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .families import Family
@@ -19,7 +23,7 @@ _NUMBERS_AT_ONCE = 4_000_000  # normals held at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Log weights log p - log q (M,) of M draws of q, nats; -inf where Stan rejected the draw."""
+    """Log weights log p - log q (M,) of M draws of q in antithetic pairs, nats; -inf where Stan rejected the draw."""
 
     log_weights: npt.NDArray[np.float64]
 
@@ -29,54 +33,70 @@ class Evaluation:
 
     @property
     def elbo(self) -> float:
-        """Mean log weight of the accepted draws; -inf if there were none."""
+        """Mean log weight of the accepted draws in nats; -inf if there were none."""
         kept = self.log_weights[self.accepted]
         return float(kept.mean()) if kept.size else -np.inf
 
     @property
     def elbo_se(self) -> float:
-        return standard_error(self.log_weights[self.accepted])
+        """Standard error of `elbo` in nats, from the pairs."""
+        return paired_standard_error(self.log_weights)
 
     @property
     def rejected_share(self) -> float:
         return float(1 - self.accepted.mean())
 
+    @property
+    def khat(self) -> float:
+        """Pareto k-hat of the importance weights of all parameters together. Source: Vehtari et al., JMLR 2024."""
+        kept = self.log_weights[self.accepted]
+        if kept.size < 100 or np.ptp(kept) == 0:
+            return float("nan")
+        return float(array_stats.psislw(kept - kept.max())[1])
 
-def standard_error(values: npt.NDArray[np.float64]) -> float:
-    """Standard error of the mean of independent values; nan for fewer than two."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+def paired_standard_error(values: npt.NDArray[np.float64]) -> float:
+    """Standard error of the mean of values (M,) in antithetic pairs; pairs that are not finite are left out."""
+    pairs = values.reshape(-1, 2).mean(axis=1)
+    pairs = pairs[np.isfinite(pairs)]
+    return float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else float("nan")
 
 
 def gap(of: Evaluation, against: Evaluation) -> tuple[float, float]:
     """ELBO(against) - ELBO(of) in nats with its standard error, from the draws that both methods share."""
     both = of.accepted & against.accepted
-    difference = against.log_weights[both] - of.log_weights[both]
-    return (float(difference.mean()) if difference.size else float("nan")), standard_error(difference)
+    difference = np.where(both, against.log_weights, 0.0) - np.where(both, of.log_weights, 0.0)
+    difference[~both] = np.nan
+    return (float(np.nanmean(difference)) if both.any() else float("nan")), paired_standard_error(difference)
 
 
 def evaluate(
     family: Family, inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray, num_draws: int
 ) -> Evaluation:
-    """Log weights of `num_draws` draws of a family, in batches of bounded memory."""
-    batch = min(num_draws, max(1, _NUMBERS_AT_ONCE // max(1, family.dim)))
+    """Log weights of `num_draws` draws (made even) of a family, in batches of bounded memory."""
+    pairs = max(1, num_draws // 2)
+    batch = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
     index = jnp.asarray(slot, dtype=jnp.int64)
     parts = []
-    for number in range(-(-num_draws // batch)):
-        theta, log_q = sample(family, inputs, jax.random.fold_in(key, number), batch)
-        log_p, _ = _densities(index, theta)
-        parts.append(np.asarray(log_p - log_q))
-    return Evaluation(np.concatenate(parts)[:num_draws])
+    for number in range(-(-pairs // batch)):
+        noise = jax.random.normal(jax.random.fold_in(key, number), (batch, family.dim), dtype=jnp.float64)
+        both = jnp.stack([noise, -noise], axis=1).reshape(2 * batch, family.dim)
+        parts.append(np.asarray(_log_weights(family, inputs, index, both)))
+    return Evaluation(np.concatenate(parts)[: 2 * pairs])
 
 
 @eqx.filter_jit
-def _densities(slot: Array, theta: Float[Array, "S D"]) -> tuple[Array, Array]:
-    return log_density(slot, theta)
+def _log_weights(
+    family: Family, inputs: Float[Array, "N R"], slot: Array, noise: Float[Array, "S D"]
+) -> Float[Array, " S"]:
+    draws = family.draw(noise, inputs)
+    return log_density(slot, draws.theta)[0] - draws.log_q
 
 
 @eqx.filter_jit
 def sample(
     family: Family, inputs: Float[Array, "N R"], key: PRNGKeyArray, num_draws: int
 ) -> tuple[Float[Array, "S D"], Float[Array, " S"]]:
-    """Draws of q on the unconstrained scale and their log densities in nats."""
+    """Independent draws of q on the unconstrained scale and their log densities in nats."""
     draws = family.draw(jax.random.normal(key, (num_draws, family.dim), dtype=jnp.float64), inputs)
     return draws.theta, draws.log_q

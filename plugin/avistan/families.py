@@ -99,12 +99,12 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_ru
 
 
 class Frame(eqx.Module):
-    """Fixed centres and scales: (G,) for globals; (d,) or, one row a unit, (N, d) for locals."""
+    """Fixed centres and scales: (G,) for globals; for locals one row for all units, (1, d), or one a unit, (N, d)."""
 
     global_center: Float[Array, " G"]
     global_scale: Float[Array, " G"]
-    local_center: Float[Array, "*N d"]
-    local_scale: Float[Array, "*N d"]
+    local_center: Float[Array, "M d"]
+    local_scale: Float[Array, "M d"]
 
 
 class MeanField(eqx.Module):
@@ -166,8 +166,8 @@ class Family(eqx.Module):
         global_sd = self.frame.global_scale * jnp.exp(self.globals.log_sd)
         mean = self.placement(global_mean, local_mean)
         sd = self.placement(global_sd, local_sd)
-        theta = mean + sd * noise
-        pull = noise / sd
+        theta = mean[None] + sd[None] * noise
+        pull = noise / sd[None]
         if self.local.kind == "full" and self.local.block > 1:
             theta, pull = self._correlate(theta, pull, noise, local_sd, below)
         log_det = jnp.sum(jnp.log(global_sd)) + jnp.sum(jnp.log(local_sd))
@@ -186,22 +186,23 @@ class Family(eqx.Module):
         d, index = self.local.block, self.placement.local_index
         unit_noise = noise[:, index]  # (S, N, d)
         entry = {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))}
+        no_shift = jnp.zeros(unit_noise.shape[:2])
         shift = jnp.stack(
             [
-                sum((below[:, entry[i, j]] * unit_noise[:, :, j] for j in range(i)), jnp.zeros(unit_noise.shape[:2]))
+                sum((below[None, :, entry[i, j]] * unit_noise[:, :, j] for j in range(i)), no_shift)
                 for i in range(d)
             ],
             axis=2,
         )
         solved: dict[int, Array] = {}
         for i in reversed(range(d)):
-            rest = sum((below[:, entry[k, i]] * solved[k] for k in range(i + 1, d)), jnp.zeros(()))
-            solved[i] = (unit_noise[:, :, i] - rest) / sd[:, i]
+            rest = sum((below[None, :, entry[k, i]] * solved[k] for k in range(i + 1, d)), no_shift)
+            solved[i] = (unit_noise[:, :, i] - rest) / sd[None, :, i]
         unit_pull = jnp.stack([solved[i] for i in range(d)], axis=2)
         no_globals = jnp.zeros(self.globals.loc.shape)
         place = jax.vmap(lambda block: self.placement(no_globals, block))
         is_local = self.placement(jnp.zeros_like(no_globals), jnp.ones(index.shape))
-        return theta + place(shift), jnp.where(is_local > 0, place(unit_pull), pull)
+        return theta + place(shift), jnp.where((is_local > 0)[None], place(unit_pull), pull)
 
 
 def trainable(family: Family) -> Family:

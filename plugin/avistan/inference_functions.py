@@ -42,7 +42,7 @@ class Constant(AbstractInferenceFunction):
     nu: Float[Array, " P"]
 
     def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
-        return jnp.broadcast_to(self.nu, (inputs.shape[0], self.nu.shape[0]))
+        return jnp.broadcast_to(self.nu[None], (inputs.shape[0], self.nu.shape[0]))
 
 
 class Polynomial(AbstractInferenceFunction):
@@ -72,12 +72,12 @@ class MLP(AbstractInferenceFunction):
         x = inputs.astype(jnp.float32)
         hidden = x
         for weights, bias in self.layers[:-1]:
-            hidden = jax.nn.silu(hidden @ weights + bias)
+            hidden = jax.nn.silu(hidden @ weights + bias[None])
         weights, bias = self.layers[-1]
-        out = hidden @ weights + bias
+        out = hidden @ weights + bias[None]
         if self.linear is not None:
             out = out + x @ self.linear
-        return out.astype(jnp.float64) + self.start
+        return out.astype(jnp.float64) + self.start[None]
 
 
 def make_polynomial(num_inputs: int, degree: int, start: Float[Array, " P"]) -> Polynomial:

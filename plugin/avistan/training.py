@@ -64,15 +64,19 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """A trained family and its trace: one entry a step (elbo in nats) and a time stamp for each chunk."""
+class Trace:
+    """What training saw: one entry a step, and a time stamp for the start and the end of each chunk."""
 
-    family: Family
-    elbo: npt.NDArray[np.float64]  # (steps,)
+    elbo: npt.NDArray[np.float64]  # (steps,) nats, nan where every draw was rejected
     num_rejected: npt.NDArray[np.int64]  # (steps,)
+    chunk_steps: npt.NDArray[np.int64]  # (chunks + 1,) steps done at each time stamp
     seconds: npt.NDArray[np.float64]  # (chunks + 1,) since the first step, compilation excluded
     seconds_compile: float
-    chunk_steps: npt.NDArray[np.int64]  # (chunks + 1,) steps done at each time stamp
+
+
+class Trained(NamedTuple):
+    family: Family
+    trace: Trace
 
 
 def make_optimizer(options: TrainingOptions) -> optax.GradientTransformation:
@@ -162,14 +166,14 @@ def train(
         if progress is not None:
             with np.errstate(all="ignore"):
                 progress(done, options.steps, float(np.mean(infos[-1].elbo)))
-    return Trained(
-        family=eqx.combine(state.family, fixed),
+    trace = Trace(
         elbo=np.concatenate([info.elbo for info in infos]),
         num_rejected=np.concatenate([info.num_rejected for info in infos]).astype(np.int64),
+        chunk_steps=np.cumsum([0, *sizes]),
         seconds=np.array(seconds),
         seconds_compile=seconds_compile,
-        chunk_steps=np.cumsum([0, *sizes]),
     )
+    return Trained(eqx.combine(state.family, fixed), trace)
 
 
 Run = Callable[[TrainState, Family, Float[Array, "N R"], Int[Array, ""]], tuple[TrainState, StepInfo]]

@@ -1,0 +1,65 @@
+"""Amortized variational inference for existing Stan models.
+
+    import avistan as avi
+
+    model = avi.Model(stan_file="lsat.stan", data="lsat.json")
+    print(model.inspect())
+    fit = model.fit(seed=1)
+    tree = fit.posterior()
+
+Names are loaded when they are first used, so that the command line starts without JAX.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Model": "model",
+    "Fit": "fit",
+    "FitOptions": "fit",
+    "FitOutcome": "fit",
+    "Comparison": "compare",
+    "Reference": "competitors",
+    "load": "storage",
+    "AvistanError": "errors",
+    "models_root": "_bundled",
+}
+_RENAMED = {"load": "load_fit"}
+
+if TYPE_CHECKING:
+    from ._bundled import models_root as models_root
+    from .compare import Comparison as Comparison
+    from .competitors import Reference as Reference
+    from .errors import AvistanError as AvistanError
+    from .fit import Fit as Fit
+    from .fit import FitOptions as FitOptions
+    from .fit import FitOutcome as FitOutcome
+    from .model import Model as Model
+    from .storage import load_fit as load
+
+__all__ = [
+    "AvistanError",
+    "Comparison",
+    "Fit",
+    "FitOptions",
+    "FitOutcome",
+    "Model",
+    "Reference",
+    "load",
+    "models_root",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'avistan' has no attribute {name!r}; it has {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME[name]}", __name__), _RENAMED.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,394 @@
+"""Options and result of a fit: draws, ELBO, outcome, new units. Saving and loading is `storage`'s."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import arviz_stats
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from stan_adapters.binding import BoundModel, Draws
+from stan_adapters.data import RawData, read_data
+from stan_adapters.levels import Level, make_level
+
+from .errors import FitError
+from .evaluation import Evaluation, evaluate, sample
+from .families import Family, make_placement, num_variational_parameters
+from .log_density import register
+from .methods import Method
+from .objective import Estimator
+from .posterior import Names, to_datatree
+from .precision import in_float64
+from .preparation import Preparation, UnitInput, start_family
+from .training import Progress, Trace, TrainingOptions, train
+
+_TREND_SHARE = 0.1  # the ELBO trace has settled if its last tenth is no better than the tenth before it
+
+
+class FitOutcome(enum.Enum):
+    """How a fit ended; the value is advice to the user, empty where none is needed."""
+
+    settled = ""
+    budget_spent = (
+        "The ELBO was still rising when the steps ran out: raise steps (command line: --steps), or read the trace."
+    )
+    draws_rejected = (
+        "Stan's log density was not finite for more than 1 % of the fitted draws: the ELBO and the posterior leave them "
+        "out. Check constraints that the parameters' declarations do not express."
+    )
+    nonfinite = (
+        "Stan's log density was not finite for every draw of the last steps: the fit is unusable. Try another seed, or "
+        "weaker constraints in the program."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """What can be chosen of a fit; written beside every result.
+
+    Attributes:
+        steps: Adam steps.
+        draws_per_step: Stan gradients a step, the budget that all methods of a comparison share.
+        learning_rate: see `TrainingOptions`.
+        estimator: see `objective.neg_elbo`.
+        num_references: K, gradients that make a signature.
+        max_rank: most components of a signature that the inference function reads.
+        elbo_draws: draws of the final ELBO estimate, in antithetic pairs.
+    """
+
+    steps: int = 4000
+    draws_per_step: int = 8
+    learning_rate: float = 0.02
+    estimator: Estimator = "path"
+    num_references: int = 24
+    max_rank: int = 16
+    elbo_draws: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "draws_per_step", "num_references", "max_rank", "elbo_draws"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise FitError(f"{name}={value!r}: give a positive whole number.")
+        if not 0 < self.learning_rate < np.inf:
+            raise FitError(f"learning_rate={self.learning_rate!r}: give a positive number.")
+        if self.estimator not in ("path", "entropy"):
+            raise FitError(f"estimator={self.estimator!r}: choose 'path' or 'entropy'.")
+
+    @property
+    def training(self) -> TrainingOptions:
+        return TrainingOptions(
+            steps=self.steps,
+            draws_per_step=self.draws_per_step,
+            learning_rate=self.learning_rate,
+            estimator=self.estimator,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds of a fit. `prepare` (quick fit, signatures) is shared by all methods of a comparison."""
+
+    prepare: float
+    compile: float
+    train: float
+    evaluate: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """A fitted variational posterior.
+
+    Attributes:
+        model: the bound model; stays open as long as the fit is used.
+        level: the amortized level, None where every parameter is global.
+        reason: why this method was used, in a sentence.
+        unit_input, inputs: what the inference function reads, and its values (N, R).
+        trace: ELBO (nats) and rejected draws of every step.
+    """
+
+    model: BoundModel
+    level: Level | None
+    method: Method
+    options: FitOptions
+    seed: int
+    reason: str
+    family: Family = field(repr=False)
+    unit_input: UnitInput | None = field(repr=False)
+    inputs: npt.NDArray[np.float64] = field(repr=False)
+    trace: Trace = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
+    timing: Timing
+    gradient_evaluations: int
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    # -- what was found -----------------------------------------------------------------------------------------
+
+    @property
+    def elbo(self) -> float:
+        """Evidence lower bound in nats, up to the program's constant; larger is better."""
+        return self.evaluation.elbo
+
+    @property
+    def elbo_se(self) -> float:
+        """Standard error of `elbo` in nats."""
+        return self.evaluation.elbo_se
+
+    @property
+    def outcome(self) -> FitOutcome:
+        return judge(self.trace, self.evaluation)
+
+    @property
+    def num_variational_parameters(self) -> int:
+        return num_variational_parameters(self.family)
+
+    def __str__(self) -> str:
+        of = "" if self.level is None else f", {self.level.num_units} units of {self.level.name}"
+        advice = f"\n{self.outcome.value}" if self.outcome.value else ""
+        return (
+            f"{self.method.name} fit of {self.model.program.name}{of}: ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, "
+            f"{self.outcome.name} after {len(self.trace.elbo)} steps, {self.timing.train:.1f} s "
+            f"(+ {self.timing.prepare + self.timing.compile:.1f} s start). {self.reason}{advice}"
+        )
+
+    # -- draws --------------------------------------------------------------------------------------------------
+
+    @in_float64
+    def unconstrained_draws(
+        self, draws: int = 1000, *, seed: int | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats."""
+        if draws < 1:
+            raise FitError(f"draws={draws}: give a positive whole number.")
+        key = jax.random.fold_in(jax.random.key(self.seed if seed is None else seed), 4)
+        theta, log_q = sample(self.family, jnp.asarray(self.inputs, dtype=jnp.float32), key, draws)
+        return np.asarray(theta), np.asarray(log_q)
+
+    def posterior(
+        self,
+        draws: int = 1000,
+        *,
+        seed: int | None = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        log_likelihood: Names | bool = None,
+        posterior_predictive: Names = None,
+    ) -> xr.DataTree:
+        """Draws as an ArviZ DataTree: posterior, sample_stats (`lp`, `log_q`), observed_data and constant_data.
+
+        Dims are (chain, draw) and, for the units, the level's declared size. Arguments as in `arviz_base`'s converters;
+        a variable `log_lik` becomes the group log_likelihood by default.
+        """
+        theta, log_q = self.unconstrained_draws(draws, seed=seed)
+        lp, _ = self.model.log_density_gradient(theta)
+        values, _ = self.model.constrain(theta, seed=self.seed if seed is None else seed)
+        return to_datatree(
+            self.model.program,
+            self.model.data,
+            values,
+            sample_stats={"lp": lp, "log_q": log_q},
+            unit_size=None if self.level is None else self.level.name,
+            coords=coords,
+            dims=dims,
+            log_likelihood=log_likelihood,
+            posterior_predictive=posterior_predictive,
+            attrs=self._attrs(draws, seed),
+        )
+
+    def _attrs(self, draws: int, seed: int | None) -> dict[str, Any]:
+        from . import __version__
+
+        return {
+            "inference_library": "avistan",
+            "inference_library_version": __version__,
+            "program": self.model.program.name,
+            "program_digest": self.model.program.digest,
+            "engine": self.model.engine,
+            "method": self.method.name,
+            "outcome": self.outcome.name,
+            "elbo": self.elbo,
+            "elbo_se": self.elbo_se,
+            "seed": self.seed if seed is None else seed,
+            "draws": draws,
+        } | asdict(self.options)
+
+    def _default_draws(self) -> Draws:
+        if "draws" not in self._kept:
+            theta, _ = self.unconstrained_draws(1000)
+            self._kept["draws"], _ = self.model.constrain(theta, seed=self.seed)
+        draws: Draws = self._kept["draws"]
+        return draws
+
+    def stan_variable(self, name: str) -> npt.NDArray[Any]:
+        """1000 draws of a variable, shape (1000, *declared shape)."""
+        draws = self._default_draws()
+        if name not in draws:
+            raise FitError(f"the program has no output {name!r}. It has {', '.join(draws)}.")
+        return draws[name]
+
+    def draws_pd(self) -> pd.DataFrame:
+        """1000 draws, one column for each scalar, named as in CmdStan: `theta[3]`."""
+        columns = {}
+        for name, values in self._default_draws().items():
+            for place in np.ndindex(values.shape[1:]):
+                label = f"{name}[{','.join(str(i + 1) for i in place)}]" if place else name
+                columns[label] = values[(slice(None), *place)]
+        return pd.DataFrame(columns)
+
+    def summary(self, **kwargs: Any) -> pd.DataFrame:
+        """`arviz_stats.summary` of the posterior."""
+        table: pd.DataFrame = arviz_stats.summary(self.posterior(), **kwargs)
+        return table
+
+    def create_inits(self, seed: int | None = None, chains: int = 4) -> list[dict[str, npt.NDArray[Any]]]:
+        """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name."""
+        theta, _ = self.unconstrained_draws(chains, seed=seed)
+        draws, _ = self.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
+        return [{name: values[chain] for name, values in draws.items()} for chain in range(chains)]
+
+    # -- new units ----------------------------------------------------------------------------------------------
+
+    @in_float64
+    def predict(self, data: RawData, draws: int = 1000, *, seed: int | None = None, **datatree: Any) -> xr.DataTree:
+        """Posterior of units never seen, from their own data and the fitted globals; nothing is trained.
+
+        Args:
+            data: of the same program, with the new units in place of the fitted ones.
+            datatree: `coords`, `dims`, `log_likelihood`, `posterior_predictive`, as in `posterior`.
+
+        Returns: a DataTree whose group `posterior` has the globals' draws and the new units' latents, and whose group
+            `predictions` has the latents and the generated quantities of the new units.
+
+        Raises:
+            FitError: the fit has no inference function (F-VI), or the data change the globals' sizes.
+        """
+        if self.level is None or not (self.method.amortized or self.method.function == "constant"):
+            raise FitError(
+                f"{self.method.name} has a free factor for each fitted unit and none for new ones: fit with method='avi'."
+            )
+        program = self.model.program
+        given = seed if seed is not None else self.seed
+        with BoundModel(program, read_data(program, data), engine=self.model.engine_choice) as model:
+            level = self._level_of(model)
+            globals_index = level.globals_index(model.dim)
+            inputs = np.zeros((level.num_units, self.inputs.shape[1]))
+            if self.unit_input is not None:
+                inputs = self.unit_input(model, level.index, globals_index)
+            family = eqx.tree_at(lambda f: f.placement, self.family, make_placement(globals_index, level.index))
+            key = jax.random.fold_in(jax.random.key(given), 5)
+            theta, log_q = sample(family, jnp.asarray(inputs, dtype=jnp.float32), key, draws)
+            points = np.asarray(theta)
+            lp, _ = model.log_density_gradient(points)
+            values, _ = model.constrain(points, seed=given)
+            tree = to_datatree(
+                program,
+                model.data,
+                values,
+                sample_stats={"lp": lp, "log_q": np.asarray(log_q)},
+                unit_size=level.name,
+                attrs=self._attrs(draws, seed),
+                **datatree,
+            )
+        globals_names = {d.name for d in program.parameters} - set(level.latents)
+        groups = [tree["posterior"], *([tree["posterior_predictive"]] if "posterior_predictive" in tree else [])]
+        kept = [group.to_dataset().drop_vars(globals_names, errors="ignore") for group in groups]
+        tree["predictions"] = xr.DataTree(xr.merge(kept))
+        return tree
+
+    def _level_of(self, model: BoundModel) -> Level:
+        """The fitted level in data of other units.
+
+        Raises:
+            FitError: a global parameter or a unit's block has another size than in the fit.
+        """
+        assert self.level is not None
+        local = set(self.level.latents)
+        for fitted, new in zip(self.model.layout.containers, model.layout.containers, strict=True):
+            if fitted.name not in local and fitted.size != new.size:
+                raise FitError(
+                    f"{fitted.name} is a global of the fit with {fitted.size} unconstrained entries; the new data give it "
+                    f"{new.size}. New units need data that leave the globals as they were."
+                )
+        level = make_level(model.layout, self.level.name, self.level.members)
+        if level.block != self.level.block:
+            raise FitError(
+                f"a unit of {level.name} has {self.level.block} latents in the fit and {level.block} in the new data."
+            )
+        return level
+
+    def save(self, path: Any) -> None:
+        """Write the fit to a folder: `avistan.load` reads it back."""
+        from .storage import save_fit
+
+        save_fit(self, path)
+
+
+def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
+    """The outcome of a trained family: from its ELBO trace and the draws that Stan rejected."""
+    tail = max(2, int(_TREND_SHARE * len(trace.elbo)))
+    last, before = trace.elbo[-tail:], trace.elbo[-2 * tail : -tail]
+    if not np.isfinite(last).any() or not np.isfinite(evaluation.elbo):
+        return FitOutcome.nonfinite
+    if evaluation.rejected_share > 0.01:
+        return FitOutcome.draws_rejected
+    rise = np.nanmean(last) - np.nanmean(before)
+    noise = np.sqrt((np.nanvar(last) + np.nanvar(before)) / tail)
+    if rise > max(3 * noise, 1.0):
+        return FitOutcome.budget_spent
+    return FitOutcome.settled
+
+
+@in_float64
+def fit_method(
+    preparation: Preparation,
+    method: Method,
+    options: FitOptions,
+    *,
+    reason: str = "",
+    seconds_prepare: float = 0.0,
+    progress: Progress | None = None,
+) -> Fit:
+    """Train and evaluate one method from the shared start.
+
+    Methods that share a preparation and a seed share every random number of training and evaluation.
+    """
+    seed = preparation.seed
+    family, inputs = start_family(preparation, method)
+    key = jax.random.key(seed)
+    with register(preparation.model) as slot:
+        trained = train(family, inputs, slot.index, options.training, jax.random.fold_in(key, 1), progress)
+        started = time.perf_counter()
+        evaluation = evaluate(
+            trained.family, inputs, slot.index, jax.random.fold_in(key, 3), options.elbo_draws
+        )
+        seconds_evaluate = time.perf_counter() - started
+    unit_input, values = preparation.unit_input(method)
+    return Fit(
+        model=preparation.model,
+        level=preparation.level,
+        method=method,
+        options=options,
+        seed=seed,
+        reason=reason,
+        family=trained.family,
+        unit_input=unit_input,
+        inputs=values,
+        trace=trained.trace,
+        evaluation=evaluation,
+        timing=Timing(
+            prepare=seconds_prepare,
+            compile=trained.trace.seconds_compile,
+            train=float(trained.trace.seconds[-1]),
+            evaluate=seconds_evaluate,
+        ),
+        gradient_evaluations=options.steps * options.draws_per_step,
+    )

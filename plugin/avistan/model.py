@@ -1,0 +1,204 @@
+"""`Model`: a Stan program and its data, ready to inspect, fit and compare."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stan_adapters.binding import BoundModel
+from stan_adapters.data import RawData, read_data
+from stan_adapters.errors import AvistanError
+from stan_adapters.levels import Level, candidate_levels
+from stan_adapters.program import Program
+from stan_adapters.structure import Structure, Verdict, find_level, inspect_structure
+
+from .compare import Comparison, MakeProgress, run_competition
+from .competitors import REFERENCES, Reference, nuts
+from .errors import MethodError
+from .fit import Fit, FitOptions, fit_method
+from .methods import Method, parse_method
+from .precision import in_float64
+from .preparation import Preparation, prepare
+from .progress import bars, quiet
+
+StrPath = str | os.PathLike[str]
+
+
+class Model:
+    """A Stan program and its data, unchanged.
+
+    Args:
+        stan_file: path of the program; or give its text as `stan_code`.
+        data: a mapping of names to numpy, pandas, list or scalar values, or the path of a (gzipped) JSON file.
+        engine: "auto", "stanli", "bridgestan" or the path of a prebuilt BridgeStan library.
+        include_paths: folders in which `#include` looks first.
+        level: the level to amortize, by its declared size or one of its latents; None chooses.
+
+    Raises:
+        ProgramError, DataError, EngineError: the program, the data or their engine, each with place and remedy.
+    """
+
+    def __init__(
+        self,
+        stan_file: StrPath | None = None,
+        *,
+        stan_code: str | None = None,
+        data: RawData = None,
+        engine: str = "auto",
+        include_paths: Sequence[StrPath] = (),
+        level: str | None = None,
+    ) -> None:
+        if (stan_file is None) == (stan_code is None):
+            raise AvistanError("give the program either as stan_file= (a path) or as stan_code= (its text).")
+        if stan_file is not None:
+            self.program = Program.from_file(stan_file, include_paths)
+        else:
+            assert stan_code is not None
+            self.program = Program.from_code(stan_code, include_paths=include_paths)
+        self.data = read_data(self.program, data)
+        self.bound = BoundModel(self.program, self.data, engine=engine)
+        self._level_name = level
+        self._structures: dict[tuple[str | None, int], Structure] = {}
+        self._preparations: dict[tuple[Any, ...], tuple[Preparation, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"Model({self.program.name}, {self.bound.dim} unconstrained parameters, engine={self.bound.engine})"
+
+    def inspect(self, *, level: str | None = None, seed: int = 1) -> Structure:
+        """The levels of units, the evidence for each, and the verdict. Prints as a table.
+
+        Raises:
+            StructureError: no finite density, or the named level does not exist.
+        """
+        key = (level or self._level_name, seed)
+        if key not in self._structures:
+            self._structures[key] = inspect_structure(self.bound, level=key[0], seed=seed)
+        return self._structures[key]
+
+    def fit(
+        self, *, method: str = "auto", seed: int = 1, level: str | None = None, show_progress: bool = False, **options: Any
+    ) -> Fit:
+        """Fit by variational inference.
+
+        Args:
+            method: "auto" (A-VI where the verdict is `closable`, else F-VI, with the reason), or a method's name:
+                "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full".
+            seed: repeats the result to the byte on one machine.
+            level: the level to amortize, by its declared size or one of its latents.
+            show_progress: a progress bar on standard error.
+            options: fields of `FitOptions`, such as steps, draws_per_step or learning_rate.
+
+        Raises:
+            MethodError: an unknown method or option.
+            StartError, StructureError: nowhere to start, no such level.
+        """
+        chosen_options = make_options(options)
+        structure = self.inspect(level=level)
+        parsed, reason = self._resolve(method, structure)
+        preparation, seconds = self._prepare(self._level_for(parsed, structure), seed, chosen_options)
+        with bars() if show_progress else quiet() as progress:
+            return fit_method(
+                preparation,
+                parsed,
+                chosen_options,
+                reason=reason,
+                seconds_prepare=seconds,
+                progress=progress(parsed.name),
+            )
+
+    def compare(
+        self,
+        methods: Sequence[str] = ("avi", "fvi", "constant"),
+        *,
+        reference: str | Reference | None = None,
+        seed: int = 1,
+        level: str | None = None,
+        show_progress: bool = False,
+        reference_options: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Fit several methods from one start and measure them on the same draws.
+
+        Args:
+            reference: "nuts" (stanli's sampler), a `Reference`, or None.
+            reference_options: for "nuts": chains, warmup, draws.
+
+        Raises:
+            MethodError: a name that is no method or reference, before anything runs.
+        """
+        chosen_options = make_options(options)
+        for name in methods:
+            parse_method(name)
+        if isinstance(reference, str) and reference not in REFERENCES:
+            near = difflib.get_close_matches(reference, REFERENCES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise MethodError(f"unknown reference {reference!r}.{hint} References: {', '.join(REFERENCES)}.")
+        structure = self.inspect(level=level)
+        target = self._level_for(parse_method("avi"), structure) if self._candidates() else None
+        preparation, seconds = self._prepare(target, seed, chosen_options)
+        with bars() if show_progress else quiet() as progress:
+            if isinstance(reference, str):
+                reference = nuts(self.bound, seed=seed, **dict(reference_options or {}))
+            return run_competition(
+                preparation,
+                methods,
+                chosen_options,
+                reference=reference,
+                seconds_prepare=seconds,
+                progress=progress,
+            )
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _candidates(self) -> tuple[Level, ...]:
+        return candidate_levels(self.bound.layout)
+
+    def _resolve(self, method: str, structure: Structure) -> tuple[Method, str]:
+        if method == "auto":
+            if structure.verdict is Verdict.CLOSABLE:
+                return parse_method("avi"), ""
+            return parse_method("fvi"), f"F-VI, because amortization is {structure.verdict}: {structure.reason}"
+        parsed = parse_method(method)
+        if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
+            return parsed, f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
+        return parsed, ""
+
+    def _level_for(self, method: Method, structure: Structure) -> Level | None:
+        """The chosen level; for a method that insists on one where none is closable, the largest coupled one."""
+        if structure.level is not None:
+            return structure.level
+        if method.function == "table":
+            return None
+        coupled = [c.level for c in structure.candidates if c.has_rows] or [c.level for c in structure.candidates]
+        return coupled[0] if coupled else None
+
+    def _prepare(self, level: Level | None, seed: int, options: FitOptions) -> tuple[Preparation, float]:
+        key = (None if level is None else (level.name, level.latents), seed, options.num_references, options.max_rank)
+        if key not in self._preparations:
+            started = time.perf_counter()
+            made = prepare(
+                self.bound, level, seed=seed, num_references=options.num_references, max_rank=options.max_rank
+            )
+            self._preparations[key] = (made, time.perf_counter() - started)
+        return self._preparations[key]
+
+
+def make_options(options: Mapping[str, Any]) -> FitOptions:
+    """`FitOptions` of keyword arguments.
+
+    Raises:
+        MethodError: an option that does not exist, with the nearest one.
+        FitError: a value out of range.
+    """
+    known = list(FitOptions.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise MethodError(f"fit has no option {name!r}.{hint} Options: {', '.join(known)}.")
+    return FitOptions(**options)

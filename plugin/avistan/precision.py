@@ -1,0 +1,19 @@
+"""64-bit JAX for what Stan sees, without touching anybody's global configuration."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+
+def in_float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with 64-bit types enabled, and restore the caller's setting afterwards."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return wrapped

@@ -1,0 +1,218 @@
+"""What all methods of one program, data and seed share: the level, a quick fit, and the unit inputs.
+
+Everything here comes from one quick fit, so that globals, locals and reference points of a start belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Float
+
+from stan_adapters.binding import BoundModel
+from stan_adapters.data import StanData
+from stan_adapters.layout import IndexArray
+from stan_adapters.levels import Level
+from stan_adapters.signature import (
+    References,
+    SignatureTransform,
+    draw_references,
+    fit_transform,
+    unit_scores,
+    usable_references,
+)
+
+from .errors import MethodError
+from .families import Family, Frame, LocalGaussian, MeanField, make_placement
+from .inference_functions import AbstractInferenceFunction, Constant, Table, make_mlp, make_polynomial
+from .methods import Method
+from .start import QuickFit, quick_fit
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignatureInput:
+    """Unit inputs read through gradients; reproduces inputs of the same meaning for other data of the program."""
+
+    references: References
+    transform: SignatureTransform
+
+    @property
+    def width(self) -> int:
+        """R, the number of components."""
+        return int(self.transform.components.shape[1])
+
+    def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
+        """Inputs (N, R) of the units of a bound model."""
+        return self.transform(unit_scores(model, index, globals_index, self.references))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataInput:
+    """Unit inputs from declared data: the rows of the named entries, standardized by the training data."""
+
+    names: tuple[str, ...]
+    mean: FloatArray  # (R,)
+    sd: FloatArray  # (R,)
+
+    @property
+    def width(self) -> int:
+        return len(self.mean)
+
+    def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
+        return (unit_columns(model.data, self.names, len(index)) - self.mean) / self.sd
+
+
+UnitInput = SignatureInput | DataInput
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preparation:
+    """The shared start of a competition.
+
+    Attributes:
+        level: the amortized level, or None where every parameter is global.
+        signature: unit input of the default inference function; None without a level.
+        gradient_evaluations: what the quick fit and the signatures took.
+    """
+
+    model: BoundModel
+    level: Level | None
+    index: IndexArray  # (N, d); (0, 0) without a level
+    globals_index: IndexArray  # (G,)
+    quick: QuickFit
+    seed: int
+    gradient_evaluations: int
+    _inputs: dict[tuple[str, ...], tuple[UnitInput | None, FloatArray]] = field(repr=False)
+
+    def unit_input(self, method: Method) -> tuple[UnitInput | None, FloatArray]:
+        """The input that a method's function reads, and its values (N, R)."""
+        if method.data not in self._inputs:
+            columns = unit_columns(self.model.data, method.data, len(self.index))
+            sd = columns.std(axis=0)
+            given = DataInput(method.data, columns.mean(axis=0), np.where(sd > 0, sd, 1.0))
+            self._inputs[method.data] = (given, given(self.model, self.index, self.globals_index))
+        return self._inputs[method.data]
+
+
+def prepare(model: BoundModel, level: Level | None, *, seed: int, num_references: int, max_rank: int) -> Preparation:
+    """Quick fit, reference points and signatures.
+
+    Args:
+        level: the level to amortize; None makes every parameter global.
+        num_references: K, gradients that a signature reads.
+        max_rank: R, most components of the unit input.
+
+    Raises:
+        StartError, StructureError: no finite density to start from, or at the reference points.
+    """
+    fit = quick_fit(model, seed=seed)
+    index = np.empty((0, 0), dtype=np.int64) if level is None else level.index
+    globals_index = np.arange(model.dim) if level is None else level.globals_index(model.dim)
+    evaluations = fit.gradient_evaluations
+    inputs: dict[tuple[str, ...], tuple[UnitInput | None, FloatArray]] = {}
+    if level is None:
+        inputs[()] = (None, np.empty((0, 0)))
+    else:
+        center, spread = population(fit, index)
+        references = draw_references(
+            np.random.default_rng([seed, 1]),
+            num_references,
+            theta_mean=fit.mean[globals_index],
+            theta_sd=fit.sd[globals_index],
+            z_mean=center,
+            z_sd=spread,
+        )
+        usable, scores = usable_references(model, index, globals_index, references)
+        transform = fit_transform(scores, max_rank=max_rank)
+        inputs[()] = (SignatureInput(usable, transform), transform(scores))
+        evaluations += num_references
+    return Preparation(model, level, index, globals_index, fit, seed, evaluations, inputs)
+
+
+def population(fit: QuickFit, index: IndexArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and sd (d,) of the local latents over units and their uncertainty together."""
+    mean, sd = fit.mean[index], fit.sd[index]
+    return mean.mean(axis=0), np.sqrt(mean.var(axis=0) + (sd**2).mean(axis=0))
+
+
+def unit_columns(data: StanData, names: tuple[str, ...], num_units: int) -> FloatArray:
+    """Declared data entries with a row for each unit, side by side: (N, R).
+
+    Raises:
+        MethodError: an entry does not exist or has no row for each unit.
+    """
+    columns = []
+    for name in names:
+        if name not in data:
+            raise MethodError(f"data({name}): the program declares no data entry {name!r}. Entries: {', '.join(data)}.")
+        values = np.asarray(data[name])
+        if values.ndim == 0 or len(values) != num_units:
+            raise MethodError(
+                f"data({name}): {name} has shape {values.shape}, not one row for each of the {num_units} units. "
+                "The default input, the signature, serves any layout."
+            )
+        columns.append(values.reshape(num_units, -1).astype(np.float64))
+    return np.concatenate(columns, axis=1)
+
+
+def start_family(preparation: Preparation, method: Method) -> tuple[Family, Float[Array, "N R"]]:
+    """The family of a method at the shared start, and its unit inputs as float32.
+
+    The table starts at the quick fit; a function starts at its mean over the units, as the constant does.
+
+    Raises:
+        MethodError: the method needs a level and the program has none.
+    """
+    if preparation.level is None and method.function != "table":
+        raise MethodError(f"{method.name}: this program has no level of units to amortize. Use method='fvi'.")
+    _, inputs = preparation.unit_input(method)
+    index, fit = preparation.index, preparation.quick
+    at = preparation.globals_index
+    local = LocalGaussian(method.local, index.shape[1])
+    table = method.function == "table"
+    if table:
+        center, scale = fit.mean[index], fit.sd[index]
+        start = np.zeros(index.shape)
+    else:
+        center, scale = (part[None] for part in population(fit, index))
+        start = (np.log(fit.sd[index]).mean(axis=0) - np.log(scale))[0]
+    nu = local.start(jnp.asarray(start))
+    frame = Frame(*(jnp.asarray(part) for part in (fit.mean[at], fit.sd[at], center, scale)))
+    function = make_function(method, nu, inputs.shape[1], preparation.seed)
+    zeros = jnp.zeros(len(at))
+    family = Family(MeanField(zeros, zeros), function, local, frame, make_placement(at, index))
+    return family, jnp.asarray(inputs, dtype=jnp.float32)
+
+
+def make_function(
+    method: Method, start: Float[Array, "*N P"], num_inputs: int, seed: int
+) -> AbstractInferenceFunction:
+    """The inference function of a method at variational parameters `start`: (N, P) for a table, (P,) for the others."""
+    if method.function == "table":
+        return Table(start)
+    if method.function == "constant":
+        return Constant(start)
+    if method.function == "polynomial":
+        return make_polynomial(num_inputs, method.size, start)
+    return make_mlp(jax.random.fold_in(jax.random.key(seed), 2), num_inputs, method.size, start)
+
+
+def skeleton(
+    method: Method, *, num_units: int, block: int, num_globals: int, num_inputs: int
+) -> Family:
+    """A family with the right shapes and no values, into which saved leaves are read."""
+    local = LocalGaussian(method.local, block)
+    rows = num_units if method.function == "table" else 1
+    nu_shape = (num_units, block) if method.function == "table" else (block,)
+    zeros = jnp.zeros(num_globals)
+    frame = Frame(zeros, zeros, jnp.zeros((rows, block)), jnp.zeros((rows, block)))
+    function = make_function(method, local.start(jnp.zeros(nu_shape)), num_inputs, seed=0)
+    index = num_globals + np.arange(num_units * block).reshape(num_units, block)
+    placement = make_placement(np.arange(num_globals), index)
+    return Family(MeanField(zeros, zeros), function, local, frame, placement)
