@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Model": "model",
     "Fit": "fit",
-    "FitOptions": "fit",
-    "FitOutcome": "fit",
+    "FitOptions": "options",
+    "FitOutcome": "outcome",
     "Comparison": "compare",
     "Reference": "competitors",
     "load": "storage",
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .competitors import Reference as Reference
     from .errors import AvistanError as AvistanError
     from .fit import Fit as Fit
-    from .fit import FitOptions as FitOptions
-    from .fit import FitOutcome as FitOutcome
+    from .options import FitOptions as FitOptions
+    from .outcome import FitOutcome as FitOutcome
     from .model import Model as Model
     from .storage import load_fit as load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from .competitors import Reference
 from .errors import AvistanError
 from .evaluation import gap
-from .fit import Fit, FitOptions, fit_method
+from .fit import Fit, fit_method
 from .methods import parse_method
+from .options import FitOptions
 from .preparation import Preparation
 from .training import Progress
 
@@ -209,8 +210,6 @@ def run_competition(
 
 
 def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
-    from dataclasses import replace
-
     if row.fit is None:
         return row
     for other in rows:

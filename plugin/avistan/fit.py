@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,73 +25,12 @@ from .evaluation import Evaluation, evaluate, sample
 from .families import Family, make_placement, num_variational_parameters
 from .log_density import register
 from .methods import Method
-from .objective import Estimator
+from .options import FitOptions
+from .outcome import FitOutcome, judge
 from .posterior import Names, to_datatree
 from .precision import in_float64
 from .preparation import Preparation, UnitInput, start_family
-from .training import Progress, Trace, TrainingOptions, train
-
-_TREND_SHARE = 0.1  # the ELBO trace has settled if its last tenth is no better than the tenth before it
-
-
-class FitOutcome(enum.Enum):
-    """How a fit ended; the value is advice to the user, empty where none is needed."""
-
-    settled = ""
-    budget_spent = (
-        "The ELBO was still rising when the steps ran out: raise steps (command line: --steps), or read the trace."
-    )
-    draws_rejected = (
-        "Stan's log density was not finite for more than 1 % of the fitted draws: the ELBO and the posterior leave them "
-        "out. Check constraints that the parameters' declarations do not express."
-    )
-    nonfinite = (
-        "Stan's log density was not finite for every draw of the last steps: the fit is unusable. Try another seed, or "
-        "weaker constraints in the program."
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitOptions:
-    """What can be chosen of a fit; written beside every result.
-
-    Attributes:
-        steps: Adam steps.
-        draws_per_step: Stan gradients a step, the budget that all methods of a comparison share.
-        learning_rate: see `TrainingOptions`.
-        estimator: see `objective.neg_elbo`.
-        num_references: K, gradients that make a signature.
-        max_rank: most components of a signature that the inference function reads.
-        elbo_draws: draws of the final ELBO estimate, in antithetic pairs.
-    """
-
-    steps: int = 4000
-    draws_per_step: int = 8
-    learning_rate: float = 0.02
-    estimator: Estimator = "path"
-    num_references: int = 24
-    max_rank: int = 16
-    elbo_draws: int = 2000
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "draws_per_step", "num_references", "max_rank", "elbo_draws"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise FitError(f"{name}={value!r}: give a positive whole number.")
-        if not 0 < self.learning_rate < np.inf:
-            raise FitError(f"learning_rate={self.learning_rate!r}: give a positive number.")
-        if self.estimator not in ("path", "entropy"):
-            raise FitError(f"estimator={self.estimator!r}: choose 'path' or 'entropy'.")
-
-    @property
-    def training(self) -> TrainingOptions:
-        return TrainingOptions(
-            steps=self.steps,
-            draws_per_step=self.draws_per_step,
-            learning_rate=self.learning_rate,
-            estimator=self.estimator,
-        )
-
+from .training import Progress, Trace, train
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -332,21 +270,6 @@ class Fit:
         save_fit(self, path)
 
 
-def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
-    """The outcome of a trained family: from its ELBO trace and the draws that Stan rejected."""
-    tail = max(2, int(_TREND_SHARE * len(trace.elbo)))
-    last, before = trace.elbo[-tail:], trace.elbo[-2 * tail : -tail]
-    if not np.isfinite(last).any() or not np.isfinite(evaluation.elbo):
-        return FitOutcome.nonfinite
-    if evaluation.rejected_share > 0.01:
-        return FitOutcome.draws_rejected
-    rise = np.nanmean(last) - np.nanmean(before)
-    noise = np.sqrt((np.nanvar(last) + np.nanvar(before)) / tail)
-    if rise > max(3 * noise, 1.0):
-        return FitOutcome.budget_spent
-    return FitOutcome.settled
-
-
 @in_float64
 def fit_method(
     preparation: Preparation,
@@ -365,10 +288,10 @@ def fit_method(
     family, inputs = start_family(preparation, method)
     key = jax.random.key(seed)
     with register(preparation.model) as slot:
-        trained = train(family, inputs, slot.index, options.training, jax.random.fold_in(key, 1), progress)
+        family, trace = train(family, inputs, slot.index, options.training, jax.random.fold_in(key, 1), progress)
         started = time.perf_counter()
         evaluation = evaluate(
-            trained.family, inputs, slot.index, jax.random.fold_in(key, 3), options.elbo_draws
+            family, inputs, slot.index, jax.random.fold_in(key, 3), options.elbo_draws
         )
         seconds_evaluate = time.perf_counter() - started
     unit_input, values = preparation.unit_input(method)
@@ -379,15 +302,15 @@ def fit_method(
         options=options,
         seed=seed,
         reason=reason,
-        family=trained.family,
+        family=family,
         unit_input=unit_input,
         inputs=values,
-        trace=trained.trace,
+        trace=trace,
         evaluation=evaluation,
         timing=Timing(
             prepare=seconds_prepare,
-            compile=trained.trace.seconds_compile,
-            train=float(trained.trace.seconds[-1]),
+            compile=trace.seconds_compile,
+            train=float(trace.seconds[-1]),
             evaluate=seconds_evaluate,
         ),
         gradient_evaluations=options.steps * options.draws_per_step,

@@ -30,10 +30,10 @@ class AbstractInferenceFunction(eqx.Module):
 class Table(AbstractInferenceFunction):
     """A free row for every unit: factorized VI (F-VI). Ignores the inputs."""
 
-    nu: Float[Array, "N P"]
+    nu: Float[Array, "P N"]  # transposed: each latent's parameters lie together, as vectors do in Stan's coordinates
 
     def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
-        return self.nu
+        return self.nu.T
 
 
 class Constant(AbstractInferenceFunction):

@@ -276,10 +276,13 @@ def _evaluate_rows(
                 lp[row], grad[row], status[row] = -np.inf, 0.0, 1
 
 
-def _evaluate_on_host(slot: Any, theta: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The body of the callback: numpy and ctypes only. Shapes as in `_call`."""
+def _evaluate_on_host(slot: Any, theta_bits: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The body of the callback: numpy and ctypes only. Shapes as in `_call`, float64 numbers as pairs of uint32.
+
+    JAX runs callbacks on a thread of its own, where 64-bit types may be off and float64 would be rounded on the way.
+    """
     slots = np.asarray(slot).reshape(-1)
-    points = np.ascontiguousarray(theta, dtype=np.float64)
+    points = np.ascontiguousarray(theta_bits).view(np.float64)[..., 0]
     rows, dim = points.shape[:-1], points.shape[-1]
     lp, grad, status = np.empty(rows), np.empty_like(points), np.zeros(rows, np.int32)
     if lp.size:
@@ -292,7 +295,7 @@ def _evaluate_on_host(slot: Any, theta: Any) -> tuple[NDArray[Any], NDArray[Any]
             if record.dim != dim:
                 raise BindingError(_dim_message(index, record.dim, dim))
             _evaluate_rows(record, blocks[0][i], blocks[1][i], blocks[2][i], blocks[3][i])
-    return lp, grad, status
+    return lp[..., None].view(np.uint32), grad[..., None].view(np.uint32), status
 
 
 def _call(how: Backend, slot: Array, theta: Array) -> tuple[Array, Array, Array]:
@@ -305,7 +308,16 @@ def _call(how: Backend, slot: Array, theta: Array) -> tuple[Array, Array, Array]
     )
 
     def through_callback(slot: Array, theta: Array) -> Any:
-        return jax.pure_callback(_evaluate_on_host, results, slot, theta, vmap_method="broadcast_all")
+        bits = tuple(jax.ShapeDtypeStruct((*r.shape, 2), jnp.uint32) for r in results[:2])
+        lp_bits, grad_bits, status = jax.pure_callback(
+            _evaluate_on_host,
+            (*bits, results[2]),
+            slot,
+            jax.lax.bitcast_convert_type(theta, jnp.uint32),
+            vmap_method="broadcast_all",
+        )
+        lp, grad = (jax.lax.bitcast_convert_type(b, jnp.float64) for b in (lp_bits, grad_bits))
+        return lp, grad, status
 
     if how == "callback":
         lp, grad, status = through_callback(slot, theta)

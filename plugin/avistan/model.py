@@ -6,8 +6,6 @@ import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from stan_adapters.binding import BoundModel
@@ -20,9 +18,9 @@ from stan_adapters.structure import Structure, Verdict, find_level, inspect_stru
 from .compare import Comparison, MakeProgress, run_competition
 from .competitors import REFERENCES, Reference, nuts
 from .errors import MethodError
-from .fit import Fit, FitOptions, fit_method
+from .fit import Fit, fit_method
 from .methods import Method, parse_method
-from .precision import in_float64
+from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import bars, quiet
 
@@ -186,19 +184,3 @@ class Model:
             )
             self._preparations[key] = (made, time.perf_counter() - started)
         return self._preparations[key]
-
-
-def make_options(options: Mapping[str, Any]) -> FitOptions:
-    """`FitOptions` of keyword arguments.
-
-    Raises:
-        MethodError: an option that does not exist, with the nearest one.
-        FitError: a value out of range.
-    """
-    known = list(FitOptions.__dataclass_fields__)
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise MethodError(f"fit has no option {name!r}.{hint} Options: {', '.join(known)}.")
-    return FitOptions(**options)

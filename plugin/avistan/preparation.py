@@ -195,7 +195,7 @@ def make_function(
 ) -> AbstractInferenceFunction:
     """The inference function of a method at variational parameters `start`: (N, P) for a table, (P,) for the others."""
     if method.function == "table":
-        return Table(start)
+        return Table(start.T)
     if method.function == "constant":
         return Constant(start)
     if method.function == "polynomial":

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,7 @@ from .evaluation import Evaluation
 from .families import make_placement
 from .fit import Fit, FitOptions, Timing
 from .methods import parse_method
+from .places import whole_folder
 from .precision import in_float64
 from .preparation import DataInput, SignatureInput, UnitInput, skeleton
 from .training import Trace
@@ -35,33 +32,7 @@ _FORMAT = 1
 _HEADER, _FAMILY, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
 
-
-@contextlib.contextmanager
-def whole_folder(path: Path, marker: str) -> Iterator[Path]:
-    """A folder to fill that appears at `path` only when the block ends well; an older one with `marker` is replaced.
-
-    Raises:
-        FitError: `path` is something else than an empty folder or an older result.
-    """
-    if path.exists() and not path.is_dir():
-        raise FitError(f"{path} is a file: give the path of a folder.")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
-        raise FitError(f"{path} holds other files (and no {marker}): choose a new or empty folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            older = temporary.with_name(temporary.name + "-older")
-            path.rename(older)
-            temporary.rename(path)
-            shutil.rmtree(older)
-        else:
-            temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+FIT_FILES = (_HEADER, _FAMILY, _ARRAYS, _PROGRAM, _DATA, "posterior.nc")  # the last one is the command line's
 
 
 def versions() -> dict[str, str]:
@@ -112,7 +83,7 @@ def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
         arrays |= {f"transform_{k}": getattr(fit.unit_input.transform, k) for k in names}
     elif isinstance(fit.unit_input, DataInput):
         arrays |= {"data_mean": fit.unit_input.mean, "data_sd": fit.unit_input.sd}
-    with whole_folder(Path(path), _HEADER) as folder:
+    with whole_folder(path, FIT_FILES) as folder:
         (folder / _PROGRAM).write_text(fit.model.program.source)
         (folder / _DATA).write_text(fit.model.data.to_json())
         np.savez(folder / _ARRAYS, **arrays)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,10 +22,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .families import Family, trainable
 from .log_density import log_density
 from .objective import Estimator, StepInfo, neg_elbo
+from .optimizer import guarded_adam, learning_rates
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, current elbo in nats
 
-NETWORK_RATE = 0.25  # learning rate of a network relative to that of free parameters
 _NOISE_BLOCK = 1 << 18  # normals drawn at once: amortizes the generator's start on small models, stays in cache
 
 
@@ -35,6 +35,7 @@ class TrainState(NamedTuple):
     family: Family  # trainable leaves only
     opt_state: optax.OptState
     key: PRNGKeyArray
+    step: Int[Array, ""]  # steps done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,9 @@ class TrainingOptions:
     Attributes:
         steps: the step budget.
         draws_per_step: Stan gradients a step.
-        learning_rate: Adam's, on the standardized scale; falls along a cosine to 1/1000 of it.
+        learning_rate: Adam's, on the standardized scale; falls along a cosine.
         estimator: see `objective.neg_elbo`.
+        chunk: steps between two looks at the trace.
     """
 
     steps: int = 4000
@@ -53,14 +55,6 @@ class TrainingOptions:
     learning_rate: float = 0.02
     estimator: Estimator = "path"
     chunk: int = 250
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "draws_per_step", "chunk"):
-            value = getattr(self, name)
-            if value < 1 or value != int(value):
-                raise ValueError(f"{name} is {value}: give a positive whole number.")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a positive number.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,61 +68,45 @@ class Trace:
     seconds_compile: float
 
 
-class Trained(NamedTuple):
-    family: Family
-    trace: Trace
+class Trainer:
+    """A family on its way: compiled chunks of steps and the state that they move.
 
-
-def make_optimizer(options: TrainingOptions) -> optax.GradientTransformation:
-    """Adam with a short warm-up and a cosine decay, and two guards against wild gradients.
-
-    A gradient much longer than the recent ones is shortened before Adam sees it, and a move is at most the learning
-    rate. Networks move `NETWORK_RATE` times as fast as free parameters: one weight moves all units.
+    Args:
+        family: where to start.
+        inputs: unit inputs (N, R); the table and the constant use only their number.
+        slot: index of the registered model (`log_density.register`); must stay open while the trainer runs.
     """
-    warm_up = min(100, options.steps // 10)
 
-    def moves(rate: float) -> optax.GradientTransformation:
-        schedule = optax.warmup_cosine_decay_schedule(0.1 * rate, rate, warm_up, options.steps, 1e-3 * rate)
-        return optax.chain(
-            shorten_outliers(), optax.scale_by_adam(b2=0.99), optax.clip(1.0), optax.scale_by_learning_rate(schedule)
+    def __init__(
+        self, family: Family, inputs: Float[Array, "N R"], slot: int, options: TrainingOptions, key: PRNGKeyArray
+    ) -> None:
+        self.options = options
+        self._optimizer = guarded_adam()
+        moved, self._fixed = eqx.partition(family, trainable(family))
+        self._state = TrainState(
+            moved, self._optimizer.init(moved), key, jnp.zeros((), dtype=jnp.int32)
         )
+        self._arguments = (self._fixed, inputs, jnp.asarray(slot, dtype=jnp.int64))
+        self._compiled: dict[int, Callable[..., tuple[TrainState, StepInfo]]] = {}
 
-    return optax.partition(
-        {"free": moves(options.learning_rate), "network": moves(NETWORK_RATE * options.learning_rate)},
-        lambda family: jax.tree.map(
-            lambda leaf: "network" if leaf.dtype == jnp.float32 else "free", family
-        ),
-    )
+    @property
+    def family(self) -> Family:
+        """The family as it stands."""
+        family: Family = eqx.combine(self._state.family, self._fixed)
+        return family
 
+    def compile(self, steps: int) -> None:
+        """Compile chunks of `steps` steps, unless that is done."""
+        if steps not in self._compiled:
+            block = _noise_block(steps, self.options.draws_per_step * self._fixed.dim)
+            run = _make_run(self._optimizer, self.options, steps, block)
+            self._compiled[steps] = eqx.filter_jit(run).lower(self._state, *self._arguments).compile()
 
-class OutlierState(NamedTuple):
-    """Running length of the gradients seen, 0 before the first."""
-
-    length: Float[Array, ""]
-
-
-def shorten_outliers(factor: float = 4.0, memory: float = 0.95) -> optax.GradientTransformation:
-    """Scale a gradient down to `factor` times the running length of its predecessors."""
-
-    def init(params: optax.Params) -> OutlierState:
-        return OutlierState(jnp.zeros((), dtype=jnp.float64))
-
-    def update(
-        updates: optax.Updates, state: OutlierState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, OutlierState]:
-        leaves = jax.tree.leaves(updates)
-        if not leaves:  # a family without leaves of this group
-            return updates, state
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)).astype(jnp.float64) for leaf in leaves]))
-        safe = jnp.maximum(largest, 1e-300)  # squares of very long gradients would overflow
-        length = safe * jnp.sqrt(sum(jnp.sum((leaf.astype(jnp.float64) / safe) ** 2) for leaf in leaves))
-        limit = jnp.where(state.length > 0, factor * state.length, jnp.inf)
-        shrink = jnp.minimum(1.0, limit / jnp.maximum(length, 1e-300))
-        kept = jnp.minimum(length, limit)
-        running = jnp.where(state.length > 0, memory * state.length + (1 - memory) * kept, kept)
-        return jax.tree.map(lambda leaf: (leaf * shrink).astype(leaf.dtype), updates), OutlierState(running)
-
-    return optax.GradientTransformation(init, update)
+    def run(self, steps: int) -> StepInfo:
+        """Run a chunk and wait for it. Returns numpy arrays, one entry a step."""
+        self.compile(steps)
+        self._state, info = self._compiled[steps](self._state, *self._arguments)
+        return StepInfo(*(np.asarray(leaf) for leaf in info))
 
 
 def train(
@@ -138,34 +116,23 @@ def train(
     options: TrainingOptions,
     key: PRNGKeyArray,
     progress: Progress | None = None,
-) -> Trained:
-    """Train a family against one registered model.
-
-    Args:
-        inputs: unit inputs (N, R); the table and the constant use only their number.
-        slot: index of the registered model (`log_density.register`).
-        progress: called between chunks.
-    """
-    optimizer = make_optimizer(options)
-    moved, fixed = eqx.partition(family, trainable(family))
-    state = TrainState(moved, optimizer.init(moved), key)
-    sizes = [options.chunk] * (options.steps // options.chunk)
-    if options.steps % options.chunk:
-        sizes.append(options.steps % options.chunk)
-    index = jnp.asarray(slot, dtype=jnp.int64)
+) -> tuple[Family, Trace]:
+    """Train a family against one registered model, `options.steps` steps; `progress` is called between chunks."""
+    trainer = Trainer(family, inputs, slot, options, key)
+    whole, rest = divmod(options.steps, options.chunk)
+    sizes = [options.chunk] * whole + [rest] * (rest > 0)
     started = time.perf_counter()
-    compiled = {size: _compile(optimizer, options, size, state, fixed, inputs, index) for size in sorted(set(sizes))}
+    for size in sorted(set(sizes)):
+        trainer.compile(size)
     seconds_compile = time.perf_counter() - started
-    infos, seconds, done = [], [0.0], 0
+    infos: list[StepInfo] = []
+    seconds = [0.0]
     started = time.perf_counter()
-    for size in sizes:
-        state, info = compiled[size](state, fixed, inputs, index)
-        infos.append(jax.device_get(info))
-        done += size
+    for number, size in enumerate(sizes):
+        infos.append(trainer.run(size))
         seconds.append(time.perf_counter() - started)
         if progress is not None:
-            with np.errstate(all="ignore"):
-                progress(done, options.steps, float(np.mean(infos[-1].elbo)))
+            progress(sum(sizes[: number + 1]), options.steps, float(infos[-1].elbo[-1]))
     trace = Trace(
         elbo=np.concatenate([info.elbo for info in infos]),
         num_rejected=np.concatenate([info.num_rejected for info in infos]).astype(np.int64),
@@ -173,46 +140,40 @@ def train(
         seconds=np.array(seconds),
         seconds_compile=seconds_compile,
     )
-    return Trained(eqx.combine(state.family, fixed), trace)
+    return trainer.family, trace
 
 
-Run = Callable[[TrainState, Family, Float[Array, "N R"], Int[Array, ""]], tuple[TrainState, StepInfo]]
+def _noise_block(steps: int, numbers_per_step: int) -> int:
+    """Steps whose normals are drawn together: a divisor of `steps`."""
+    most = max(1, min(steps, _NOISE_BLOCK // max(1, numbers_per_step)))
+    return max(block for block in range(1, most + 1) if steps % block == 0)
 
 
-def _compile(
-    optimizer: optax.GradientTransformation,
-    options: TrainingOptions,
-    steps: int,
-    state: TrainState,
-    fixed: Family,
-    inputs: Float[Array, "N R"],
-    slot: Int[Array, ""],
-) -> Run:
-    """A chunk of `steps` fused steps, compiled for these shapes."""
-    draws, dim = options.draws_per_step, fixed.dim
-    block = max(b for b in range(1, max(1, _NOISE_BLOCK // (draws * dim)) + 1) if steps % b == 0)
+_Carry = tuple[Family, optax.OptState]
 
+
+def _make_run(
+    optimizer: optax.GradientTransformation, options: TrainingOptions, steps: int, block: int
+) -> Callable[..., tuple[TrainState, StepInfo]]:
     def run(
         state: TrainState, fixed: Family, inputs: Float[Array, "N R"], slot: Int[Array, ""]
     ) -> tuple[TrainState, StepInfo]:
         key, subkey = jax.random.split(state.key)
+        rates = learning_rates(options.learning_rate, options.steps)(state.step + jnp.arange(steps))
 
-        def one_step(carry: _Carry, noise: Float[Array, "S D"]) -> tuple[_Carry, StepInfo]:
-            return _step(optimizer, options.estimator, carry, noise, fixed, inputs, slot)
+        def one_step(carry: _Carry, given: tuple[Array, Array]) -> tuple[_Carry, StepInfo]:
+            return _step(optimizer, options.estimator, carry, *given, fixed, inputs, slot)
 
-        def one_block(carry: _Carry, block_key: PRNGKeyArray) -> tuple[_Carry, StepInfo]:
-            noise = jax.random.normal(block_key, (block, draws, dim), dtype=jnp.float32)
-            return jax.lax.scan(one_step, carry, noise)
+        def one_block(carry: _Carry, given: tuple[Array, Array]) -> tuple[_Carry, StepInfo]:
+            shape = (block, options.draws_per_step, fixed.dim)
+            noise = jax.random.normal(given[0], shape, dtype=jnp.float32)
+            return jax.lax.scan(one_step, carry, (noise, given[1]))
 
-        carry, infos = jax.lax.scan(
-            one_block, (state.family, state.opt_state), jax.random.split(subkey, steps // block)
-        )
-        return TrainState(*carry, key), jax.tree.map(lambda leaf: leaf.reshape(-1), infos)
+        blocks = (jax.random.split(subkey, steps // block), rates.reshape(-1, block))
+        carry, infos = jax.lax.scan(one_block, (state.family, state.opt_state), blocks)
+        return TrainState(*carry, key, state.step + steps), jax.tree.map(lambda leaf: leaf.reshape(-1), infos)
 
-    return eqx.filter_jit(run).lower(state, fixed, inputs, slot).compile()  # type: ignore[no-any-return]
-
-
-_Carry = tuple[Family, optax.OptState]
+    return run
 
 
 def _step(
@@ -220,6 +181,7 @@ def _step(
     estimator: Estimator,
     carry: _Carry,
     noise: Float[Array, "S D"],
+    rate: Float[Array, ""],
     fixed: Family,
     inputs: Float[Array, "N R"],
     slot: Int[Array, ""],
@@ -231,11 +193,9 @@ def _step(
         return neg_elbo(family, lambda theta: log_density(slot, theta), noise, inputs, estimator)
 
     gradient, info = jax.grad(loss, has_aux=True)(moved)
-    usable = jnp.isfinite(info.elbo)
-    for leaf in jax.tree.leaves(gradient):
-        usable &= jnp.all(jnp.isfinite(leaf))
-    with jax.numpy_dtype_promotion("standard"):
-        updates, new_opt_state = optimizer.update(gradient, opt_state)
-    new = (eqx.apply_updates(moved, updates), new_opt_state)
-    # A step without a usable draw changes nothing: rejected draws never reach the parameters.
-    return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, carry), info
+    directions, new_opt_state = optimizer.update(gradient, opt_state)
+    new: Any = (jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, moved, directions), new_opt_state)
+    # A step without an accepted draw changes nothing: rejected draws never reach the parameters.
+    some = info.num_rejected < noise.shape[0]
+    kept: _Carry = jax.tree.map(lambda a, b: jnp.where(some, a, b), new, carry)
+    return kept, info

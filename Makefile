@@ -1,0 +1,51 @@
+# make demo | test | lint | bench | clean
+#
+# Every target sets up what it needs: .venv in this folder, created once and installed again when a file that the
+# installation depends on changes. Needs Python 3.12 or newer; a C++ compiler is optional (see docs).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(PYTHON) -m avistan.demo
+
+test: $(INSTALLED)
+	$(PYTHON) -m pytest
+
+lint: $(INSTALLED)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+bench: $(INSTALLED)
+	$(PYTHON) benchmarks/step_cost.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache demo-output
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The first interpreter that is new enough: python3 itself, then the versioned names.
+$(PYTHON):
+	@for candidate in python3 python3.12 python3.13 python3.14; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	    echo "creating $(VENV) with $$("$$candidate" --version)"; "$$candidate" -m venv $(VENV); exit 0; \
+	  fi; \
+	done; \
+	echo "avistan needs Python 3.12 or newer; found $$(python3 --version 2>&1 || echo none)." \
+	     "Install it (for example: pyenv install 3.12) and run make again." >&2; exit 1
+
+# The build environment takes the same pins, by the second variable or, in older pips, by the first: the handler's
+# headers then match the jax that loads it.
+$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE) | $(PYTHON)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	  $(PYTHON) -m pip install --quiet -e '.[test,lint]'
+	@$(PYTHON) -c 'from avistan.log_density import backend; print("avistan is installed, with the compiled handler" \
+	  if backend() == "native" else "avistan is installed, without the compiled handler (no C++ compiler?): slower")'
+	touch $@

@@ -1,0 +1,5 @@
+"""`python -m avistan` is the command `avistan`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,325 @@
+"""The command line: `avistan inspect`, `fit`, `predict`, `compare`, `models`.
+
+Only what a command needs is imported when it runs: help, the list of models and errors of usage never load JAX.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from ._bundled import models_root
+from .console import answers, to_json, wants_progress
+from .errors import AvistanError, MethodError
+
+app = typer.Typer(
+    name="avistan",
+    help="Amortized variational inference for existing Stan programs.",
+    epilog="Errors go to standard error, with exit status 2. Answers go to standard output; --json makes them one JSON object.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
+DataFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="DATA.json", help="Its data as (gzipped) JSON; not needed if it declares none."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+LevelName = Annotated[
+    str | None, typer.Option("--level", help="The level to amortize: its declared size or one of its latents.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")]
+Engine = Annotated[str, typer.Option("--engine", help="auto, stanli, bridgestan or the path of a *_model.so.")]
+IncludePath = Annotated[
+    list[Path] | None, typer.Option("--include-path", help="Where #include looks first; can be given several times.")
+]
+Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
+
+# Options of a fit. Their defaults stand in FitOptions; here they are only shown.
+Steps = Annotated[int | None, typer.Option("--steps", min=1, show_default="4000", help="Adam steps.")]
+DrawsPerStep = Annotated[
+    int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
+]
+EstimatorName = Annotated[
+    str | None, typer.Option("--estimator", show_default="path", help="Gradient of the ELBO: path or entropy.")
+]
+NumReferences = Annotated[
+    int | None, typer.Option("--num-references", min=1, show_default="24", help="Gradients that make a signature.")
+]
+MaxRank = Annotated[
+    int | None, typer.Option("--max-rank", min=1, show_default="16", help="Most components of a signature kept.")
+]
+ElboDraws = Annotated[
+    int | None, typer.Option("--elbo-draws", min=1, show_default="2000", help="Draws of the final ELBO estimate.")
+]
+
+
+def main() -> None:
+    """Entry point of the command `avistan`."""
+    app(prog_name="avistan")
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=lambda v: _version(v))
+    ] = False,
+) -> None: ...
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"avistan {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+@answers
+def inspect(
+    stan_file: StanFile,
+    data: DataFile = None,
+    level: LevelName = None,
+    seed: Seed = 1,
+    engine: Engine = "auto",
+    include_path: IncludePath = None,
+    json: Json = False,
+) -> str:
+    """Find the levels of units, probe them, and say whether amortization can be lossless."""
+    structure = _model(stan_file, data, engine, include_path).inspect(level=level, seed=seed)
+    return to_json(structure.to_json()) if json else str(structure)
+
+
+@app.command()
+@answers
+def fit(
+    stan_file: StanFile,
+    output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier fit.")],
+    data: DataFile = None,
+    method: Annotated[
+        str, typer.Option("--method", help="auto, avi, avi:mlp(W), avi:polynomial(K), avi:data(NAME), fvi, constant.")
+    ] = "auto",
+    seed: Seed = 1,
+    level: LevelName = None,
+    engine: Engine = "auto",
+    include_path: IncludePath = None,
+    draws: Draws = 1000,
+    steps: Steps = None,
+    draws_per_step: DrawsPerStep = None,
+    learning_rate: LearningRate = None,
+    estimator: EstimatorName = None,
+    num_references: NumReferences = None,
+    max_rank: MaxRank = None,
+    elbo_draws: ElboDraws = None,
+    json: Json = False,
+) -> str:
+    """Fit by variational inference; write the fit and its posterior (posterior.nc) to a folder."""
+    options = _given(
+        steps=steps,
+        draws_per_step=draws_per_step,
+        learning_rate=learning_rate,
+        estimator=estimator,
+        num_references=num_references,
+        max_rank=max_rank,
+        elbo_draws=elbo_draws,
+    )
+    from .files import POSTERIOR, write_netcdf
+    from .places import check_folder_place, whole_folder
+    from .storage import FIT_FILES
+
+    check_folder_place(output, FIT_FILES)
+    model = _model(stan_file, data, engine, include_path)
+    structure = model.inspect(level=level)
+    result = model.fit(method=method, seed=seed, level=level, show_progress=wants_progress(), **options)
+    with whole_folder(output, FIT_FILES) as folder:
+        result.save(folder)
+        write_netcdf(result.posterior(draws), folder / POSTERIOR)
+    if not json:
+        return f"{result}\nwritten to {output}: the fit and {POSTERIOR} ({draws} draws)"
+    return to_json(
+        {
+            "program": model.program.name,
+            "method": result.method.name,
+            "verdict": str(structure.verdict),
+            "reason": result.reason or structure.reason,
+            "outcome": result.outcome.name,
+            "advice": result.outcome.value,
+            "units": 0 if result.level is None else result.level.num_units,
+            "seed": seed,
+            "elbo": result.elbo,
+            "elbo_se": result.elbo_se,
+            "seconds": result.timing.prepare + result.timing.train + result.timing.evaluate,
+            "seconds_compile": result.timing.compile,
+            "steps": len(result.trace.elbo),
+            "gradient_evaluations": result.gradient_evaluations,
+            "variational_parameters": result.num_variational_parameters,
+            "khat": result.evaluation.khat,
+            "output": str(output),
+        }
+    )
+
+
+@app.command()
+@answers
+def predict(
+    fit_folder: Annotated[Path, typer.Argument(metavar="FIT/", help="A folder that `avistan fit` wrote.")],
+    data: Annotated[Path, typer.Argument(metavar="NEW.json", help="Data of new units, for the same program.")],
+    output: Annotated[Path, typer.Option("--output", help="The netCDF file to write.")],
+    draws: Draws = 1000,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's", help="Of the draws.")
+    ] = None,
+    json: Json = False,
+) -> str:
+    """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
+    from .files import write_netcdf
+    from .places import check_file_place
+    from .storage import load_fit
+
+    check_file_place(output)
+    loaded = load_fit(fit_folder)
+    tree = loaded.predict(data, draws, seed=seed)
+    write_netcdf(tree, output)
+    level = loaded.level
+    assert level is not None
+    units = int(tree["posterior"].sizes.get(level.name, 0))
+    latents = ", ".join(level.latents)
+    if not json:
+        return f"{latents} of {units} new units of {level.name}, {draws} draws, written to {output}"
+    return to_json(
+        {
+            "program": loaded.model.program.name,
+            "method": loaded.method.name,
+            "level": level.name,
+            "units": units,
+            "latents": list(level.latents),
+            "draws": draws,
+            "seed": loaded.seed if seed is None else seed,
+            "output": str(output),
+        }
+    )
+
+
+@app.command()
+@answers
+def compare(
+    stan_file: StanFile,
+    output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier report.")],
+    data: DataFile = None,
+    methods: Annotated[str, typer.Option("--methods", help="Methods as in fit, separated by commas.")] = "avi,fvi,constant",
+    reference: Annotated[str | None, typer.Option("--reference", help="nuts: measure every method against it.")] = None,
+    seed: Seed = 1,
+    level: LevelName = None,
+    engine: Engine = "auto",
+    include_path: IncludePath = None,
+    draws: Draws = 1000,
+    reference_chains: Annotated[
+        int | None, typer.Option("--reference-chains", min=1, show_default="4", help="Chains of the reference.")
+    ] = None,
+    reference_warmup: Annotated[
+        int | None, typer.Option("--reference-warmup", min=1, show_default="1000", help="Warm-up of each chain.")
+    ] = None,
+    reference_draws: Annotated[
+        int | None, typer.Option("--reference-draws", min=2, show_default="1000", help="Draws of each chain.")
+    ] = None,
+    steps: Steps = None,
+    draws_per_step: DrawsPerStep = None,
+    learning_rate: LearningRate = None,
+    estimator: EstimatorName = None,
+    num_references: NumReferences = None,
+    max_rank: MaxRank = None,
+    elbo_draws: ElboDraws = None,
+    json: Json = False,
+) -> str:
+    """Fit several methods from one start, measure them on the same draws, and write a report with pictures."""
+    options = _given(
+        steps=steps,
+        draws_per_step=draws_per_step,
+        learning_rate=learning_rate,
+        estimator=estimator,
+        num_references=num_references,
+        max_rank=max_rank,
+        elbo_draws=elbo_draws,
+    )
+    from .files import REPORT, best_row, write_report
+    from .places import check_folder_place, whole_folder
+
+    check_folder_place(output, REPORT)
+    comparison = _model(stan_file, data, engine, include_path).compare(
+        split_methods(methods),
+        reference=reference,
+        seed=seed,
+        level=level,
+        show_progress=wants_progress(),
+        reference_options=_given(chains=reference_chains, warmup=reference_warmup, draws=reference_draws),
+        **options,
+    )
+    shown = best_row(comparison)
+    with whole_folder(output, REPORT) as folder:
+        write_report(comparison, folder, draws)
+    if json:
+        return to_json(comparison.to_json())
+    return f"{comparison}\n\nwritten to {output}: {', '.join(REPORT)} (posterior: {shown.method})"
+
+
+@app.command()
+@answers
+def models(
+    name: Annotated[str | None, typer.Argument(help="An example: print the paths of its files.")] = None,
+    json: Json = False,
+) -> str:
+    """List the bundled examples, or the files of one."""
+    from .examples import as_table, examples
+
+    known = {example.name: example for example in examples(models_root())}
+    if name is None:
+        chosen = list(known.values())
+    elif name in known:
+        chosen = [known[name]]
+    else:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise AvistanError(f"there is no bundled example {name!r}.{hint} Examples: {', '.join(known)}.")
+    if json:
+        return to_json({"models": [example.to_json() for example in chosen]})
+    if name is not None:
+        return "\n".join(str(file) for file in chosen[0].files)
+    return as_table(chosen)
+
+
+def split_methods(text: str) -> list[str]:
+    """Names of methods separated by commas outside parentheses: "avi:data(x,y),fvi" are two.
+
+    Raises:
+        MethodError: an empty name.
+    """
+    names, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            names.append("")
+        else:
+            names[-1] += character
+    names = [name.strip() for name in names]
+    if not all(names):
+        raise MethodError(f"--methods {text!r} has an empty name: give names separated by single commas.")
+    return names
+
+
+def _model(stan_file: Path, data: Path | None, engine: str, include_path: list[Path] | None) -> Any:
+    from .model import Model
+
+    return Model(stan_file, data=data, engine=engine, include_paths=include_path or ())
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,97 @@
+"""Manners of the command line: answers alone on standard output, errors and warnings as one message each on standard
+error, exit status 2 for whatever the user can put right."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import typer
+
+from stan_adapters.errors import AvistanError
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def answers[**P](command: Callable[P, str]) -> Callable[P, None]:
+    """A command that prints the text it returns, and nothing if it fails."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            with _warnings_as_lines(), _standard_output_kept_clean():
+                text = command(*args, **kwargs)
+        except AvistanError as error:
+            _stop(str(error))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _stop(f"{where}{error.strerror or error}")
+        except KeyboardInterrupt:
+            typer.echo("\ninterrupted: nothing was written.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        typer.echo(text)
+
+    return run
+
+
+def wants_progress() -> bool:
+    """Whether standard error is a terminal, where bars can move."""
+    return sys.stderr.isatty()
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """Strict JSON: numbers that are not finite are null."""
+    return json.dumps(_strict(values), indent=2, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if hasattr(value, "item"):  # numpy's scalars
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _stop(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(BAD_INPUT) from None
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+        typer.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
+def _standard_output_kept_clean() -> Iterator[None]:
+    """What libraries print inside, a Stan program's `print` included, goes to standard error."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # standard output or standard error is closed
+        kept = -1
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept >= 0:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -1,0 +1,156 @@
+"""The compiled XLA FFI handler: finding it, loading it, and its C functions as Python calls.
+
+The shared library is optional. It is absent when it was not built (no C++ compiler, or AVISTAN_NO_NATIVE=1 during
+installation), and ignored when AVISTAN_NO_NATIVE=1 is set at run time; `avistan.log_density` then evaluates through
+`jax.pure_callback`. Pointers cross into C as plain integers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+TARGET = "avistan_log_density"
+_ABI_VERSION = 1  # of handler.cpp
+_NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
+
+
+def disabled() -> bool:
+    """True when AVISTAN_NO_NATIVE asks to do without the handler ("" and "0" do not)."""
+    return os.environ.get("AVISTAN_NO_NATIVE", "") not in ("", "0")
+
+
+def _candidates() -> Iterator[Path]:
+    # In an editable installation the sources stay in the checkout and the handler lies in site-packages.
+    folders = [
+        Path(__file__).parent,
+        *(Path(sysconfig.get_path(key), "avistan", "native") for key in ("platlib", "purelib")),
+    ]
+    yield from (folder / name for folder in folders for name in _NAMES)
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | None:
+    path = next((path for path in _candidates() if path.is_file()), None)
+    if path is None:
+        return None
+    lib = ctypes.CDLL(str(path))
+    if not hasattr(lib, "avistan_abi_version") or lib.avistan_abi_version() != _ABI_VERSION:
+        raise RuntimeError(
+            f"{path} was built from other sources than this avistan: install again (`make test` does, or "
+            "`pip install -e .`), or set AVISTAN_NO_NATIVE=1."
+        )
+    i64, address = ctypes.c_int64, ctypes.c_size_t
+    lib.avistan_register.argtypes = [
+        i64,
+        address,
+        address,
+        ctypes.POINTER(address),
+        i64,
+        i64,
+        i64,
+        ctypes.c_int,
+    ]
+    lib.avistan_register.restype = ctypes.c_int
+    lib.avistan_release.argtypes = [i64, ctypes.c_int]
+    lib.avistan_release.restype = ctypes.c_int
+    lib.avistan_last_message.argtypes = [i64, ctypes.c_char_p, i64]
+    lib.avistan_last_message.restype = i64
+    lib.avistan_gradient_loop.argtypes = [address] * 6 + [i64]
+    lib.avistan_gradient_loop.restype = ctypes.c_double
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
+    return lib
+
+
+def library() -> ctypes.CDLL | None:
+    """The loaded handler with its FFI target registered, or None where it is disabled or was not built.
+
+    Raises:
+        RuntimeError: the handler was built from other sources than this Python code.
+    """
+    return None if disabled() else _load()
+
+
+def loaded() -> bool:
+    """True once the handler has been loaded, switched off since or not: slots may be registered with it."""
+    return _load.cache_info().currsize > 0 and _load() is not None
+
+
+def _required() -> ctypes.CDLL:
+    lib = _load() if loaded() else library()
+    if lib is None:
+        raise RuntimeError(
+            "avistan's compiled handler is not available: it is switched off by AVISTAN_NO_NATIVE, or the package was "
+            "installed without a C++ compiler. Install one and reinstall avistan to use it."
+        )
+    return lib
+
+
+def register(
+    index: int,
+    *,
+    gradient: int,
+    free_error: int,
+    handles: tuple[int, ...],
+    dim: int,
+    threads: int,
+    thread_safe: bool,
+) -> None:
+    """Register a model with the handler under an index that was never used before.
+
+    Args:
+        gradient: address of `bs_log_density_gradient`.
+        free_error: address of `bs_free_error_msg` of the same library.
+        handles: addresses of `bs_model` objects of one model; threads share them only when there are too few.
+        dim: number of unconstrained coordinates.
+        threads: most threads that one call may use.
+        thread_safe: False: no two calls of this library may overlap.
+    Raises:
+        ValueError: an address is null, there is no handle, or the index is taken.
+    """
+    array = (ctypes.c_size_t * len(handles))(*handles)
+    done = _required().avistan_register(
+        index, gradient, free_error, array, len(handles), dim, threads, int(thread_safe)
+    )
+    if not done:
+        raise ValueError(
+            f"slot {index} needs non-null addresses and a new index; got {len(handles)} handles."
+        )
+
+
+def release(index: int, *, wait: bool) -> bool:
+    """Close an index to new calls; True once no running call uses the model, after which its handles may be freed."""
+    return bool(_required().avistan_release(index, int(wait)))
+
+
+def last_message(index: int) -> str | None:
+    """Stan's latest message for this index: why it rejected a draw. None where it said nothing."""
+    buffer = ctypes.create_string_buffer(4096)
+    length = _required().avistan_last_message(index, buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if length > 0 else None
+
+
+def gradient_loop(
+    gradient: int, free_error: int, handle: int, theta: NDArray[np.float64], repeats: int
+) -> float:
+    """Seconds that `repeats` bare gradients at `theta` (D,) take in a C loop: the floor that benchmarks compare with.
+
+    Raises:
+        ValueError: Stan rejects `theta`.
+        RuntimeError: the compiled handler is not available.
+    """
+    theta = np.ascontiguousarray(theta, dtype=np.float64)
+    grad, lp = np.empty_like(theta), np.empty(1)
+    pointers = (array.ctypes.data for array in (theta, grad, lp))
+    seconds = float(_required().avistan_gradient_loop(gradient, free_error, handle, *pointers, repeats))
+    if seconds < 0.0:
+        raise ValueError("Stan rejects this theta: choose another point for the measurement.")
+    return seconds

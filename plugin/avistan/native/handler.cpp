@@ -1,0 +1,136 @@
+// What the shared library exports: the XLA FFI handler and a plain C ABI for Python's ctypes.
+//
+// Handler: (slot: int64[B...], theta: float64[B..., R..., D]) -> (lp: float64[B..., R...],
+// grad: float64[B..., R..., D], status: int32[B..., R...]). A row that Stan rejects is data (status 1); a closed slot
+// or a wrong dimension is an error of the call. The handler takes no Python lock and may run on any thread.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "batch.h"
+#include "registry.h"
+#include "xla/ffi/api/ffi.h"
+
+#if defined(_WIN32)
+#define AVISTAN_EXPORT extern "C" __declspec(dllexport)
+#else
+#define AVISTAN_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace ffi = xla::ffi;
+
+namespace avistan {
+namespace {
+
+ffi::Error log_density(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> theta, ffi::ResultBuffer<ffi::F64> lp,
+                       ffi::ResultBuffer<ffi::F64> grad, ffi::ResultBuffer<ffi::S32> status) {
+  const auto shape = theta.dimensions();
+  if (shape.size() == 0) return ffi::Error::InvalidArgument("avistan: theta must have a last axis of coordinates");
+  Batch batch{};
+  batch.slots = slots.typed_data();
+  batch.num_slots = slots.element_count();
+  batch.dim = static_cast<std::size_t>(shape.back());
+  batch.theta = theta.typed_data();
+  batch.lp = lp->typed_data();
+  batch.grad = grad->typed_data();
+  batch.status = status->typed_data();
+  const std::size_t rows = lp->element_count();
+  if (batch.num_slots == 0 || rows == 0) return ffi::Error::Success();
+  if (rows % batch.num_slots != 0) {
+    return ffi::Error::InvalidArgument("avistan: the batch axes of the slots must lead those of theta");
+  }
+  batch.rows_per_slot = rows / batch.num_slots;
+  const Result result = evaluate(batch);
+  switch (result.outcome) {
+    case Outcome::done:
+      return ffi::Error::Success();
+    case Outcome::closed_slot:
+      return ffi::Error(ffi::ErrorCode::kInvalidArgument,
+                        "avistan: slot " + std::to_string(result.slot) +
+                            " is closed: its bound model was released before this computation ran. Keep the Slot "
+                            "open until the last result is ready.");
+    case Outcome::wrong_dim:
+      return ffi::Error::InvalidArgument("avistan: slot " + std::to_string(result.slot) + " takes " +
+                                         std::to_string(result.expected_dim) + " unconstrained coordinates, theta has " +
+                                         std::to_string(batch.dim) + " in its last axis.");
+  }
+  return ffi::Error::Internal("avistan: unknown outcome");
+}
+
+}  // namespace
+}  // namespace avistan
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_log_density, avistan::log_density,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::Buffer<ffi::S64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>());
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+// Changes with the signatures below; the Python side refuses a library of another version.
+AVISTAN_EXPORT int avistan_abi_version() { return 1; }
+
+// Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
+// avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two
+// calls of the library overlap. Returns 1, or 0 when an address is missing or the index is taken.
+AVISTAN_EXPORT int avistan_register(std::int64_t index, std::uintptr_t gradient, std::uintptr_t free_error,
+                                    const std::uintptr_t* handles, std::int64_t count, std::int64_t dim,
+                                    std::int64_t threads, int thread_safe) {
+  if (gradient == 0 || free_error == 0 || count < 1 || dim < 0 || threads < 1) return 0;
+  std::vector<const void*> copied;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (handles[i] == 0) return 0;
+    copied.push_back(reinterpret_cast<const void*>(handles[i]));
+  }
+  auto slot = std::make_unique<avistan::Slot>(reinterpret_cast<avistan::Gradient>(gradient),
+                                              reinterpret_cast<avistan::FreeError>(free_error), std::move(copied),
+                                              static_cast<std::size_t>(dim), static_cast<std::size_t>(threads),
+                                              thread_safe != 0);
+  return avistan::add_slot(index, std::move(slot)) ? 1 : 0;
+}
+
+// Closes a slot to new calls. Returns 1 when no running call uses it any more, else 0; with wait != 0 it returns 1.
+AVISTAN_EXPORT int avistan_release(std::int64_t index, int wait) {
+  return avistan::release_slot(index, wait != 0) ? 1 : 0;
+}
+
+// Copies Stan's latest message for this slot (zero-terminated, cut to `size`) and returns its length; -1 when closed.
+AVISTAN_EXPORT std::int64_t avistan_last_message(std::int64_t index, char* buffer, std::int64_t size) {
+  const avistan::Lease lease = avistan::lease_slot(index);
+  if (!lease) return -1;
+  const std::string message = lease->last_message();
+  if (size > 0) {
+    const std::size_t copied = std::min(message.size(), static_cast<std::size_t>(size) - 1);
+    std::memcpy(buffer, message.data(), copied);
+    buffer[copied] = '\0';
+  }
+  return static_cast<std::int64_t>(message.size());
+}
+
+// The bare gradient in a loop, for benchmarks: seconds for `repeats` calls, or -1 when one is rejected.
+AVISTAN_EXPORT double avistan_gradient_loop(std::uintptr_t gradient, std::uintptr_t free_error, std::uintptr_t handle,
+                                            const double* theta, double* grad, double* lp, std::int64_t repeats) {
+  const auto call = reinterpret_cast<avistan::Gradient>(gradient);
+  const auto* model = reinterpret_cast<const void*>(handle);
+  char* message = nullptr;
+  const auto start = std::chrono::steady_clock::now();
+  for (std::int64_t i = 0; i < repeats; ++i) {
+    if (call(model, true, true, theta, lp, grad, &message) != 0) {
+      if (message != nullptr) reinterpret_cast<avistan::FreeError>(free_error)(message);
+      return -1.0;
+    }
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}

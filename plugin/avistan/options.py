@@ -1,0 +1,76 @@
+"""What can be chosen of a fit: one frozen record, written beside every result."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import FitError, MethodError
+from .objective import Estimator
+from .training import TrainingOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """Options of a fit.
+
+    Attributes:
+        steps: Adam steps.
+        draws_per_step: Stan gradients a step, the budget that all methods of a comparison share.
+        learning_rate: of free parameters, on the standardized scale; see `optimizer`.
+        estimator: "path" or "entropy", see `objective.neg_elbo`.
+        num_references: K, gradients that make a signature.
+        max_rank: most components of a signature that the inference function reads.
+        elbo_draws: draws of the final ELBO estimate, in antithetic pairs.
+
+    Raises:
+        FitError: a value out of range.
+    """
+
+    steps: int = 4000
+    draws_per_step: int = 8
+    learning_rate: float = 0.02
+    estimator: Estimator = "path"
+    num_references: int = 24
+    max_rank: int = 16
+    elbo_draws: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "draws_per_step", "num_references", "max_rank", "elbo_draws"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise FitError(f"{name}={value!r}: give a positive whole number.")
+        if not 0 < self.learning_rate < np.inf:
+            raise FitError(f"learning_rate={self.learning_rate!r}: give a positive number.")
+        if self.estimator not in ("path", "entropy"):
+            raise FitError(f"estimator={self.estimator!r}: choose 'path' or 'entropy'.")
+
+    @property
+    def training(self) -> TrainingOptions:
+        """The part that training reads."""
+        return TrainingOptions(
+            steps=self.steps,
+            draws_per_step=self.draws_per_step,
+            learning_rate=self.learning_rate,
+            estimator=self.estimator,
+        )
+
+
+def make_options(options: Mapping[str, Any]) -> FitOptions:
+    """`FitOptions` of keyword arguments.
+
+    Raises:
+        MethodError: an option that does not exist, with the nearest one.
+        FitError: a value out of range.
+    """
+    known = list(FitOptions.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise MethodError(f"fit has no option {name!r}.{hint} Options: {', '.join(known)}.")
+    return FitOptions(**options)

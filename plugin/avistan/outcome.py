@@ -1,0 +1,49 @@
+"""How a fit ended, as advice: one text for Python, the command line and reports."""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from .evaluation import Evaluation
+from .training import Trace
+
+_WINDOW = 0.1  # the trace has settled if its last tenth is no better than the tenth before it
+_REJECTED_SHARE = 0.01
+
+
+class FitOutcome(enum.Enum):
+    """How a fit ended; the value is advice to the user, empty where none is needed.
+
+    `settled` says only that the ELBO stopped rising, not that the approximation is good.
+    """
+
+    settled = ""
+    budget_spent = (
+        "The ELBO was still rising when the steps ran out: raise steps (command line: --steps), or read the trace."
+    )
+    draws_rejected = (
+        "Stan's log density was not finite for more than 1 % of the fitted draws: the ELBO leaves them out. Check "
+        "constraints that the parameters' declarations do not express."
+    )
+    nonfinite = (
+        "Stan's log density was not finite for any draw at the end: the fit is unusable. Try another seed, or declare "
+        "the parameters' constraints."
+    )
+
+
+def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
+    """The outcome of a trained family, from its ELBO trace and the draws that Stan rejected."""
+    window = max(2, int(_WINDOW * len(trace.elbo)))
+    last, before = trace.elbo[-window:], trace.elbo[-2 * window : -window]
+    last, before = last[np.isfinite(last)], before[np.isfinite(before)]
+    if not last.size or not np.isfinite(evaluation.elbo):
+        return FitOutcome.nonfinite
+    if evaluation.rejected_share > _REJECTED_SHARE:
+        return FitOutcome.draws_rejected
+    if before.size:
+        noise = np.sqrt(last.var() / last.size + before.var() / before.size)
+        if last.mean() - before.mean() > max(3 * noise, 1.0):
+            return FitOutcome.budget_spent
+    return FitOutcome.settled

@@ -1,0 +1,52 @@
+"""Settings that every test runs under: 64-bit, no silent promotion of ranks or dtypes."""
+
+import importlib
+import os
+import zlib
+from types import ModuleType
+
+import jax
+import pytest
+
+for _name, _value in {
+    "jax_enable_x64": True,
+    "jax_numpy_rank_promotion": "raise",
+    "jax_numpy_dtype_promotion": "strict",
+}.items():
+    jax.config.update(_name, _value)
+
+
+def _require(module: str) -> ModuleType:
+    if os.environ.get("REQUIRE_ALL") == "1":
+        return importlib.import_module(module)
+    return pytest.importorskip(module)
+
+
+@pytest.fixture(scope="session")
+def require():
+    """`require("prophet")`: the module, or a skip; with REQUIRE_ALL=1 its absence is a failure."""
+    return _require
+
+
+@pytest.fixture(scope="session")
+def bridgestan_home() -> str:
+    """BridgeStan's sources, for tests that compile a program; they skip unless BRIDGESTAN names them."""
+    home = os.environ.get("BRIDGESTAN")
+    if not home:
+        pytest.skip("compiles with BridgeStan: set BRIDGESTAN to its sources to run it")
+    return home
+
+
+@pytest.fixture(scope="session")
+def cmdstan_home() -> str:
+    """CmdStan, for tests that compile a program; they skip unless CMDSTAN names an installation."""
+    home = os.environ.get("CMDSTAN")
+    if not home:
+        pytest.skip("compiles with CmdStan: set CMDSTAN to its folder to run it")
+    return home
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> jax.Array:
+    """A random key fixed by the test's own name."""
+    return jax.random.key(zlib.crc32(request.node.name.encode()))

@@ -1,0 +1,98 @@
+"""The house stays in order: who may import whom, read from the sources (imports inside functions count)."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"stan_adapters": ROOT / "adapters" / "stan_adapters", "avistan": ROOT / "plugin" / "avistan"}
+FORBIDDEN = {
+    "stan_adapters": {"jax", "jaxlib", "equinox", "optax", "jaxtyping", "avistan"},
+    "avistan": {"lark"},
+}
+
+
+def module_name(package: str, path: Path) -> str:
+    parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
+    return ".".join((package, *(part for part in parts if part != "__init__")))
+
+
+def modules(package: str) -> dict[str, Path]:
+    return {module_name(package, path): path for path in sorted(PACKAGES[package].rglob("*.py"))}
+
+
+def imported_names(name: str, path: Path, *, type_checking: bool = True) -> Iterator[str]:
+    """Absolute dotted names that a module imports: `from a import b` gives a and a.b."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(path.read_text(), str(path))
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not type_checking:
+            skipped.update(child for statement in node.body for child in ast.walk(statement))
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def import_graph(package: str) -> dict[str, set[str]]:
+    known = modules(package)
+    graph = {}
+    for name, path in known.items():
+        targets = set(imported_names(name, path, type_checking=False)) & set(known)
+        graph[name] = targets - {name}
+        if path.name != "__init__.py":  # `from . import sibling` runs the package first, and waits for nobody
+            graph[name] -= {package}
+    return graph
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str] | None:
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str] | None:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return None
+        for target in sorted(graph[node]):
+            if cycle := visit(target, [*path, node]):
+                return cycle
+        done.add(node)
+        return None
+
+    return next((cycle for node in sorted(graph) if (cycle := visit(node, []))), None)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_does_not_import_what_belongs_to_the_other(package):
+    offences = [
+        f"{name} imports {imported}"
+        for name, path in modules(package).items()
+        for imported in imported_names(name, path)
+        if imported.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert not offences
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_modules_of_a_package_do_not_import_in_circles(package):
+    assert find_cycle(import_graph(package)) is None
+
+
+def test_the_cycle_finder_finds_a_cycle():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_imports_are_read_inside_functions_and_relative_ones_resolved(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("from . import x\nfrom ..up import y\ndef f():\n    import jax.numpy as jnp\n")
+    names = set(imported_names("package.inner.module", path))
+    assert {"package.inner.x", "package.up.y", "jax.numpy"} <= names
