@@ -11,14 +11,15 @@ ratios matter.
 from __future__ import annotations
 
 import argparse
-import sys
+import runpy
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from avistan.log_density import Backend, native_available, register, use_backend
+from _c_loop import gradient_microseconds
+from avistan._bundled import models_root
+from avistan.log_density import Backend, default_threads, native_available, register, use_backend
 from avistan.methods import parse_method
 from avistan.options import FitOptions
 from avistan.precision import in_float64
@@ -29,21 +30,19 @@ from stan_adapters.data import read_data
 from stan_adapters.program import Program
 from stan_adapters.structure import inspect_structure
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "stan_models" / "linear")]
-from _c_loop import gradient_microseconds
-from simulate import simulate
-
+LINEAR = models_root() / "linear"
 ROUNDS = 5
 METHODS = ("fvi", "avi:mlp(32)")
 
 
 def main() -> None:
     arguments = parse_arguments()
-    print(f"threads: {jax.local_device_count()} device, linear model, microseconds, best of {ROUNDS} rounds")
+    simulate = runpy.run_path(str(LINEAR / "simulate.py"))["simulate"]
+    print(f"linear model, microseconds, best of {ROUNDS} rounds, {default_threads()} threads")
     print(f"{'N':>8}{'draws':>7}{'method':>14}{'backend':>10}{'gradients':>11}{'step':>10}{'ratio':>8}")
     for size in arguments.sizes:
-        program = Program.from_file(Path(__file__).parents[1] / "stan_models/linear/linear.stan")
-        with BoundModel(program, read_data(program, simulate(size))) as model:
+        program = Program.from_file(LINEAR / "linear.stan")
+        with BoundModel(program, read_data(program, simulate(N=size))) as model:
             for draws in arguments.draws:
                 measure(model, size, draws, arguments.seconds)
 
@@ -60,7 +59,8 @@ def measure(model: BoundModel, size: int, draws: int, seconds: float) -> None:
                 trainer = Trainer(family, inputs, slot.index, options.training, jax.random.key(1))
                 step, bare = side_by_side(model, trainer, draws, seconds)
             print(
-                f"{size:>8}{draws:>7}{name:>14}{backend:>10}{bare:>11.2f}{step:>10.2f}{step / bare:>8.2f}", flush=True
+                f"{size:>8}{draws:>7}{name:>14}{backend:>10}{bare:>11.2f}{step:>10.2f}{step / bare:>8.2f}",
+                flush=True,
             )
 
 
@@ -84,7 +84,9 @@ def side_by_side(model: BoundModel, trainer: Trainer, draws: int, seconds: float
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=numbers, default=[100, 1000, 10000])
     parser.add_argument("--draws", type=numbers, default=[1, 8])
     parser.add_argument("--seconds", type=float, default=1.0, help="of stepping for each row")

@@ -1,6 +1,6 @@
 """How often does inspection agree with a reader? Runs it over a labelled collection of Stan programs.
 
-    python benchmarks/structure_accuracy.py --labels labels.json --programs DIR [--only WORD] [--json FILE]
+    python benchmarks/structure_accuracy.py --labels labels.json --programs DIR [--only WORD] [--seed 1] [--json FILE]
 
 DIR holds checkouts of stan-dev/posteriordb and stan-dev/example-models in subfolders of those names, or is one of
 them. A label is an object with `id` ("repository:..."), `model` and `data` (paths in that repository), `class`,
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--programs", type=Path, required=True)
     parser.add_argument("--only", default="", help="only the labels whose id contains this word")
+    parser.add_argument("--seed", type=int, default=1, help="of the probe points")
     parser.add_argument("--json", type=Path, help="also write every row there")
     arguments = parser.parse_args()
     labels = [label for label in json.loads(arguments.labels.read_text()) if arguments.only in label["id"]]
@@ -90,9 +91,11 @@ def main() -> None:
         if files is None:
             skipped.append(label["id"])
             continue
-        row = judge(label, *files)
+        row = judge(label, *files, seed=arguments.seed)
         rows.append(row)
-        print(f"{'ok   ' if row.right else 'WRONG'} {row.verdict:<20}{row.evaluations:>5} {row.id}", flush=True)
+        print(
+            f"{'ok   ' if row.right else 'WRONG'} {row.verdict:<20}{row.evaluations:>5} {row.id}", flush=True
+        )
     print()
     print("\n".join(summary(rows, skipped)))
     if arguments.json:
@@ -109,7 +112,7 @@ def find_files(programs: Path, label: dict[str, Any]) -> tuple[Path, Path] | Non
     return (model, data) if model.is_file() and data.is_file() else None
 
 
-def judge(label: dict[str, Any], model: Path, data: Path) -> Row:
+def judge(label: dict[str, Any], model: Path, data: Path, *, seed: int = 1) -> Row:
     expected = tuple(VERDICTS[name] for name in (label["class"], *label["alt_classes"]))
     facts: dict[str, Any] = {
         "id": label["id"],
@@ -124,7 +127,7 @@ def judge(label: dict[str, Any], model: Path, data: Path) -> Row:
             bound = BoundModel(program, read_data(program, read_values(data)))
         with bound:
             bind = time.perf_counter() - start
-            structure = inspect_structure(bound)
+            structure = inspect_structure(bound, seed=seed)
     except AvistanError as error:
         return Row(**facts, verdict=FAILED, reason=f"{type(error).__name__}: {error}")
     return Row(

@@ -23,11 +23,10 @@ _HOME = {
     "FitOutcome": "outcome",
     "Comparison": "compare",
     "Reference": "competitors",
-    "load": "storage",
+    "load": "fit",
     "AvistanError": "errors",
     "models_root": "_bundled",
 }
-_RENAMED = {"load": "load_fit"}
 
 if TYPE_CHECKING:
     from ._bundled import models_root as models_root
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
     from .competitors import Reference as Reference
     from .errors import AvistanError as AvistanError
     from .fit import Fit as Fit
+    from .fit import load as load
+    from .model import Model as Model
     from .options import FitOptions as FitOptions
     from .outcome import FitOutcome as FitOutcome
-    from .model import Model as Model
-    from .storage import load_fit as load
 
 __all__ = [
     "AvistanError",
@@ -58,7 +57,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'avistan' has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
-    return getattr(import_module(f".{_HOME[name]}", __name__), _RENAMED.get(name, name))
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

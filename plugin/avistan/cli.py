@@ -13,55 +13,36 @@ import typer
 
 from . import __version__
 from ._bundled import models_root
+from .arguments import (
+    DataFile,
+    Draws,
+    DrawsPerStep,
+    ElboDraws,
+    Engine,
+    EstimatorName,
+    IncludePath,
+    Json,
+    LearningRate,
+    LevelName,
+    MaxRank,
+    NumReferences,
+    Seed,
+    StanFile,
+    Steps,
+    split_methods,
+)
 from .console import answers, to_json, wants_progress
-from .errors import AvistanError, MethodError
+from .errors import AvistanError
 
 app = typer.Typer(
     name="avistan",
     help="Amortized variational inference for existing Stan programs.",
-    epilog="Errors go to standard error, with exit status 2. Answers go to standard output; --json makes them one JSON object.",
+    epilog="Answers go to standard output (--json: one JSON object), errors to standard error with exit status 2.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
-DataFile = Annotated[
-    Path | None,
-    typer.Argument(metavar="DATA.json", help="Its data as (gzipped) JSON; not needed if it declares none."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-LevelName = Annotated[
-    str | None, typer.Option("--level", help="The level to amortize: its declared size or one of its latents.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")]
-Engine = Annotated[str, typer.Option("--engine", help="auto, stanli, bridgestan or the path of a *_model.so.")]
-IncludePath = Annotated[
-    list[Path] | None, typer.Option("--include-path", help="Where #include looks first; can be given several times.")
-]
-Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
-
-# Options of a fit. Their defaults stand in FitOptions; here they are only shown.
-Steps = Annotated[int | None, typer.Option("--steps", min=1, show_default="4000", help="Adam steps.")]
-DrawsPerStep = Annotated[
-    int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
-]
-LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
-]
-EstimatorName = Annotated[
-    str | None, typer.Option("--estimator", show_default="path", help="Gradient of the ELBO: path or entropy.")
-]
-NumReferences = Annotated[
-    int | None, typer.Option("--num-references", min=1, show_default="24", help="Gradients that make a signature.")
-]
-MaxRank = Annotated[
-    int | None, typer.Option("--max-rank", min=1, show_default="16", help="Most components of a signature kept.")
-]
-ElboDraws = Annotated[
-    int | None, typer.Option("--elbo-draws", min=1, show_default="2000", help="Draws of the final ELBO estimate.")
-]
 
 
 def main() -> None:
@@ -69,18 +50,20 @@ def main() -> None:
     app(prog_name="avistan")
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=lambda v: _version(v))
-    ] = False,
-) -> None: ...
-
-
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"avistan {__version__}")
         raise typer.Exit()
+    return wanted
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=_print_version),
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -106,7 +89,10 @@ def fit(
     output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier fit.")],
     data: DataFile = None,
     method: Annotated[
-        str, typer.Option("--method", help="auto, avi, avi:mlp(W), avi:polynomial(K), avi:data(NAME), fvi, constant.")
+        str,
+        typer.Option(
+            "--method", help="auto, avi, avi:mlp(W), avi:polynomial(K), avi:data(NAME), fvi, constant."
+        ),
     ] = "auto",
     seed: Seed = 1,
     level: LevelName = None,
@@ -127,7 +113,7 @@ def fit(
         steps=steps,
         draws_per_step=draws_per_step,
         learning_rate=learning_rate,
-        estimator=estimator,
+        estimator=estimator and estimator.value,
         num_references=num_references,
         max_rank=max_rank,
         elbo_draws=elbo_draws,
@@ -172,21 +158,24 @@ def fit(
 @answers
 def predict(
     fit_folder: Annotated[Path, typer.Argument(metavar="FIT/", help="A folder that `avistan fit` wrote.")],
-    data: Annotated[Path, typer.Argument(metavar="NEW.json", help="Data of new units, for the same program.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="NEW.json", help="Data of new units, for the same program.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="The netCDF file to write.")],
     draws: Draws = 1000,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's", help="Of the draws.")
+        int | None,
+        typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's", help="Of the draws."),
     ] = None,
     json: Json = False,
 ) -> str:
     """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
     from .files import write_netcdf
+    from .fit import load
     from .places import check_file_place
-    from .storage import load_fit
 
     check_file_place(output)
-    loaded = load_fit(fit_folder)
+    loaded = load(fit_folder)
     tree = loaded.predict(data, draws, seed=seed)
     write_netcdf(tree, output)
     level = loaded.level
@@ -215,18 +204,24 @@ def compare(
     stan_file: StanFile,
     output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier report.")],
     data: DataFile = None,
-    methods: Annotated[str, typer.Option("--methods", help="Methods as in fit, separated by commas.")] = "avi,fvi,constant",
-    reference: Annotated[str | None, typer.Option("--reference", help="nuts: measure every method against it.")] = None,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Methods as in fit, separated by commas.")
+    ] = "avi,fvi,constant",
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="nuts: measure every method against it.")
+    ] = None,
     seed: Seed = 1,
     level: LevelName = None,
     engine: Engine = "auto",
     include_path: IncludePath = None,
     draws: Draws = 1000,
     reference_chains: Annotated[
-        int | None, typer.Option("--reference-chains", min=1, show_default="4", help="Chains of the reference.")
+        int | None,
+        typer.Option("--reference-chains", min=1, show_default="4", help="Chains of the reference."),
     ] = None,
     reference_warmup: Annotated[
-        int | None, typer.Option("--reference-warmup", min=1, show_default="1000", help="Warm-up of each chain.")
+        int | None,
+        typer.Option("--reference-warmup", min=1, show_default="1000", help="Warm-up of each chain."),
     ] = None,
     reference_draws: Annotated[
         int | None, typer.Option("--reference-draws", min=2, show_default="1000", help="Draws of each chain.")
@@ -245,7 +240,7 @@ def compare(
         steps=steps,
         draws_per_step=draws_per_step,
         learning_rate=learning_rate,
-        estimator=estimator,
+        estimator=estimator and estimator.value,
         num_references=num_references,
         max_rank=max_rank,
         elbo_draws=elbo_draws,
@@ -294,25 +289,6 @@ def models(
     if name is not None:
         return "\n".join(str(file) for file in chosen[0].files)
     return as_table(chosen)
-
-
-def split_methods(text: str) -> list[str]:
-    """Names of methods separated by commas outside parentheses: "avi:data(x,y),fvi" are two.
-
-    Raises:
-        MethodError: an empty name.
-    """
-    names, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth <= 0:
-            names.append("")
-        else:
-            names[-1] += character
-    names = [name.strip() for name in names]
-    if not all(names):
-        raise MethodError(f"--methods {text!r} has an empty name: give names separated by single commas.")
-    return names
 
 
 def _model(stan_file: Path, data: Path | None, engine: str, include_path: list[Path] | None) -> Any:

@@ -113,8 +113,8 @@ class Comparison:
         lines = [
             f"{self.program}: {self.units} units, {self.unconstrained_dim} unconstrained parameters, seed {self.seed}",
             "",
-            f"{'method':<20}{'outcome':<15}{'ELBO':>12}{'+-':>7}{'gap to F-VI':>13}{'+-':>8}{'seconds':>9}{'compile':>9}"
-            f"{'params':>8}{'k-hat':>7}",
+            f"{'method':<20}{'outcome':<15}{'ELBO':>12}{'+-':>7}{'gap to F-VI':>13}{'+-':>8}"
+            f"{'seconds':>9}{'compile':>9}{'params':>8}{'k-hat':>7}",
         ]
         notes = []
         for row in self.rows:
@@ -213,10 +213,11 @@ def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
     if row.fit is None:
         return row
     for other in rows:
-        if other.fit is not None and other.fit.method.function == "table":
-            if other.fit.method.local == row.fit.method.local:
-                value, se = gap(row.fit.evaluation, other.fit.evaluation)
-                return replace(row, gap_to_fvi=value, gap_se=se)
+        if other.fit is None or other.fit.method.function != "table":
+            continue
+        if other.fit.method.local == row.fit.method.local:
+            value, se = gap(row.fit.evaluation, other.fit.evaluation)
+            return replace(row, gap_to_fvi=value, gap_se=se)
     return row
 
 

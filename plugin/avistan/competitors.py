@@ -61,11 +61,16 @@ class Reference:
 
     def to_datatree(self, model: BoundModel) -> xr.DataTree:
         """The draws as an ArviZ DataTree with the program's own variables."""
-        chains, draws, dim = self.theta.shape
+        chains, _, dim = self.theta.shape
         values, _ = model.constrain(self.theta.reshape(-1, dim), generated_quantities=False)
         lp, _ = model.log_density_gradient(self.theta.reshape(-1, dim))
         return to_datatree(
-            model.program, model.data, values, sample_stats={"lp": lp}, num_chains=chains, attrs={"method": self.name}
+            model.program,
+            model.data,
+            values,
+            sample_stats={"lp": lp},
+            num_chains=chains,
+            attrs={"method": self.name},
         )
 
 
@@ -117,6 +122,8 @@ def _worst(theta: FloatArray, statistic: str, pick: Any) -> float:
     columns: Sequence[int] = np.unique(np.linspace(0, theta.shape[2] - 1, 2000).astype(int)).tolist()
     function = getattr(array_stats, statistic)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # constant columns divide by zero and are skipped as nan
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # constant columns divide by zero and are skipped as nan
         values = function(theta[:, :, columns], chain_axis=0, draw_axis=1)
     return float(pick(values))

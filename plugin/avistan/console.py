@@ -1,5 +1,8 @@
-"""Manners of the command line: answers alone on standard output, errors and warnings as one message each on standard
-error, exit status 2 for whatever the user can put right."""
+"""Manners of the command line.
+
+Answers stand alone on standard output; errors and warnings are one message each on standard error, and whatever the
+user can put right ends with exit status 2.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import xarray as xr
 
 from ._bundled import models_root
 from .console import wants_progress
+from .errors import AvistanError
 from .files import REPORT, best_row, write_netcdf, write_report
 from .model import Model
 from .places import check_folder_place, whole_folder
@@ -70,7 +71,9 @@ def run(
     with whole_folder(output, contents) as place:
         write_report(comparison, place)
         write_netcdf(new, place / NEW_PERSONS)
-    _step(f"Written to {output}{'/' if output.name else ''} after {time.perf_counter() - started:.0f} seconds:")
+    _step(
+        f"Written to {output}{'/' if output.name else ''} after {time.perf_counter() - started:.0f} seconds:"
+    )
     _say(
         "  comparison.json    the table above\n"
         f"  posterior.nc       1000 draws of the {fit.method.name} fit; read it with arviz.from_netcdf\n"
@@ -101,5 +104,14 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def main() -> None:
+    """Entry point of `python -m avistan.demo`: an error is a message and exit status 2."""
+    try:
+        run()
+    except AvistanError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    run()
+    main()

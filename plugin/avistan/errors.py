@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stan_adapters.errors import AvistanError
+from stan_adapters.errors import AvistanError as AvistanError
 
 
 class MethodError(AvistanError):

@@ -7,6 +7,7 @@ that one learning rate suits all of them.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import log, pi
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from stan_adapters.layout import IndexArray
@@ -84,7 +86,7 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_ru
         order[position] = np.arange(len(position))
         breaks = np.flatnonzero(np.diff(order) != 1) + 1
         edges = np.concatenate([[0], breaks, [len(order)]])
-        runs = tuple((int(order[a]), int(order[b - 1]) + 1) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+        runs = tuple((int(order[a]), int(order[b - 1]) + 1) for a, b in pairwise(edges) if b > a)
         if best is None or len(runs) < len(best[0]):
             best = (runs, order, latent_major)
     assert best is not None
@@ -99,12 +101,25 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_ru
 
 
 class Frame(eqx.Module):
-    """Fixed centres and scales: (G,) for globals; for locals one row for all units, (1, d), or one a unit, (N, d)."""
+    """Fixed centres and scales: (G,) for globals; for locals one row for all units, (1, d), or one a unit, (N, d).
+
+    Logarithms are kept beside the scales because every step needs both.
+    """
 
     global_center: Float[Array, " G"]
     global_scale: Float[Array, " G"]
+    global_log_scale: Float[Array, " G"]
     local_center: Float[Array, "M d"]
     local_scale: Float[Array, "M d"]
+    local_log_scale: Float[Array, "M d"]
+
+
+def make_frame(
+    global_center: ArrayLike, global_scale: ArrayLike, local_center: ArrayLike, local_scale: ArrayLike
+) -> Frame:
+    """A frame of centres and positive scales, shapes as in `Frame`."""
+    parts = [jnp.asarray(part) for part in (global_center, global_scale, local_center, local_scale)]
+    return Frame(parts[0], parts[1], jnp.log(parts[1]), parts[2], parts[3], jnp.log(parts[3]))
 
 
 class MeanField(eqx.Module):
@@ -146,14 +161,14 @@ class Family(eqx.Module):
     def local_parameters(
         self, inputs: Float[Array, "N R"]
     ) -> tuple[Float[Array, "N d"], Float[Array, "N d"], Float[Array, "N B"]]:
-        """Means, sds and scaled entries below the Cholesky diagonal of all units, unconstrained scale."""
+        """Means, log sds (of the Cholesky diagonal) and entries below it of all units, unconstrained scale."""
         nu, d = self.inference(inputs), self.local.block
-        center, scale = self.frame.local_center, self.frame.local_scale
-        mean = center + scale * nu[:, :d]
-        sd = scale * jnp.exp(nu[:, d : 2 * d])
+        scale = self.frame.local_scale
+        mean = self.frame.local_center + scale * nu[:, :d]
+        log_sd = self.frame.local_log_scale + nu[:, d : 2 * d]
         rows = np.array([i for i in range(d) for _ in range(i)], dtype=int)
-        below = nu[:, 2 * d :] * jnp.broadcast_to(scale, mean.shape)[:, rows] if self.local.kind == "full" else nu[:, :0]
-        return mean, sd, below
+        below = nu[:, 2 * d :] * scale[:, rows] if self.local.kind == "full" else nu[:, 2 * d :]
+        return mean, log_sd, below
 
     def draw(self, noise: Float[Array, "S D"], inputs: Float[Array, "N R"]) -> Draws:
         """Draws of q from standard normals in Stan's coordinate order.
@@ -161,17 +176,16 @@ class Family(eqx.Module):
         Source: reparameterization, Kingma & Welling, ICLR 2014; `pull` as in Roeder et al., NeurIPS 2017.
         """
         noise = noise.astype(jnp.float64)
-        local_mean, local_sd, below = self.local_parameters(inputs)
-        global_mean = self.frame.global_center + self.frame.global_scale * self.globals.loc
-        global_sd = self.frame.global_scale * jnp.exp(self.globals.log_sd)
-        mean = self.placement(global_mean, local_mean)
-        sd = self.placement(global_sd, local_sd)
+        local_mean, local_log_sd, below = self.local_parameters(inputs)
+        frame = self.frame
+        mean = self.placement(frame.global_center + frame.global_scale * self.globals.loc, local_mean)
+        log_sd = self.placement(frame.global_log_scale + self.globals.log_sd, local_log_sd)
+        sd = jnp.exp(log_sd)
         theta = mean[None] + sd[None] * noise
         pull = noise / sd[None]
         if self.local.kind == "full" and self.local.block > 1:
-            theta, pull = self._correlate(theta, pull, noise, local_sd, below)
-        log_det = jnp.sum(jnp.log(global_sd)) + jnp.sum(jnp.log(local_sd))
-        log_q = -0.5 * jnp.sum(noise**2, axis=1) - log_det - self.dim * _HALF_LOG_2PI
+            theta, pull = self._correlate(theta, pull, noise, jnp.exp(local_log_sd), below)
+        log_q = -0.5 * jnp.sum(noise**2, axis=1) - jnp.sum(log_sd) - self.dim * _HALF_LOG_2PI
         return Draws(theta, log_q, pull)
 
     def _correlate(
@@ -200,7 +214,11 @@ class Family(eqx.Module):
             solved[i] = (unit_noise[:, :, i] - rest) / sd[None, :, i]
         unit_pull = jnp.stack([solved[i] for i in range(d)], axis=2)
         no_globals = jnp.zeros(self.globals.loc.shape)
-        place = jax.vmap(lambda block: self.placement(no_globals, block))
+
+        def place_one(block: Float[Array, "N d"]) -> Float[Array, " D"]:
+            return self.placement(no_globals, block)
+
+        place = jax.vmap(place_one)
         is_local = self.placement(jnp.zeros_like(no_globals), jnp.ones(index.shape))
         return theta + place(shift), jnp.where((is_local > 0)[None], place(unit_pull), pull)
 
@@ -208,8 +226,12 @@ class Family(eqx.Module):
 def trainable(family: Family) -> Family:
     """A tree of booleans: true at the leaves that training moves (globals and the inference function)."""
     fixed = jax.tree.map(lambda _: False, family)
-    chosen = (jax.tree.map(eqx.is_inexact_array, family.globals), jax.tree.map(eqx.is_inexact_array, family.inference))
-    return eqx.tree_at(lambda f: (f.globals, f.inference), fixed, chosen)
+    chosen = (
+        jax.tree.map(eqx.is_inexact_array, family.globals),
+        jax.tree.map(eqx.is_inexact_array, family.inference),
+    )
+    spec: Family = eqx.tree_at(lambda f: (f.globals, f.inference), fixed, chosen)
+    return spec
 
 
 def num_variational_parameters(family: Family) -> int:

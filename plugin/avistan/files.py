@@ -29,12 +29,16 @@ def write_netcdf(tree: xr.DataTree, path: Path) -> None:
     plain.attrs = _plain_attrs(tree.attrs)
     packed = {
         group.path: {
-            name: {"zlib": True, "complevel": 1} for name, v in group.data_vars.items() if v.size > _WORTH_PACKING
+            name: {"zlib": True, "complevel": 1}
+            for name, v in group.data_vars.items()
+            if v.size > _WORTH_PACKING
         }
         for group in plain.subtree
     }
     with whole_file(path) as file:
-        plain.to_netcdf(file, engine="h5netcdf", encoding={place: names for place, names in packed.items() if names})
+        plain.to_netcdf(
+            file, engine="h5netcdf", encoding={place: names for place, names in packed.items() if names}
+        )
 
 
 def _without_exotic_types(dataset: xr.Dataset) -> xr.Dataset:
@@ -50,7 +54,9 @@ def _without_exotic_types(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _plain_attrs(attrs: Any) -> dict[str, Any]:
-    plain = {name: int(value) if isinstance(value, bool | np.bool_) else value for name, value in attrs.items()}
+    plain = {
+        name: int(value) if isinstance(value, bool | np.bool_) else value for name, value in attrs.items()
+    }
     return {name: "" if value is None else value for name, value in plain.items()}
 
 
@@ -81,7 +87,11 @@ def write_report(comparison: Comparison, folder: Path, draws: int = 1000) -> Non
     write_netcdf(fit.posterior(draws), folder / POSTERIOR)
     for name, figure in zip(
         PICTURES,
-        (plots.elbo_trace(comparison), plots.elbo_trace(comparison, against="seconds"), plots.forest(comparison)),
+        (
+            plots.elbo_trace(comparison),
+            plots.elbo_trace(comparison, against="seconds"),
+            plots.forest(comparison),
+        ),
         strict=True,
     ):
         plots.save(figure, folder / name)

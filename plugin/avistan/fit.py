@@ -1,7 +1,8 @@
-"""Options and result of a fit: draws, ELBO, outcome, new units. Saving and loading is `storage`'s."""
+"""The result of a fit: draws, ELBO, outcome, new units; saved and loaded as a folder."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,19 +19,22 @@ import xarray as xr
 
 from stan_adapters.binding import BoundModel, Draws
 from stan_adapters.data import RawData, read_data
-from stan_adapters.levels import Level, make_level
+from stan_adapters.levels import Level, Member, make_level
 
 from .errors import FitError
 from .evaluation import Evaluation, evaluate, sample
 from .families import Family, make_placement, num_variational_parameters
 from .log_density import register
-from .methods import Method
+from .methods import Method, parse_method
 from .options import FitOptions
 from .outcome import FitOutcome, judge
 from .posterior import Names, to_datatree
 from .precision import in_float64
-from .preparation import Preparation, UnitInput, start_family
+from .preparation import Preparation, skeleton, split, start_family
+from .storage import open_fit, write_fit
 from .training import Progress, Trace, train
+from .unit_inputs import UnitInput, read_unit_input
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -92,10 +96,11 @@ class Fit:
     def __str__(self) -> str:
         of = "" if self.level is None else f", {self.level.num_units} units of {self.level.name}"
         advice = f"\n{self.outcome.value}" if self.outcome.value else ""
+        start = self.timing.prepare + self.timing.compile
         return (
-            f"{self.method.name} fit of {self.model.program.name}{of}: ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, "
-            f"{self.outcome.name} after {len(self.trace.elbo)} steps, {self.timing.train:.1f} s "
-            f"(+ {self.timing.prepare + self.timing.compile:.1f} s start). {self.reason}{advice}"
+            f"{self.method.name} fit of {self.model.program.name}{of}: "
+            f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {self.outcome.name} after {len(self.trace.elbo)} steps, "
+            f"{self.timing.train:.1f} s (+ {start:.1f} s start). {self.reason}{advice}"
         )
 
     # -- draws --------------------------------------------------------------------------------------------------
@@ -196,7 +201,9 @@ class Fit:
     # -- new units ----------------------------------------------------------------------------------------------
 
     @in_float64
-    def predict(self, data: RawData, draws: int = 1000, *, seed: int | None = None, **datatree: Any) -> xr.DataTree:
+    def predict(
+        self, data: RawData, draws: int = 1000, *, seed: int | None = None, **datatree: Any
+    ) -> xr.DataTree:
         """Posterior of units never seen, from their own data and the fitted globals; nothing is trained.
 
         Args:
@@ -211,7 +218,8 @@ class Fit:
         """
         if self.level is None or not (self.method.amortized or self.method.function == "constant"):
             raise FitError(
-                f"{self.method.name} has a free factor for each fitted unit and none for new ones: fit with method='avi'."
+                f"{self.method.name} has a free factor for each fitted unit and none for new ones: "
+                "fit with method='avi'."
             )
         program = self.model.program
         given = seed if seed is not None else self.seed
@@ -221,7 +229,9 @@ class Fit:
             inputs = np.zeros((level.num_units, self.inputs.shape[1]))
             if self.unit_input is not None:
                 inputs = self.unit_input(model, level.index, globals_index)
-            family = eqx.tree_at(lambda f: f.placement, self.family, make_placement(globals_index, level.index))
+            family = eqx.tree_at(
+                lambda f: f.placement, self.family, make_placement(globals_index, level.index)
+            )
             key = jax.random.fold_in(jax.random.key(given), 5)
             theta, log_q = sample(family, jnp.asarray(inputs, dtype=jnp.float32), key, draws)
             points = np.asarray(theta)
@@ -237,7 +247,10 @@ class Fit:
                 **datatree,
             )
         globals_names = {d.name for d in program.parameters} - set(level.latents)
-        groups = [tree["posterior"], *([tree["posterior_predictive"]] if "posterior_predictive" in tree else [])]
+        groups = [
+            tree["posterior"],
+            *([tree["posterior_predictive"]] if "posterior_predictive" in tree else []),
+        ]
         kept = [group.to_dataset().drop_vars(globals_names, errors="ignore") for group in groups]
         tree["predictions"] = xr.DataTree(xr.merge(kept))
         return tree
@@ -253,8 +266,8 @@ class Fit:
         for fitted, new in zip(self.model.layout.containers, model.layout.containers, strict=True):
             if fitted.name not in local and fitted.size != new.size:
                 raise FitError(
-                    f"{fitted.name} is a global of the fit with {fitted.size} unconstrained entries; the new data give it "
-                    f"{new.size}. New units need data that leave the globals as they were."
+                    f"{fitted.name} is a global of the fit with {fitted.size} unconstrained entries; the new data "
+                    f"give it {new.size}. New units need data that leave the globals as they were."
                 )
         level = make_level(model.layout, self.level.name, self.level.members)
         if level.block != self.level.block:
@@ -263,11 +276,96 @@ class Fit:
             )
         return level
 
-    def save(self, path: Any) -> None:
-        """Write the fit to a folder: `avistan.load` reads it back."""
-        from .storage import save_fit
+    # -- storage ------------------------------------------------------------------------------------------------
 
-        save_fit(self, path)
+    @in_float64
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit, its program and its data to a folder, which `avistan.load` reads back.
+
+        Raises:
+            FitError: the path holds something else or can't be written.
+        """
+        level = self.level
+        header = {
+            "engine": self.model.engine_choice,
+            "method": self.method.name,
+            "options": asdict(self.options),
+            "seed": self.seed,
+            "reason": self.reason,
+            "outcome": self.outcome.name,
+            "elbo": self.elbo,
+            "elbo_se": self.elbo_se,
+            "level": level and {"name": level.name, "members": [[m.name, m.axis] for m in level.members]},
+            "unit_input": None if self.unit_input is None else self.unit_input.kind,
+            "data_names": list(self.method.data),
+            "timing": asdict(self.timing),
+            "gradient_evaluations": self.gradient_evaluations,
+        }
+        arrays = {
+            "inputs": self.inputs,
+            "log_weights": self.evaluation.log_weights,
+            "trace_elbo": self.trace.elbo,
+            "trace_num_rejected": self.trace.num_rejected,
+            "trace_chunk_steps": self.trace.chunk_steps,
+            "trace_seconds": self.trace.seconds,
+        }
+        if self.unit_input is not None:
+            arrays |= {f"input_{name}": values for name, values in self.unit_input.arrays().items()}
+        write_fit(
+            path,
+            header=header,
+            arrays=arrays,
+            leaves=(self.family.globals, self.family.inference, self.family.frame),
+            program=self.model.program,
+            data=self.model.data,
+        )
+
+
+@in_float64
+def load(path: str | os.PathLike[str]) -> Fit:
+    """Read a fit that `Fit.save` wrote; its program and data come with it.
+
+    Raises:
+        FitError: the folder is no saved fit, is damaged, or was written by another format.
+    """
+    with open_fit(path) as saved:
+        header, arrays = saved.header, saved.arrays
+        method = parse_method(header["method"])
+        model = BoundModel(saved.program, saved.data, engine=header["engine"])
+        level = None
+        if header["level"] is not None:
+            members = [Member(name, axis) for name, axis in header["level"]["members"]]
+            level = make_level(model.layout, header["level"]["name"], members)
+        index, globals_index = split(model, level)
+        empty = skeleton(method, index.shape, len(globals_index), arrays["inputs"].shape[1])
+        leaves = saved.read_leaves((empty.globals, empty.inference, empty.frame))
+        family = eqx.tree_at(
+            lambda f: (f.globals, f.inference, f.frame, f.placement),
+            empty,
+            (*leaves, make_placement(globals_index, index)),
+        )
+        unit_arrays = {k.removeprefix("input_"): v for k, v in arrays.items() if k.startswith("input_")}
+        return Fit(
+            model=model,
+            level=level,
+            method=method,
+            options=FitOptions(**header["options"]),
+            seed=header["seed"],
+            reason=header["reason"],
+            family=family,
+            unit_input=read_unit_input(header["unit_input"], unit_arrays, header["data_names"]),
+            inputs=arrays["inputs"],
+            trace=Trace(
+                elbo=arrays["trace_elbo"],
+                num_rejected=arrays["trace_num_rejected"],
+                chunk_steps=arrays["trace_chunk_steps"],
+                seconds=arrays["trace_seconds"],
+                seconds_compile=header["timing"]["compile"],
+            ),
+            evaluation=Evaluation(arrays["log_weights"]),
+            timing=Timing(**header["timing"]),
+            gradient_evaluations=header["gradient_evaluations"],
+        )
 
 
 @in_float64
@@ -288,11 +386,11 @@ def fit_method(
     family, inputs = start_family(preparation, method)
     key = jax.random.key(seed)
     with register(preparation.model) as slot:
-        family, trace = train(family, inputs, slot.index, options.training, jax.random.fold_in(key, 1), progress)
-        started = time.perf_counter()
-        evaluation = evaluate(
-            family, inputs, slot.index, jax.random.fold_in(key, 3), options.elbo_draws
+        family, trace = train(
+            family, inputs, slot.index, options.training, jax.random.fold_in(key, 1), progress
         )
+        started = time.perf_counter()
+        evaluation = evaluate(family, inputs, slot.index, jax.random.fold_in(key, 3), options.elbo_draws)
         seconds_evaluate = time.perf_counter() - started
     unit_input, values = preparation.unit_input(method)
     return Fit(

@@ -7,12 +7,12 @@ Source: Margossian & Blei, "Amortized Variational Inference: When and Why?", UAI
 from __future__ import annotations
 
 import abc
+import math
 from itertools import combinations_with_replacement
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -30,7 +30,9 @@ class AbstractInferenceFunction(eqx.Module):
 class Table(AbstractInferenceFunction):
     """A free row for every unit: factorized VI (F-VI). Ignores the inputs."""
 
-    nu: Float[Array, "P N"]  # transposed: each latent's parameters lie together, as vectors do in Stan's coordinates
+    nu: Float[
+        Array, "P N"
+    ]  # transposed: each latent's parameters lie together, as vectors do in Stan's coordinates
 
     def __call__(self, inputs: Float[Array, "N R"]) -> Float[Array, "N P"]:
         return self.nu.T
@@ -64,7 +66,7 @@ class MLP(AbstractInferenceFunction):
     float32 inside. The linear part alone solves linear programs; the last layer of the network starts at zero.
     """
 
-    layers: tuple[tuple[Float[Array, "I O"], Float[Array, " O"]], ...]
+    layers: tuple[tuple[Float[Array, "_ _"], Float[Array, " _"]], ...]
     linear: Float[Array, "R P"] | None
     start: Float[Array, " P"]
 
@@ -88,15 +90,21 @@ def make_polynomial(num_inputs: int, degree: int, start: Float[Array, " P"]) -> 
 
 
 def make_mlp(
-    key: PRNGKeyArray, num_inputs: int, width: int, start: Float[Array, " P"], *, depth: int = 2, skip: bool = True
+    key: PRNGKeyArray,
+    num_inputs: int,
+    width: int,
+    start: Float[Array, " P"],
+    *,
+    depth: int = 2,
+    skip: bool = True,
 ) -> MLP:
     """An MLP with `depth` hidden layers that starts at the constant `start`; `skip` adds the linear map."""
     sizes = [num_inputs, *[width] * depth, start.shape[0]]
     keys = jax.random.split(key, depth + 1)
     layers = []
     for number, (k, fan_in, fan_out) in enumerate(zip(keys, sizes[:-1], sizes[1:], strict=True)):
-        scale = 0.0 if number == depth else np.sqrt(2.0 / max(fan_in, 1))
+        scale = 0.0 if number == depth else math.sqrt(2.0 / max(fan_in, 1))
         weights = scale * jax.random.normal(k, (fan_in, fan_out), dtype=jnp.float32)
-        layers.append((weights.astype(jnp.float32), jnp.zeros(fan_out, dtype=jnp.float32)))
+        layers.append((weights, jnp.zeros(fan_out, dtype=jnp.float32)))
     linear = jnp.zeros((num_inputs, start.shape[0]), dtype=jnp.float32) if skip else None
     return MLP(tuple(layers), linear, start)

@@ -1,6 +1,6 @@
 """Methods by name: "avi", "fvi", "constant", with parts after colons, such as "avi:mlp(32)" or "fvi:full".
 
-All are one family with another source of nu, so a method is only a choice of inference function, input and local factor.
+All are one family with another source of nu: a method only chooses inference function, input and local factor.
 """
 
 from __future__ import annotations
@@ -70,13 +70,15 @@ def parse_method(text: str) -> Method:
 def _with_part(method: Method, head: str, part: str) -> Method:
     match = _PART.fullmatch(part)
     word, argument = (match["word"], match["argument"]) if match else (part, None)
-    if word in ("full", "diagonal") and argument is None:
-        return replace(method, local=word)
+    if word == "full" and argument is None:
+        return replace(method, local="full")
     if head == "avi" and word in ("mlp", "polynomial"):
         if argument is None or not argument.strip().isdecimal() or int(argument) < 1:
             what = "width" if word == "mlp" else "degree"
-            raise MethodError(f"{word} in {method.name!r} needs a positive {what}, such as {word}(2); got {part!r}.")
-        return replace(method, function=word, size=int(argument))
+            raise MethodError(
+                f"{word} in {method.name!r} needs a positive {what}, such as {word}(2); got {part!r}."
+            )
+        return replace(method, function="mlp" if word == "mlp" else "polynomial", size=int(argument))
     if head == "avi" and word == "data" and argument:
         return replace(method, data=tuple(name.strip() for name in argument.split(",")))
     allowed = "mlp(WIDTH), polynomial(DEGREE), data(NAME), full" if head == "avi" else "full"

@@ -13,9 +13,9 @@ from stan_adapters.data import RawData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.levels import Level, candidate_levels
 from stan_adapters.program import Program
-from stan_adapters.structure import Structure, Verdict, find_level, inspect_structure
+from stan_adapters.structure import Structure, Verdict, inspect_structure
 
-from .compare import Comparison, MakeProgress, run_competition
+from .compare import Comparison, run_competition
 from .competitors import REFERENCES, Reference, nuts
 from .errors import MethodError
 from .fit import Fit, fit_method
@@ -79,7 +79,13 @@ class Model:
         return self._structures[key]
 
     def fit(
-        self, *, method: str = "auto", seed: int = 1, level: str | None = None, show_progress: bool = False, **options: Any
+        self,
+        *,
+        method: str = "auto",
+        seed: int = 1,
+        level: str | None = None,
+        show_progress: bool = False,
+        **options: Any,
     ) -> Fit:
         """Fit by variational inference.
 
@@ -141,7 +147,10 @@ class Model:
         preparation, seconds = self._prepare(target, seed, chosen_options)
         with bars() if show_progress else quiet() as progress:
             if isinstance(reference, str):
+                waiting = progress(reference)
                 reference = nuts(self.bound, seed=seed, **dict(reference_options or {}))
+                if waiting is not None:
+                    waiting(1, 1, float("nan"))
             return run_competition(
                 preparation,
                 methods,
@@ -160,7 +169,9 @@ class Model:
         if method == "auto":
             if structure.verdict is Verdict.CLOSABLE:
                 return parse_method("avi"), ""
-            return parse_method("fvi"), f"F-VI, because amortization is {structure.verdict}: {structure.reason}"
+            return parse_method(
+                "fvi"
+            ), f"F-VI, because amortization is {structure.verdict}: {structure.reason}"
         parsed = parse_method(method)
         if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
             return parsed, f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
@@ -172,11 +183,18 @@ class Model:
             return structure.level
         if method.function == "table":
             return None
-        coupled = [c.level for c in structure.candidates if c.has_rows] or [c.level for c in structure.candidates]
+        coupled = [c.level for c in structure.candidates if c.has_rows] or [
+            c.level for c in structure.candidates
+        ]
         return coupled[0] if coupled else None
 
     def _prepare(self, level: Level | None, seed: int, options: FitOptions) -> tuple[Preparation, float]:
-        key = (None if level is None else (level.name, level.latents), seed, options.num_references, options.max_rank)
+        key = (
+            None if level is None else (level.name, level.latents),
+            seed,
+            options.num_references,
+            options.max_rank,
+        )
         if key not in self._preparations:
             started = time.perf_counter()
             made = prepare(

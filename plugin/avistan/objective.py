@@ -43,7 +43,8 @@ def neg_elbo(
     draws = family.draw(noise, inputs)
     log_p, status = log_density(draws.theta)
     accepted = status == 0
-    share = accepted / jnp.maximum(jnp.sum(accepted), 1)
+    kept = accepted.astype(log_p.dtype)
+    share = kept / jnp.maximum(jnp.sum(kept), 1.0)
     value = jnp.sum(share * jnp.where(accepted, log_p - stop_gradient(draws.log_q), 0.0))
     if estimator == "path":
         # The gradient of this sum is (d log p - d log q) d theta with q's parameters held fixed in log q.

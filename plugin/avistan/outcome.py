@@ -21,7 +21,8 @@ class FitOutcome(enum.Enum):
 
     settled = ""
     budget_spent = (
-        "The ELBO was still rising when the steps ran out: raise steps (command line: --steps), or read the trace."
+        "The ELBO was still rising when the steps ran out: "
+        "raise steps (command line: --steps) and look at the trace."
     )
     draws_rejected = (
         "Stan's log density was not finite for more than 1 % of the fitted draws: the ELBO leaves them out. Check "

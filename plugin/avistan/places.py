@@ -36,11 +36,17 @@ def check_folder_place(path: StrPath, names: Collection[str]) -> None:
     if place.exists() and not place.is_dir():
         raise FitError(f"{path} is a file: give the path of a folder.")
     if place == Path.cwd() or place == place.parent:
-        raise FitError(f"can't replace the folder {place} while working in it: give the path of a folder inside it.")
-    others = sorted(entry.name for entry in place.iterdir() if entry.name not in names) if place.is_dir() else []
+        raise FitError(
+            f"can't replace the folder {place} while working in it: give the path of a folder inside it."
+        )
+    others = (
+        sorted(entry.name for entry in place.iterdir() if entry.name not in names) if place.is_dir() else []
+    )
     if others:
         more = ", ..." if len(others) > 3 else ""
-        raise FitError(f"{path} holds other files ({', '.join(others[:3])}{more}): give a new or empty folder.")
+        raise FitError(
+            f"{path} holds other files ({', '.join(others[:3])}{more}): give a new or empty folder."
+        )
     _check_writable(Path(path))
 
 

@@ -64,7 +64,9 @@ def to_datatree(
         if chosen:
             groups[group] = {label: chained(draws[name]) for label, name in chosen.items()}
     observed, constant = _data_by_role(program, data)
-    groups |= {name: values for name, values in (("observed_data", observed), ("constant_data", constant)) if values}
+    groups |= {
+        name: values for name, values in (("observed_data", observed), ("constant_data", constant)) if values
+    }
     all_dims = declared_dims(program, unit_size)
     for label, name in (likelihood | predictive).items():
         if name in all_dims:
@@ -123,10 +125,16 @@ def _selection(argument: str, names: Names, draws: Draws) -> dict[str, str]:
     """Label in the group -> name in the program."""
     if names is None:
         return {}
-    chosen = dict(names) if isinstance(names, Mapping) else {n: n for n in ([names] if isinstance(names, str) else names)}
+    chosen = (
+        dict(names)
+        if isinstance(names, Mapping)
+        else {n: n for n in ([names] if isinstance(names, str) else names)}
+    )
     for name in chosen.values():
         if name not in draws:
-            raise FitError(f"{argument}={name!r}: the program has no such variable. It has {', '.join(draws)}.")
+            raise FitError(
+                f"{argument}={name!r}: the program has no such variable. It has {', '.join(draws)}."
+            )
     return chosen
 
 

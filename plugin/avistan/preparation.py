@@ -14,61 +14,18 @@ import numpy.typing as npt
 from jaxtyping import Array, Float
 
 from stan_adapters.binding import BoundModel
-from stan_adapters.data import StanData
 from stan_adapters.layout import IndexArray
 from stan_adapters.levels import Level
-from stan_adapters.signature import (
-    References,
-    SignatureTransform,
-    draw_references,
-    fit_transform,
-    unit_scores,
-    usable_references,
-)
+from stan_adapters.signature import draw_references, fit_transform, usable_references
 
 from .errors import MethodError
-from .families import Family, Frame, LocalGaussian, MeanField, make_placement
+from .families import Family, LocalGaussian, MeanField, make_frame, make_placement
 from .inference_functions import AbstractInferenceFunction, Constant, Table, make_mlp, make_polynomial
 from .methods import Method
 from .start import QuickFit, quick_fit
+from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SignatureInput:
-    """Unit inputs read through gradients; reproduces inputs of the same meaning for other data of the program."""
-
-    references: References
-    transform: SignatureTransform
-
-    @property
-    def width(self) -> int:
-        """R, the number of components."""
-        return int(self.transform.components.shape[1])
-
-    def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
-        """Inputs (N, R) of the units of a bound model."""
-        return self.transform(unit_scores(model, index, globals_index, self.references))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DataInput:
-    """Unit inputs from declared data: the rows of the named entries, standardized by the training data."""
-
-    names: tuple[str, ...]
-    mean: FloatArray  # (R,)
-    sd: FloatArray  # (R,)
-
-    @property
-    def width(self) -> int:
-        return len(self.mean)
-
-    def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
-        return (unit_columns(model.data, self.names, len(index)) - self.mean) / self.sd
-
-
-UnitInput = SignatureInput | DataInput
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,14 +50,14 @@ class Preparation:
     def unit_input(self, method: Method) -> tuple[UnitInput | None, FloatArray]:
         """The input that a method's function reads, and its values (N, R)."""
         if method.data not in self._inputs:
-            columns = unit_columns(self.model.data, method.data, len(self.index))
-            sd = columns.std(axis=0)
-            given = DataInput(method.data, columns.mean(axis=0), np.where(sd > 0, sd, 1.0))
+            given = make_data_input(self.model.data, method.data, len(self.index))
             self._inputs[method.data] = (given, given(self.model, self.index, self.globals_index))
         return self._inputs[method.data]
 
 
-def prepare(model: BoundModel, level: Level | None, *, seed: int, num_references: int, max_rank: int) -> Preparation:
+def prepare(
+    model: BoundModel, level: Level | None, *, seed: int, num_references: int, max_rank: int
+) -> Preparation:
     """Quick fit, reference points and signatures.
 
     Args:
@@ -112,8 +69,7 @@ def prepare(model: BoundModel, level: Level | None, *, seed: int, num_references
         StartError, StructureError: no finite density to start from, or at the reference points.
     """
     fit = quick_fit(model, seed=seed)
-    index = np.empty((0, 0), dtype=np.int64) if level is None else level.index
-    globals_index = np.arange(model.dim) if level is None else level.globals_index(model.dim)
+    index, globals_index = split(model, level)
     evaluations = fit.gradient_evaluations
     inputs: dict[tuple[str, ...], tuple[UnitInput | None, FloatArray]] = {}
     if level is None:
@@ -135,30 +91,17 @@ def prepare(model: BoundModel, level: Level | None, *, seed: int, num_references
     return Preparation(model, level, index, globals_index, fit, seed, evaluations, inputs)
 
 
+def split(model: BoundModel, level: Level | None) -> tuple[IndexArray, IndexArray]:
+    """Positions of the locals (N, d) and the globals (G,); without a level (0, 0) and all."""
+    if level is None:
+        return np.empty((0, 0), dtype=np.int64), np.arange(model.dim)
+    return level.index, level.globals_index(model.dim)
+
+
 def population(fit: QuickFit, index: IndexArray) -> tuple[FloatArray, FloatArray]:
     """Mean and sd (d,) of the local latents over units and their uncertainty together."""
     mean, sd = fit.mean[index], fit.sd[index]
     return mean.mean(axis=0), np.sqrt(mean.var(axis=0) + (sd**2).mean(axis=0))
-
-
-def unit_columns(data: StanData, names: tuple[str, ...], num_units: int) -> FloatArray:
-    """Declared data entries with a row for each unit, side by side: (N, R).
-
-    Raises:
-        MethodError: an entry does not exist or has no row for each unit.
-    """
-    columns = []
-    for name in names:
-        if name not in data:
-            raise MethodError(f"data({name}): the program declares no data entry {name!r}. Entries: {', '.join(data)}.")
-        values = np.asarray(data[name])
-        if values.ndim == 0 or len(values) != num_units:
-            raise MethodError(
-                f"data({name}): {name} has shape {values.shape}, not one row for each of the {num_units} units. "
-                "The default input, the signature, serves any layout."
-            )
-        columns.append(values.reshape(num_units, -1).astype(np.float64))
-    return np.concatenate(columns, axis=1)
 
 
 def start_family(preparation: Preparation, method: Method) -> tuple[Family, Float[Array, "N R"]]:
@@ -183,7 +126,7 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
         center, scale = (part[None] for part in population(fit, index))
         start = (np.log(fit.sd[index]).mean(axis=0) - np.log(scale))[0]
     nu = local.start(jnp.asarray(start))
-    frame = Frame(*(jnp.asarray(part) for part in (fit.mean[at], fit.sd[at], center, scale)))
+    frame = make_frame(fit.mean[at], fit.sd[at], center, scale)
     function = make_function(method, nu, inputs.shape[1], preparation.seed)
     zeros = jnp.zeros(len(at))
     family = Family(MeanField(zeros, zeros), function, local, frame, make_placement(at, index))
@@ -203,16 +146,17 @@ def make_function(
     return make_mlp(jax.random.fold_in(jax.random.key(seed), 2), num_inputs, method.size, start)
 
 
-def skeleton(
-    method: Method, *, num_units: int, block: int, num_globals: int, num_inputs: int
-) -> Family:
-    """A family with the right shapes and no values, into which saved leaves are read."""
+def skeleton(method: Method, index_shape: tuple[int, ...], num_globals: int, num_inputs: int) -> Family:
+    """A family with the right shapes and no values, into which saved leaves are read; `index_shape` is (N, d)."""
+    num_units, block = index_shape
     local = LocalGaussian(method.local, block)
-    rows = num_units if method.function == "table" else 1
-    nu_shape = (num_units, block) if method.function == "table" else (block,)
+    table = method.function == "table"
+    start = jnp.zeros(index_shape if table else (block,))
+    rows = num_units if table else 1
     zeros = jnp.zeros(num_globals)
-    frame = Frame(zeros, zeros, jnp.zeros((rows, block)), jnp.zeros((rows, block)))
-    function = make_function(method, local.start(jnp.zeros(nu_shape)), num_inputs, seed=0)
-    index = num_globals + np.arange(num_units * block).reshape(num_units, block)
-    placement = make_placement(np.arange(num_globals), index)
-    return Family(MeanField(zeros, zeros), function, local, frame, placement)
+    frame = make_frame(zeros, jnp.ones(num_globals), jnp.zeros((rows, block)), jnp.ones((rows, block)))
+    function = make_function(method, local.start(start), num_inputs, seed=0)
+    index = num_globals + np.arange(num_units * block).reshape(index_shape)
+    return Family(
+        MeanField(zeros, zeros), function, local, frame, make_placement(np.arange(num_globals), index)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 
 from .training import Progress
 
@@ -27,7 +28,7 @@ def bars() -> Iterator[MakeBar]:
         TextColumn("{task.description:<18}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("ELBO {task.fields[elbo]}"),
+        TextColumn("{task.fields[elbo]}"),
         TimeRemainingColumn(),
     )
     with RichProgress(*columns, console=Console(stderr=True)) as display:
@@ -36,7 +37,8 @@ def bars() -> Iterator[MakeBar]:
             task = display.add_task(name, total=None, elbo="")
 
             def update(done: int, total: int, elbo: float) -> None:
-                display.update(task, completed=done, total=total, elbo=f"{elbo:.1f}")
+                shown = f"ELBO {elbo:.1f}" if isfinite(elbo) else ""
+                display.update(task, completed=done, total=total, elbo=shown)
 
             return update
 

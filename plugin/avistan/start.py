@@ -89,7 +89,9 @@ def quick_fit(
             break
         best = max(best, elbos[-1])
     if not elbos:
-        raise StartError(f"every draw around the start was rejected: {model.why_rejected(mean) or 'no reason given'}")
+        raise StartError(
+            f"every draw around the start was rejected: {model.why_rejected(mean) or 'no reason given'}"
+        )
     return QuickFit(mean, np.exp(log_sd), evaluations, np.array(elbos))
 
 

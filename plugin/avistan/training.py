@@ -26,7 +26,9 @@ from .optimizer import guarded_adam, learning_rates
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, current elbo in nats
 
-_NOISE_BLOCK = 1 << 18  # normals drawn at once: amortizes the generator's start on small models, stays in cache
+_NOISE_BLOCK = (
+    1 << 18
+)  # normals drawn at once: amortizes the generator's start on small models, stays in cache
 
 
 class TrainState(NamedTuple):
@@ -78,14 +80,17 @@ class Trainer:
     """
 
     def __init__(
-        self, family: Family, inputs: Float[Array, "N R"], slot: int, options: TrainingOptions, key: PRNGKeyArray
+        self,
+        family: Family,
+        inputs: Float[Array, "N R"],
+        slot: int,
+        options: TrainingOptions,
+        key: PRNGKeyArray,
     ) -> None:
         self.options = options
         self._optimizer = guarded_adam()
         moved, self._fixed = eqx.partition(family, trainable(family))
-        self._state = TrainState(
-            moved, self._optimizer.init(moved), key, jnp.zeros((), dtype=jnp.int32)
-        )
+        self._state = TrainState(moved, self._optimizer.init(moved), key, jnp.zeros((), dtype=jnp.int32))
         self._arguments = (self._fixed, inputs, jnp.asarray(slot, dtype=jnp.int64))
         self._compiled: dict[int, Callable[..., tuple[TrainState, StepInfo]]] = {}
 
@@ -99,14 +104,14 @@ class Trainer:
         """Compile chunks of `steps` steps, unless that is done."""
         if steps not in self._compiled:
             block = _noise_block(steps, self.options.draws_per_step * self._fixed.dim)
-            run = _make_run(self._optimizer, self.options, steps, block)
-            self._compiled[steps] = eqx.filter_jit(run).lower(self._state, *self._arguments).compile()
+            run: Any = eqx.filter_jit(_make_run(self._optimizer, self.options, steps, block))
+            self._compiled[steps] = run.lower(self._state, *self._arguments).compile()
 
-    def run(self, steps: int) -> StepInfo:
-        """Run a chunk and wait for it. Returns numpy arrays, one entry a step."""
+    def run(self, steps: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Run a chunk and wait for it. Returns the ELBO (nats) and the rejected draws of each step."""
         self.compile(steps)
         self._state, info = self._compiled[steps](self._state, *self._arguments)
-        return StepInfo(*(np.asarray(leaf) for leaf in info))
+        return np.asarray(info.elbo), np.asarray(info.num_rejected).astype(np.int64)
 
 
 def train(
@@ -125,17 +130,18 @@ def train(
     for size in sorted(set(sizes)):
         trainer.compile(size)
     seconds_compile = time.perf_counter() - started
-    infos: list[StepInfo] = []
-    seconds = [0.0]
+    elbos, rejected, seconds = [], [], [0.0]
     started = time.perf_counter()
     for number, size in enumerate(sizes):
-        infos.append(trainer.run(size))
+        elbo, num_rejected = trainer.run(size)
+        elbos.append(elbo)
+        rejected.append(num_rejected)
         seconds.append(time.perf_counter() - started)
         if progress is not None:
-            progress(sum(sizes[: number + 1]), options.steps, float(infos[-1].elbo[-1]))
+            progress(sum(sizes[: number + 1]), options.steps, float(elbo[-1]))
     trace = Trace(
-        elbo=np.concatenate([info.elbo for info in infos]),
-        num_rejected=np.concatenate([info.num_rejected for info in infos]).astype(np.int64),
+        elbo=np.concatenate(elbos),
+        num_rejected=np.concatenate(rejected),
         chunk_steps=np.cumsum([0, *sizes]),
         seconds=np.array(seconds),
         seconds_compile=seconds_compile,
@@ -159,7 +165,9 @@ def _make_run(
         state: TrainState, fixed: Family, inputs: Float[Array, "N R"], slot: Int[Array, ""]
     ) -> tuple[TrainState, StepInfo]:
         key, subkey = jax.random.split(state.key)
-        rates = learning_rates(options.learning_rate, options.steps)(state.step + jnp.arange(steps))
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes step numbers and rates
+            number = state.step + jnp.arange(steps, dtype=jnp.int32)
+        rates = learning_rates(number, options.learning_rate, options.steps)
 
         def one_step(carry: _Carry, given: tuple[Array, Array]) -> tuple[_Carry, StepInfo]:
             return _step(optimizer, options.estimator, carry, *given, fixed, inputs, slot)
@@ -194,8 +202,7 @@ def _step(
 
     gradient, info = jax.grad(loss, has_aux=True)(moved)
     directions, new_opt_state = optimizer.update(gradient, opt_state)
-    new: Any = (jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, moved, directions), new_opt_state)
-    # A step without an accepted draw changes nothing: rejected draws never reach the parameters.
-    some = info.num_rejected < noise.shape[0]
-    kept: _Carry = jax.tree.map(lambda a, b: jnp.where(some, a, b), new, carry)
-    return kept, info
+    # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
+    rate = jnp.where(info.num_rejected < noise.shape[0], rate, 0.0)
+    moved = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, moved, directions)
+    return (moved, new_opt_state), info

@@ -1,0 +1,86 @@
+"""Arguments and options that commands share."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import MethodError
+
+StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
+DataFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="DATA.json", help="Its data as (gzipped) JSON; not needed if it declares none."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+LevelName = Annotated[
+    str | None,
+    typer.Option("--level", help="The level to amortize: its declared size or one of its latents."),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="auto, stanli, bridgestan or the path of a *_model.so.")
+]
+IncludePath = Annotated[
+    list[Path] | None,
+    typer.Option("--include-path", help="Where #include looks first; can be given several times."),
+]
+Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
+
+# Options of a fit. Their defaults stand in FitOptions; here they are only shown.
+Steps = Annotated[int | None, typer.Option("--steps", min=1, show_default="4000", help="Adam steps.")]
+DrawsPerStep = Annotated[
+    int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
+]
+
+
+class Estimator(enum.StrEnum):
+    """The choices of `objective.neg_elbo`."""
+
+    PATH = "path"
+    ENTROPY = "entropy"
+
+
+EstimatorName = Annotated[
+    Estimator | None,
+    typer.Option("--estimator", show_default="path", help="How the ELBO's gradient is estimated."),
+]
+NumReferences = Annotated[
+    int | None,
+    typer.Option("--num-references", min=1, show_default="24", help="Gradients that make a signature."),
+]
+MaxRank = Annotated[
+    int | None,
+    typer.Option("--max-rank", min=1, show_default="16", help="Most components of a signature kept."),
+]
+ElboDraws = Annotated[
+    int | None,
+    typer.Option("--elbo-draws", min=1, show_default="2000", help="Draws of the final ELBO estimate."),
+]
+
+
+def split_methods(text: str) -> list[str]:
+    """Names of methods separated by commas outside parentheses: "avi:data(x,y),fvi" are two.
+
+    Raises:
+        MethodError: an empty name.
+    """
+    names, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            names.append("")
+        else:
+            names[-1] += character
+    names = [name.strip() for name in names]
+    if not all(names):
+        raise MethodError(f"--methods {text!r} has an empty name: give names separated by single commas.")
+    return names

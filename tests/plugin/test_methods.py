@@ -1,0 +1,44 @@
+"""Methods by name."""
+
+import pytest
+
+from avistan.errors import MethodError
+from avistan.methods import DEFAULT_WIDTH, parse_method
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "size", "local", "data"),
+    [
+        ("avi", "mlp", DEFAULT_WIDTH, "diagonal", ()),
+        ("avi:mlp(16)", "mlp", 16, "diagonal", ()),
+        ("avi:polynomial(2)", "polynomial", 2, "diagonal", ()),
+        ("avi:polynomial(1):data(x, t):full", "polynomial", 1, "full", ("x", "t")),
+        ("fvi", "table", 0, "diagonal", ()),
+        ("fvi:full", "table", 0, "full", ()),
+        ("constant", "constant", 0, "diagonal", ()),
+    ],
+)
+def test_a_name_says_function_size_covariance_and_input(name, function, size, local, data):
+    method = parse_method(name)
+    assert (method.function, method.size, method.local, method.data) == (function, size, local, data)
+    assert parse_method(method.name) == method
+    assert method.amortized == name.startswith("avi")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("avy", "Did you mean 'avi'"),
+        ("nuts", "Methods are avi"),
+        ("avi:mpl(3)", r"it takes mlp\(WIDTH\)"),
+        ("avi:mlp(0)", "positive width"),
+        ("avi:polynomial", "positive degree"),
+        ("avi:polynomial(x)", "positive degree"),
+        ("fvi:mlp(3)", "it takes full"),
+        ("constant:data(x)", "it takes full"),
+        ("", "unknown method"),
+    ],
+)
+def test_a_name_that_is_none_says_what_there_is(name, words):
+    with pytest.raises(MethodError, match=words):
+        parse_method(name)
