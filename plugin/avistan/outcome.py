@@ -9,7 +9,8 @@ import numpy as np
 from .evaluation import Evaluation
 from .training import Trace
 
-_WINDOW = 0.1  # the trace has settled if its last tenth is no better than the tenth before it
+_WINDOW = 0.2  # shares of the trace: its last fifth is held against the fifth before
+_RISE = 1.0  # nats between the two that the falling learning rate alone explains
 _REJECTED_SHARE = 0.01
 
 
@@ -45,6 +46,6 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
         return FitOutcome.draws_rejected
     if before.size:
         noise = np.sqrt(last.var() / last.size + before.var() / before.size)
-        if last.mean() - before.mean() > max(3 * noise, 1.0):
+        if last.mean() - before.mean() > max(3 * noise, _RISE):
             return FitOutcome.budget_spent
     return FitOutcome.settled

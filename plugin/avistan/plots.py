@@ -29,7 +29,7 @@ _DASHES: tuple[tuple[float, tuple[float, ...]], ...] = (
 _GREY = "#666666"
 _INTERVALS = ((0.05, 0.95, 1.1), (0.25, 0.75, 3.2))  # from, to, line width in points
 _SMOOTH_SHARE = 0.01  # of all steps, half the window over which a trace is averaged
-_MAX_ROWS = 16  # of a forest's panel
+_MAX_ROWS, _MAX_PANELS = 16, 12  # of a forest
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -70,7 +70,9 @@ def elbo_trace(comparison: Comparison, against: Literal["steps", "seconds"] = "s
 
 
 def forest(comparison: Comparison, *, draws: int = 2000, units: int = 6) -> Figure:
-    """Medians with 50 and 90 % intervals of the globals and some units' latents, constrained, for all methods.
+    """Medians with 50 and 90 % intervals of globals and some units' latents, constrained, for all methods.
+
+    Of very many parameters the first ones are shown.
 
     Args:
         draws: of every method.
@@ -91,11 +93,11 @@ def forest(comparison: Comparison, *, draws: int = 2000, units: int = 6) -> Figu
         samples.insert(0, (comparison.reference.name, _constrained(fits[0][1], theta), REFERENCE_COLOUR))
     level = next((fit.level for _, fit in fits if fit.level is not None), None)
     local = () if level is None else level.latents
-    names = [
-        d.name for d in model.program.parameters if d.name in samples[0][1] and samples[0][1][d.name].size
-    ]
-    names.sort(key=lambda name: name in local)
-    sizes = {name: samples[0][1][name][0].size for name in names}
+    drawn = samples[0][1]
+    named = [d.name for d in model.program.parameters if d.name in drawn and drawn[d.name].size]
+    names = [name for name in named if name not in local][: max(_MAX_PANELS - len(local), 1)]
+    names += [name for name in named if name in local]
+    sizes = {name: drawn[name][0].size for name in names}
     shown = {name: _spread(sizes[name], units if name in local else _MAX_ROWS) for name in names}
     return _forest_figure(shown, samples)
 

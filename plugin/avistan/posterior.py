@@ -54,7 +54,7 @@ def to_datatree(
     moved = set(likelihood.values()) | set(predictive.values())
 
     def chained(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return values.reshape(num_chains, -1, *values.shape[1:])
+        return values.reshape(num_chains, len(values) // num_chains, *values.shape[1:])
 
     groups: dict[str, dict[str, Any]] = {
         "posterior": {name: chained(values) for name, values in draws.items() if name not in moved},
@@ -74,7 +74,11 @@ def to_datatree(
     all_dims |= {name: list(names) for name, names in (dims or {}).items()}
     kept = {name for values in groups.values() for name in values}
     used = {name: names for name, names in all_dims.items() if name in kept}
-    tree = arviz_base.from_dict(groups, coords=dict(coords or {}), dims=_fitting(used, groups))
+    named = _fitting(used, groups)
+    for values in groups.values():  # the size `J` beside a variable of dim `J` is the length of that dim
+        for dim in {dim for name in values for dim in named.get(name, ())} & set(values):
+            del values[dim]
+    tree = arviz_base.from_dict(groups, coords=dict(coords or {}), dims=named)
     tree.attrs |= dict(attrs or {})
     return tree
 
