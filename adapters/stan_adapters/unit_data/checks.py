@@ -1,0 +1,271 @@
+"""Numerical checks of a slicing: bound models on subsets of units must be the parts of the whole.
+
+With U_A the log density of the program bound to the data of the units A, at shared globals and with each unit's
+latents in its own place:
+
+- *exchangeability*: U of permuted units at permuted latents is U;
+- *subset additivity*: U_{A+B} + U_0 = U_A + U_B, or, where the program refuses to have no units,
+  U_{A+B+C} + U_C = U_{A+C} + U_{B+C}.
+
+Gradients are compared as well, at no further cost: they show failures that cancel in the density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..abi import FloatArray
+from ..binding import BoundModel
+from ..certificate import Probe, probe_points
+from ..data import StanData
+from ..errors import AvistanError, StructureError
+from ..layout import IndexArray, declared_shape
+from ..levels import Level
+from .parts import Part, PartError, make_part, rebind
+
+TOLERANCE = 1e-8  # relative change that rounding explains
+MAX_UNITS = 2000  # units in one random subset
+_FEW = 9  # units in a small one
+_SINGLES = 4
+_ADDITIVITY_POINTS = 2
+_TRIES = 4  # random subsets; some programs refuse a few of them (a last group without rows)
+
+Subset = Callable[[IndexArray], StanData]
+
+
+def random_points(model: BoundModel, rng: np.random.Generator, count: int) -> tuple[FloatArray, int]:
+    """At most `count` points (P, D) of finite density, and the evaluations that took. Raises StructureError."""
+    points = probe_points(model, rng, count, layout=model.layout)
+    return points.theta, points.evaluations
+
+
+@dataclass(eq=False)
+class Checker:
+    """Binds subsets of one model's units and counts what that takes.
+
+    Attributes:
+        occupied: whether a unit has rows, shape (N,), or None. Some programs refuse data whose last unit has none, so
+            the random subsets end with one that has.
+        smallest: the fewest units that were bound when additivity was checked.
+        theta: (P, D) random points of the whole model.
+    """
+
+    whole: BoundModel
+    level: Level
+    subset: Subset
+    theta: FloatArray
+    rng: np.random.Generator
+    occupied: npt.NDArray[np.bool_] | None = None
+    bindings: int = 0
+    evaluations: int = 0
+    last_error: str = ""
+    smallest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.smallest = self.level.num_units
+
+    @property
+    def _globals(self) -> IndexArray:
+        return self.level.globals_index(self.whole.dim)
+
+    def bind_some(self, units: IndexArray, count: int) -> Part:
+        """A random sample of the given units that binds. Raises AvistanError when none of a few does."""
+        error: AvistanError | None = None
+        for _ in range(_TRIES):
+            try:
+                return self.bind(self._ordered(self.rng.permutation(units)[:count]))
+            except AvistanError as refused:
+                error = refused
+        raise error or StructureError("no sample of units was tried.")
+
+    def bind(self, units: IndexArray) -> Part:
+        """Raises AvistanError: the data can't be made, the engine refuses them, or the parameters do not match."""
+        data = self.subset(units)
+        self.bindings += 1
+        model = rebind(self.whole, data)
+        try:
+            return make_part(self.whole, self.level, model, units)
+        except PartError:
+            model.close()
+            raise
+
+    def evaluate(self, part: Part) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Log densities (P,), gradients of the globals (P, G) and of the blocks (P, M, d) at the whole's points."""
+        theta = self.place(part)
+        lp, gradient = part.model.log_density_gradient(theta)
+        self.evaluations += len(theta)
+        if not np.isfinite(lp).any():
+            self.last_error = part.model.why_rejected(theta[0])
+        return lp, gradient[:, part.globals], gradient[:, part.locals]
+
+    def place(self, part: Part) -> FloatArray:
+        """The whole's points (P, D), with globals shared and each unit's latents in its own place."""
+        theta = np.zeros((len(self.theta), part.model.dim))
+        theta[:, part.globals] = self.theta[:, self._globals]
+        theta[:, part.locals] = self.theta[:, self.level.index[part.units]]
+        return theta
+
+    def exchangeability(self) -> Probe:
+        """Permute units, data and latents together. Raises PartError, and AvistanError where nothing binds."""
+        before = self.evaluations
+        count = self.level.num_units
+        lp, gradient = self.whole.log_density_gradient(self.theta)
+        self.evaluations += len(lp)
+
+        def attempt() -> float:
+            order = self._ordered(self.rng.permutation(count))
+            part = self.bind(order)
+            with part.model:
+                other_lp, other_globals, other_locals = self.evaluate(part)
+            return max(
+                _difference([lp], [other_lp], np.abs(lp) + 1),
+                _difference([gradient[:, self._globals]], [other_globals]),
+                _difference([gradient[:, self.level.index[order]]], [other_locals]),
+            )
+
+        statistic = self._first_that_works(attempt)
+        return self._probe("exchangeability", statistic, before)
+
+    def additivity(self) -> Probe:
+        """Split random units in two or three, many of them and a few. Raises as `exchangeability`."""
+        before, theta = self.evaluations, self.theta
+        self.theta = theta[:_ADDITIVITY_POINTS]
+        count = min(self.level.num_units, MAX_UNITS)
+        empty = self._empty()
+        if empty is None and count < 3:
+            raise PartError(
+                f"the program refuses data without units, and {count} units can't be split into three parts."
+            )
+        statistic = self._first_that_works(lambda: self._split(count, empty))
+        if count > _FEW and statistic <= TOLERANCE:
+            try:
+                few = self._first_that_works(lambda: self._split(_FEW, empty))
+            except AvistanError:  # a program that needs, say, every category to occur: `smallest` tells
+                few = 0.0
+            statistic = max(statistic, few)
+        if empty is not None:
+            empty.model.close()
+        self._bind_single_units()
+        self.theta = theta
+        return self._probe("subset additivity", statistic, before)
+
+    def _bind_single_units(self) -> None:
+        """Globals whose size is computed in transformed data (a largest category) must not depend on who is there.
+
+        Raises PartError.
+        """
+        declared = (d for d in self.whole.program.parameters if d.name not in self.level.latents)
+        if all(declared_shape(declaration.type, self.whole.data) is not None for declaration in declared):
+            return
+        for unit in self.rng.permutation(self.level.num_units)[:_SINGLES]:
+            try:
+                self.bind(np.array([unit])).model.close()
+            except PartError:
+                raise
+            except AvistanError:  # too few units for the program, which says nothing of its globals
+                continue
+
+    def _empty(self) -> Part | None:
+        """The program on no units, or None where it refuses that."""
+        try:
+            part = self.bind(np.zeros(0, dtype=np.int64))
+        except AvistanError:
+            return None
+        if np.isfinite(self.evaluate(part)[0]).all():
+            return part
+        part.model.close()
+        return None
+
+    def _ordered(self, units: IndexArray) -> IndexArray:
+        """The units with one that has rows at the end, if there is any."""
+        if self.occupied is None or not self.occupied[units].any():
+            return units
+        last = int(np.flatnonzero(self.occupied[units])[-1])
+        return np.append(np.delete(units, last), units[last])
+
+    def _everyone(self, units: IndexArray) -> Part:
+        """The whole model as the part of all units, listed in some order."""
+        return Part(self.whole, units, self._globals, self.level.index[units])
+
+    def _split(self, count: int, empty: Part | None) -> float:
+        chosen = self.rng.permutation(self.level.num_units)[:count]
+        if empty is not None:
+            cut = int(self.rng.integers(max(1, count // 3), max(2, count - count // 3)))
+            common, first, second = chosen[:0], chosen[:cut], chosen[cut:]
+        else:
+            third = max(1, count // 3)
+            common, first, second = chosen[:third], chosen[third : 2 * third], chosen[2 * third :]
+        common, first, second = (self._ordered(units) for units in (common, first, second))
+        groups = [np.concatenate([first, second, common]), np.concatenate([first, common]),
+                  np.concatenate([second, common])]  # fmt: skip
+        parts: list[Part] = []
+        try:
+            for units in groups:
+                parts.append(self.bind(units) if len(units) < self.level.num_units else self._everyone(units))
+            parts.append(empty if empty is not None else self.bind(common))
+            results = [self.evaluate(part) for part in parts]
+        finally:
+            for part in parts:
+                if part is not empty and part.model is not self.whole:
+                    part.model.close()
+        self.smallest = min(self.smallest, *(len(part.units) for part in parts))
+        (all_lp, all_g, all_l), (a_lp, a_g, a_l), (b_lp, b_g, b_l), (c_lp, c_g, _) = results
+        own = np.concatenate([a_l[:, : len(first)], b_l[:, : len(second)]], axis=1)
+        return max(
+            _difference(
+                [all_lp, c_lp], [a_lp, b_lp], 1.0 + np.sum([np.abs(lp) for lp, _, _ in results], axis=0)
+            ),
+            _difference([all_g, c_g], [a_g, b_g]),
+            _difference([all_l[:, : len(first) + len(second)]], [own]),
+        )
+
+    def _first_that_works(self, attempt: Callable[[], float]) -> float:
+        """A statistic of the first random subset that binds and is finite.
+
+        Raises PartError at once (another subset has the same problem), the engine's error when all tries fail.
+        """
+        error: AvistanError | None = None
+        for _ in range(_TRIES):
+            try:
+                statistic = attempt()
+            except PartError:
+                raise
+            except AvistanError as refused:
+                error = refused
+                continue
+            if np.isfinite(statistic):
+                return statistic
+        raise error or StructureError(
+            f"the log density of subsets of units is not finite: {self.last_error or 'no reason given'}."
+        )
+
+    def _probe(self, name: str, statistic: float, before: int) -> Probe:
+        title = f"{name} of {self.level.name}"
+        return Probe(title, statistic <= TOLERANCE, statistic, TOLERANCE, self.evaluations - before)
+
+
+def _difference(
+    left: Sequence[FloatArray], right: Sequence[FloatArray], scale: FloatArray | None = None
+) -> float:
+    """Largest |sum(left) - sum(right)| relative to the terms, over points where all are finite; NaN if none is.
+
+    An entry is compared with its own terms plus a typical one, so that rounding in a sum that cancels is no finding.
+    """
+    terms = [*left, *right]
+    if terms[0].size == 0:
+        return 0.0
+    finite = np.logical_and.reduce([np.isfinite(t).reshape(len(t), -1).all(axis=1) for t in terms])
+    if not finite.any():
+        return float("nan")
+    size = np.sum([np.abs(t[finite]) for t in terms], axis=0)
+    if scale is None:
+        axes = tuple(range(1, size.ndim))
+        scale_here = size + size.mean(axis=axes, keepdims=True) + 1e-300
+    else:
+        scale_here = scale[finite]
+    gap = np.abs(np.sum([t[finite] for t in left], axis=0) - np.sum([t[finite] for t in right], axis=0))
+    return float((gap / scale_here).max())

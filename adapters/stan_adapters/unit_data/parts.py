@@ -1,0 +1,74 @@
+"""Parts of a model: its program bound to the data of some units, and whose coordinates are where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..binding import BoundModel
+from ..data import StanData
+from ..errors import StructureError
+from ..layout import IndexArray
+from ..levels import Level, make_level
+
+_ENGINES = ("stanli", "bridgestan")
+
+
+def rebind(model: BoundModel, data: StanData) -> BoundModel:
+    """The program of a bound model on other data, with the same engine and seed. Raises EngineError, BindingError."""
+    engine = model.engine if model.engine in _ENGINES else str(model._density.library.abi.path)
+    return BoundModel(model.program, data, engine=engine, seed=model.seed)
+
+
+@dataclass(eq=False)
+class Part:
+    """A bound model on some units, and where the whole model's coordinates are in it.
+
+    Attributes:
+        units: (M,) unit numbers in the whole.
+        globals: (G,) positions of the globals here, in the whole model's order.
+        locals: (M, d) positions of the blocks here.
+    """
+
+    model: BoundModel
+    units: IndexArray
+    globals: IndexArray
+    locals: IndexArray
+
+
+class PartError(StructureError):
+    """A bound model on some units does not have the parameters that it should."""
+
+
+def make_part(whole: BoundModel, level: Level, model: BoundModel, units: IndexArray) -> Part:
+    """Match a bound model on some units with the whole.
+
+    Raises:
+        PartError: its latents are not one block per unit, or its globals are others than the whole model's.
+    """
+    for member in level.members:
+        axes, old = model.layout[member.name].axes, whole.layout[member.name].axes
+        if axes[member.axis].size != len(units):
+            raise PartError(
+                f"{member.name} has {axes[member.axis].size} entries of size {old[member.axis].symbol} when the "
+                f"data of {len(units)} units are bound."
+            )
+    for here, there in zip(model.layout.containers, whole.layout.containers, strict=True):
+        if here.name not in level.latents and here.shape != there.shape:
+            raise PartError(
+                f"{here.name} is not a latent of level {level.name}, and yet its shape changes with the units: "
+                f"{there.shape} with all of them, {here.shape} with {len(units)}."
+            )
+    is_global = np.ones(model.dim, dtype=bool)
+    if len(units):
+        index = make_level(model.layout, level.name, level.members).index
+        if index.shape[1] != level.block:
+            raise PartError(f"a unit has {index.shape[1]} latents there and {level.block} in the whole.")
+    else:
+        index = np.zeros((0, level.block), dtype=np.int64)
+    is_global[index.ravel()] = False
+    found = np.flatnonzero(is_global)
+    if len(found) != len(level.globals_index(whole.dim)):
+        raise PartError(f"it has {len(found)} globals, the whole has {len(level.globals_index(whole.dim))}.")
+    return Part(model, units, found, index)

@@ -1,0 +1,249 @@
+"""Proposals: the likely rule of every data entry, read from the declarations (symbolic sizes, bounds) and, where these
+are silent, from the values. A proposal is only that: `slicing` verifies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+
+import numpy as np
+
+from ..data import StanData
+from ..expressions import Unevaluable
+from ..layout import IndexArray
+from ..levels import Level
+from ..program import Declaration, Program
+from .ragged import Spans, label_spans, spans_of
+from .rules import OWNERS, SHARED, SPANS, Role, Rule, Rules, array_of
+
+_LEAST_SHARE = 0.2  # of the units that an index without declared bounds names
+
+
+def propose_rules(
+    program: Program, data: StanData, level: Level, given: Mapping[str, Rule] | None = None
+) -> Rules:
+    """The likeliest rule of every data entry; hand-given ones stay as they are."""
+    return next(rule_sets(program, data, level, given))
+
+
+def rule_sets(
+    program: Program, data: StanData, level: Level, given: Mapping[str, Rule] | None = None
+) -> Iterator[Rules]:
+    """Proposals, likeliest first: more than one where declarations leave open which entry is the index."""
+    given = dict(given or {})
+    units = level.num_units
+    rules = _units_by_symbol(program, data, level) | given
+    rules |= _given_spans(program, data, rules)
+    spans = _spans(program, data, units, rules)
+    if spans:
+        yield _finish(program, rules | spans | _agreeing_indices(program, data, rules | spans))
+    else:
+        for guess in _undeclared_indices(program, data, units, rules):
+            guessed = rules | guess
+            yield _finish(program, guessed | _spans(program, data, units, guessed))
+    yield _finish(program, rules)
+    by_number = _units_by_number(program, data, units, rules)
+    if by_number:
+        yield _finish(program, rules | by_number | given)
+
+
+def _dims(declaration: Declaration) -> list[str]:
+    return [size.text for size in declaration.type.dims]
+
+
+def _is_index_like(declaration: Declaration) -> bool:
+    return declaration.type.is_integer and len(declaration.type.dims) == 1
+
+
+def _units_by_symbol(program: Program, data: StanData, level: Level) -> Rules:
+    """UNIT axes and declared indices: what the declarations say on their own."""
+    rules: Rules = {}
+    for declaration in program.data:
+        dims, upper = _dims(declaration), declaration.type.upper
+        if level.name in dims:
+            rules[declaration.name] = Rule(Role.UNIT, dims.index(level.name))
+        elif _is_index_like(declaration) and upper is not None and upper.text == level.name:
+            rules[declaration.name] = Rule(Role.INDEX, rows=dims[0])
+        elif not dims and declaration.type.is_integer and _sets_size(declaration.name, level, data):
+            rules[declaration.name] = Rule(Role.SIZE_UNITS)
+    return rules
+
+
+def _sets_size(name: str, level: Level, data: StanData) -> bool:
+    """Whether one more of this number is one unit more."""
+    axis = level.members[0] if level.members else None
+    expression = None
+    if axis is not None:
+        kind = data.program.declaration(axis.name).type
+        sizes = [size for size in kind.dims if size.text == level.name]
+        expression = sizes[0] if sizes else None
+    if expression is None or name not in expression.names:
+        return False
+    value = int(array_of(data, name))
+    try:
+        more = expression.evaluate({**data, name: np.int64(value + 1)})
+        less = expression.evaluate({**data, name: np.int64(value - 1)})
+    except Unevaluable:
+        return False
+    return bool(more == level.num_units + 1 and less == level.num_units - 1)
+
+
+def _undeclared_indices(program: Program, data: StanData, units: int, rules: Rules) -> Iterator[Rules]:
+    """Indices among integer arrays without a declared bound: the likeliest for every set of rows, then single ones."""
+    owned = {rule.rows for rule in rules.values() if rule.role is Role.INDEX}
+    ranked: dict[str, list[tuple[bool, float, str]]] = {}
+    for declaration in program.data:
+        upper = declaration.type.upper
+        if declaration.name in rules or not _is_index_like(declaration):
+            continue
+        rows = _dims(declaration)[0]
+        if rows in owned or (upper is not None and upper.text in data):  # it numbers something else
+            continue
+        values = array_of(data, declaration.name)
+        if values.size and values.min() >= 1 and values.max() <= units:
+            share = len(np.unique(values)) / units
+            if share >= _LEAST_SHARE:
+                ranked.setdefault(rows, []).append((bool(values.max() != units), -share, declaration.name))
+    found = [[(rows, name) for *_, name in sorted(names)] for rows, names in ranked.items()]
+    if len(found) > 1:
+        yield {name: Rule(Role.INDEX, rows=rows) for rows, name in (names[0] for names in found)}
+    for rows, name in (guess for guesses in zip_longest(*found) for guess in guesses if guess):
+        yield {name: Rule(Role.INDEX, rows=rows)}
+
+
+def _units_by_number(program: Program, data: StanData, units: int, rules: Rules) -> Rules:
+    """Axes whose number of entries is the number of units, where no declared size says so."""
+    found: Rules = {}
+    for declaration in program.data:
+        shape = array_of(data, declaration.name).shape
+        if declaration.name in rules or units not in shape:
+            continue
+        axis = shape.index(units)
+        found[declaration.name] = Rule(Role.UNIT, axis)
+        symbol = _dims(declaration)[axis]
+        if symbol in data:
+            found[symbol] = Rule(Role.SIZE_UNITS)
+    return found
+
+
+def _finish(program: Program, rules: Rules) -> Rules:
+    """The rules with indices of indices, rows and sizes added; everything else is shared."""
+    rules = dict(rules)
+    for name, rule in rules.items():
+        if rule.role is Role.INDEX and rule.rows is None and _dims(program.declaration(name)):
+            rules[name] = Rule(Role.INDEX, rows=_dims(program.declaration(name))[0])
+    rules |= _chained(program, rules)
+    owned = {rule.rows for rule in rules.values() if rule.role in OWNERS and rule.rows}
+    for declaration in program.data:
+        dims = _dims(declaration)
+        if declaration.name in rules:
+            continue
+        axis = next((k for k, size in enumerate(dims) if size in owned), None)
+        if axis is not None:
+            rules[declaration.name] = Rule(Role.ROW, axis, rows=dims[axis])
+        elif not dims and declaration.type.is_integer and declaration.name in owned:
+            rules[declaration.name] = Rule(Role.SIZE_ROWS, rows=declaration.name)
+        else:
+            rules[declaration.name] = SHARED
+    return {declaration.name: rules[declaration.name] for declaration in program.data}
+
+
+def _chained(program: Program, rules: Rules) -> Rules:
+    """Indices into rows that have an owner themselves: answers of students of a class."""
+    found: Rules = {}
+    owned = {rule.rows for rule in rules.values() if rule.role in OWNERS and rule.rows}
+    growing = True
+    while growing:
+        growing = False
+        for declaration in program.data:
+            upper = declaration.type.upper
+            if declaration.name in rules or declaration.name in found or not _is_index_like(declaration):
+                continue
+            rows = _dims(declaration)[0]
+            if upper is not None and upper.text in owned and rows not in owned:
+                found[declaration.name] = Rule(Role.INDEX, rows=rows, into=upper.text)
+                owned.add(rows)
+                growing = True
+    return found
+
+
+def _spans(program: Program, data: StanData, units: int, rules: Rules) -> Rules:
+    """Unit-wise integers that cut rows into consecutive stretches: starts, ends, sizes, offsets."""
+    candidates: dict[str, IndexArray] = {}
+    for declaration in program.data:
+        value, rule = array_of(data, declaration.name), rules.get(declaration.name)
+        if _is_index_like(declaration):
+            per_unit = len(value) == units and rule is not None and rule.role is Role.UNIT
+            if per_unit or (len(value) == units + 1 and rule is None):
+                candidates[declaration.name] = value.astype(np.int64)
+    owners = {
+        rule.rows: array_of(data, name).astype(np.int64) - 1
+        for name, rule in rules.items()
+        if rule.role is Role.INDEX and rule.rows and rule.into is None
+    }
+    found: Rules = {}
+    for symbol, size in _row_sizes(program, data, rules).items():
+        owner = owners.get(symbol)
+        known = None if owner is None else Spans.from_owner(owner, units)
+        if owner is not None and known is None:
+            continue
+        free = {name: value for name, value in candidates.items() if name not in found}
+        for name, word in label_spans(free, size, known).items():
+            found[name] = Rule(Role(word), rows=symbol)
+    return found
+
+
+def _agreeing_indices(program: Program, data: StanData, rules: Rules) -> Rules:
+    """Undeclared indices that say of rows what their spans say."""
+    parts: dict[str, dict[str, IndexArray]] = {}
+    for name, rule in rules.items():
+        if rule.role in SPANS and rule.rows is not None:
+            parts.setdefault(rule.rows, {})[rule.role.value] = array_of(data, name).astype(np.int64)
+    found: Rules = {}
+    for declaration in program.data:
+        if declaration.name in rules or not _is_index_like(declaration):
+            continue
+        rows, value = _dims(declaration)[0], array_of(data, declaration.name)
+        if rows in parts and np.array_equal(_owner(parts[rows], len(value)) + 1, value):
+            found[declaration.name] = Rule(Role.INDEX, rows=rows)
+    return found
+
+
+def _given_spans(program: Program, data: StanData, rules: Rules) -> Rules:
+    """Hand-given spans with the rows that they cut: those that they cover, or the only ones there are."""
+    waiting = {name: rule for name, rule in rules.items() if rule.role in SPANS and rule.rows is None}
+    parts = {rule.role.value: array_of(data, name).astype(np.int64) for name, rule in waiting.items()}
+    sizes = _row_sizes(program, data, rules)
+    fitting = [symbol for symbol, size in sizes.items() if parts and _covers(parts, size)]
+    rows = next(iter(fitting or sizes), None)
+    return {name: Rule(rule.role, rows=rows) for name, rule in waiting.items()}
+
+
+def _owner(parts: Mapping[str, IndexArray], size: int) -> IndexArray:
+    try:
+        return spans_of(parts, size).owner(size)
+    except ValueError:  # the plan says so when it is made
+        return np.zeros(0, dtype=np.int64)
+
+
+def _covers(parts: Mapping[str, IndexArray], size: int) -> bool:
+    try:
+        return spans_of(parts, size).covers(size)
+    except ValueError:
+        return False
+
+
+def _row_sizes(program: Program, data: StanData, rules: Rules) -> dict[str, int]:
+    """Declared sizes of data other than those of the units: what rows could be counted by."""
+    per_unit = {
+        _dims(program.declaration(name))[rule.axis]
+        for name, rule in rules.items()
+        if rule.role in (Role.UNIT, *SPANS) and rule.axis < len(_dims(program.declaration(name)))
+    }
+    sizes: dict[str, int] = {}
+    for declaration in program.data:
+        for symbol, size in zip(_dims(declaration), array_of(data, declaration.name).shape, strict=False):
+            if symbol not in per_unit:
+                sizes.setdefault(symbol, size)
+    return sizes

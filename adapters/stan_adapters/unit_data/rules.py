@@ -1,0 +1,94 @@
+"""Rules of slicing: what happens to each data entry when only some units of a level are kept.
+
+They are proposed (`proposals`) or given by hand, and always verified (`slicing`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data import StanData
+from ..errors import StructureError
+from ..program import Program
+
+
+class Role(enum.StrEnum):
+    """What a data entry is to the units of a level. The value is how a user writes it."""
+
+    UNIT = "unit"  # axis k has an entry per unit
+    ROW = "row"  # axis k runs over rows, which an index or spans assign to units
+    INDEX = "index"  # an entry per row: the number of its unit
+    SIZE_UNITS = "size"  # the number of units
+    SIZE_ROWS = "rows"  # the number of rows
+    START = "start"  # an entry per unit: its first row
+    END = "end"  # its last row
+    SIZES = "sizes"  # how many rows it has
+    OFFSETS = "offsets"  # an entry per unit and one more: unit n ends before offset n + 1
+    SHARED = "shared"  # kept whole
+
+
+SPANS = (Role.START, Role.END, Role.SIZES, Role.OFFSETS)
+OWNERS = (Role.INDEX, *SPANS)  # they say whose a row is
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What happens to one data entry.
+
+    Attributes:
+        axis: for UNIT and ROW, the axis (from 0) that is cut. Other axes of the same declared size are cut with it.
+        rows: for what speaks of rows (ROW, SIZE_ROWS, INDEX, spans), their declared size; None: found by the numbers.
+        into: for INDEX, the declared size of the rows that it numbers; None: it numbers units.
+    """
+
+    role: Role
+    axis: int = 0
+    rows: str | None = None
+    into: str | None = None
+
+    def __str__(self) -> str:
+        axis = f":{self.axis}" if self.role in (Role.UNIT, Role.ROW) and self.axis else ""
+        return f"{self.role}{axis}"
+
+
+SHARED = Rule(Role.SHARED)
+type Rules = dict[str, Rule]
+
+
+def parse_rules(program: Program, given: Mapping[str, str | Rule]) -> Rules:
+    """Rules that a user wrote by hand: `{"y": "unit:1", "g": "index", "first": "start"}`.
+
+    Raises:
+        StructureError: an entry that the program does not declare, or a word that is no rule; names both.
+    """
+    declared = [declaration.name for declaration in program.data]
+    rules = {}
+    for name, rule in given.items():
+        if name not in declared:
+            raise StructureError(
+                f"slicing names {name!r}, which is no data entry of {program.name}. "
+                f"Its data entries: {', '.join(declared) or 'none'}."
+            )
+        rules[name] = rule if isinstance(rule, Rule) else _parse_rule(name, rule)
+    return rules
+
+
+def _parse_rule(name: str, text: str) -> Rule:
+    word, colon, axis = text.partition(":")
+    words = [role.value for role in Role]
+    if word not in words or (colon and not axis.isdigit()) or (colon and word not in ("unit", "row")):
+        raise StructureError(
+            f"slicing[{name!r}] is {text!r}, expected one of {', '.join(words)}; `unit` and `row` may name an axis "
+            "that counts from 0, as in 'unit:1'."
+        )
+    return Rule(Role(word), int(axis or 0))
+
+
+def array_of(data: StanData, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """The entry as an array; an empty one where it is a tuple."""
+    value = data[name]
+    return value if isinstance(value, np.ndarray) else np.zeros(0)
