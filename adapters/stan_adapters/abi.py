@@ -155,7 +155,9 @@ class Abi:
         theta = np.empty((columns.shape[0], dim))
         message = ctypes.c_char_p()
         for row, out in zip(columns, theta, strict=True):
-            if self._lib.bs_param_unconstrain(handle, row.ctypes.data, out.ctypes.data, ctypes.byref(message)):
+            if self._lib.bs_param_unconstrain(
+                handle, row.ctypes.data, out.ctypes.data, ctypes.byref(message)
+            ):
                 raise BindingError(self._take(message))
         return theta
 

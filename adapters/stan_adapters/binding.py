@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -17,13 +17,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .abi import Abi, FloatArray
+from .abi import FloatArray
 from .data import StanData
-from .engines import COMPILED_ENGINE_HINT, Library, bridgestan_sources, load
+from .engines import COMPILED_ENGINE_HINT
 from .errors import BindingError, UnsupportedError
+from .instances import Instance, close_all, construct
 from .layout import Layout, build_layout, declared_shape
-from .outputs import Output, parse_names
-from .program import Declaration, Program
+from .outputs import Output
+from .program import Program
 
 Draws = dict[str, npt.NDArray[Any]]
 
@@ -56,10 +57,10 @@ class BoundModel:
         self._lock = threading.Lock()
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
         density_program = program if compiles else program.without_generated_quantities()
-        self._density = _construct(density_program, engine, self._json, seed)
-        self._whole: _Instance | None = None
+        self._density = construct(density_program, engine, self._json, seed, outputs=False)
+        self._whole: Instance | None = None
         self._instances = [self._density]
-        self._close = weakref.finalize(self, _close_all, self._instances)
+        self._close = weakref.finalize(self, close_all, self._instances)
         self._gradient_seconds: float | None = None
         self.dim: int = self._density.abi.unconstrained_dim(self._density.handles[0])
         shapes = {output.name: output.shape for output in self._density.outputs(False, False)}
@@ -137,7 +138,7 @@ class BoundModel:
                     self._gradient_seconds = self._time_gradient(handle)
                 if self._gradient_seconds < _SHARE_HANDLE_FROM_SECONDS:
                     while len(pointers) < count:
-                        pointers.append(self._density.library.construct(self._json, self.seed))
+                        pointers.append(self._density.library.construct(self._json, self.seed, outputs=False))
             return tuple(pointers[:count])
 
     @property
@@ -169,9 +170,12 @@ class BoundModel:
         """
         transformed = transformed_parameters and bool(self.program.transformed_parameters)
         generated = generated_quantities and bool(self.program.generated_quantities)
+        self._first()
         batch = self._checked(np.ascontiguousarray(theta, dtype=np.float64))
-        instance = self._with_outputs() if transformed or generated else self._density
+        instance = self._with_generated_quantities() if generated else self._density
         outputs = instance.outputs(transformed, generated)
+        empty = self._not_listed(outputs, transformed, generated)
+        batch = self._on_scale_of(instance, batch)
         flat = np.empty((len(batch), max((output.columns.stop for output in outputs), default=0)))
         failed, _ = instance.abi.constrain(
             instance.handles[0],
@@ -181,7 +185,8 @@ class BoundModel:
             generated_quantities=generated,
             seed=seed,
         )
-        return {output.name: output.take(flat) for output in outputs}, failed
+        draws: Draws = {output.name: output.take(flat) for output in outputs}
+        return draws | {name: np.empty((len(batch), *shape)) for name, shape in empty.items()}, failed
 
     def unconstrain(self, values: Mapping[str, npt.ArrayLike]) -> FloatArray:
         """The unconstrained point (D,) of constrained parameter values by name; every parameter must be there.
@@ -193,17 +198,25 @@ class BoundModel:
         missing, unknown = set(names) - set(values), set(values) - set(names)
         if missing or unknown:
             raise BindingError(
-                f"every parameter needs a value: missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}."
+                f"every parameter needs a value: missing {sorted(missing) or 'none'}, "
+                f"unknown {sorted(unknown) or 'none'}."
             )
+        if not names:
+            return np.empty(0)
         draw = {name: np.asarray(values[name], dtype=np.float64)[None] for name in names}
-        return self.unconstrain_draws(draw)[0]
+        return np.asarray(self.unconstrain_draws(draw)[0])
 
     def unconstrain_draws(self, draws: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
         """Unconstrained points (S, D) of constrained parameter draws by name, each (S, *declared shape)."""
-        columns = []
+        count = len(next(iter(draws.values()), ()))
+        columns = [np.empty((count, 0))]
         for output in self._density.outputs(False, False):
             if output.is_complex or ":" in output.name:
-                raise BindingError(f"{output.name}: complex and tuple parameters can't be unconstrained from draws.")
+                raise BindingError(
+                    f"{output.name}: complex and tuple parameters can't be unconstrained from draws."
+                )
+            if output.name not in draws:
+                raise BindingError(f"draws have no entry {output.name!r}: every parameter is needed.")
             values = np.asarray(draws[output.name], dtype=np.float64)
             if values.shape[1:] != output.shape:
                 raise BindingError(
@@ -227,29 +240,54 @@ class BoundModel:
             )
         return theta if theta.ndim == 2 else theta[None]
 
-    def _with_outputs(self) -> _Instance:
+    def _with_generated_quantities(self) -> Instance:
         """An instance of the whole program: the density's, unless generated quantities were left out of that."""
-        if self._density.library.program.generated_quantities or not self.program.generated_quantities:
-            whole = self._density
-        else:
-            self._first()
-            with self._lock:
-                if self._whole is None:
-                    self._whole = _construct(self.program, self.engine, self._json, self.seed)
-                    self._instances.append(self._whole)
-            whole = self._whole
-        listed = {output.name.partition(":")[0].partition(".")[0] for output in whole.outputs(True, True)}
-        declared = (*self.program.transformed_parameters, *self.program.generated_quantities)
-        lost = [d.name for d in declared if d.name not in listed and not self._is_empty(d)]
+        if self._density.library.program.generated_quantities:
+            return self._density
+        with self._lock:
+            if self._whole is None:
+                self._whole = construct(self.program, self.engine_choice, self._json, self.seed, outputs=True)
+                self._instances.append(self._whole)
+            return self._whole
+
+    def _on_scale_of(self, instance: Instance, theta: FloatArray) -> FloatArray:
+        """Points (S, D) on the scale of another engine: versions of Stan transform simplexes differently.
+
+        Rows that the density's engine can't constrain become NaN.
+        """
+        if instance.library.engine == self._density.library.engine:
+            return theta
+        width = max((output.columns.stop for output in self._density.outputs(False, False)), default=0)
+        flat = np.empty((len(theta), width))
+        self._density.abi.constrain(
+            self._first(), theta, flat, transformed_parameters=False, generated_quantities=False, seed=1
+        )
+        moved = np.full_like(theta, np.nan)
+        usable = np.isfinite(flat).all(axis=1)
+        moved[usable] = instance.abi.unconstrain(instance.handles[0], flat[usable], self.dim)
+        return moved
+
+    def _not_listed(
+        self, outputs: Sequence[Output], transformed: bool, generated: bool
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the declared outputs that the engine does not list because they have no elements.
+
+        Raises:
+            UnsupportedError: it should list them.
+        """
+        listed = {output.name.partition(":")[0].partition(".")[0] for output in outputs}
+        declared = (
+            *self.program.parameters,
+            *(self.program.transformed_parameters if transformed else ()),
+            *(self.program.generated_quantities if generated else ()),
+        )
+        shapes = {d.name: declared_shape(d.type, self.data) for d in declared if d.name not in listed}
+        lost = [name for name, shape in shapes.items() if shape is not None and 0 not in shape]
         if lost:
             raise UnsupportedError(
                 f"{self.engine} does not return {', '.join(lost)} of {self.program.name}. {COMPILED_ENGINE_HINT}"
             )
-        return whole
-
-    def _is_empty(self, declaration: Declaration) -> bool:
-        shape = declared_shape(declaration.type, self.data)
-        return shape is None or 0 in shape
+        return {name: shape for name, shape in shapes.items() if shape is not None}
 
     def _time_gradient(self, handle: int) -> float:
         theta, lp, gradient = np.zeros((1, self.dim)), np.empty(1), np.empty((1, self.dim))
@@ -259,45 +297,3 @@ class BoundModel:
             self._density.abi.log_density_gradient(handle, theta, lp, gradient)
             best = min(best, time.perf_counter() - start)
         return float(best)
-
-
-class _Instance:
-    """A loaded library with data: raw handles, the first one made at once, and what the columns mean."""
-
-    def __init__(self, library: Library, handle: int) -> None:
-        self.library = library
-        self.handles = [handle]
-        self._outputs: dict[tuple[bool, bool], tuple[Output, ...]] = {}
-
-    @property
-    def abi(self) -> Abi:
-        return self.library.abi
-
-    def outputs(self, transformed_parameters: bool, generated_quantities: bool) -> tuple[Output, ...]:
-        key = (transformed_parameters, generated_quantities)
-        if key not in self._outputs:
-            names = self.abi.names(
-                self.handles[0],
-                transformed_parameters=transformed_parameters,
-                generated_quantities=generated_quantities,
-            )
-            self._outputs[key] = parse_names(names)
-        return self._outputs[key]
-
-
-def _close_all(instances: list[_Instance]) -> None:
-    for instance in instances:
-        while instance.handles:
-            instance.abi.destruct(instance.handles.pop())
-
-
-def _construct(program: Program, engine: str, data_json: str, seed: int) -> _Instance:
-    """A bound library; `auto` goes on to compiled BridgeStan where stanli lacks a feature."""
-    try:
-        library = load(program, engine)
-        return _Instance(library, library.construct(data_json, seed))
-    except UnsupportedError:
-        if engine != "auto" or bridgestan_sources() is None:
-            raise
-    library = load(program, "bridgestan")
-    return _Instance(library, library.construct(data_json, seed))

@@ -7,22 +7,34 @@ at once and the scores of all others compared, so ceil(log2 N) gradients cover e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .abi import FloatArray
 from .errors import StructureError
+from .layout import IndexArray, Layout
 from .levels import Level
 
-TOLERANCE = 1e-8  # relative change of a score that rounding explains
-NUM_POINTS = 3  # probe points: a saturated likelihood can hide a coupling at one of them
-_SHAPE_PROBES = 12  # single units moved to see how far a coupling reaches
-_RADII = (1.0, 0.5, 0.2, 0.05, 0.0)
+TOLERANCE = 1e-10  # relative change of a score that rounding explains
+_ROUNDING = 1e-15  # of the largest score: what sums over all units leave behind
+NUM_POINTS = 3
+_RADII = (0.3, 1.0, 0.05)  # a likelihood that is saturated far out is not close to 0
+_SHRINK = (1.0, 0.5, 0.2)
+_WIDE = (2.0, 4.0, 8.0)
+_WIDE_TRIES = 80  # points with all units alike, where independent ones are all rejected
+_MOVES = (0.7, 0.1, 0.01)  # a move that Stan rejects is tried smaller
+_FAR_MOVES = (1000.0, 30.0)  # a likelihood with corners (double exponential) is linear nearby
+_SHAPE_PROBES = 8  # single units moved to see how far a coupling reaches
+_CLEAR = 1e-4  # a change that needs no further probe
+
+BoolArray = npt.NDArray[np.bool_]
 
 
+@runtime_checkable
 class Density(Protocol):
     """What the probes need of a bound model."""
 
@@ -49,8 +61,8 @@ class Coupling:
     """How units of a level depend on each other, seen by moving single units.
 
     Attributes:
-        shape: "band", "dense" or "graph".
-        reach: the largest distance |m - n| along the axis at which a score moved, or None where only groups were seen.
+        shape: "band", "graph", "dense", or "groups": no single unit moved another one, only many together did.
+        reach: the largest distance |m - n| along the axis at which a score moved.
         share: mean share of the other units whose scores moved.
         probed: the units that were moved, shape (P,).
         moved: whether unit n's score moved with probed unit p, shape (P, N).
@@ -59,149 +71,221 @@ class Coupling:
     shape: str
     reach: int
     share: float
-    probed: npt.NDArray[np.int64]
-    moved: npt.NDArray[np.bool_] = field(repr=False)
+    probed: IndexArray = field(repr=False)
+    moved: BoolArray = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Points:
-    """Random points of finite density, their scores and the size of a move."""
+    """Random points of finite density: theta (P, D), gradient (P, D), and the gradients it took to find them."""
 
-    theta: FloatArray  # (P, D)
-    gradient: FloatArray  # (P, D)
+    theta: FloatArray
+    gradient: FloatArray
     evaluations: int
 
 
-def probe_points(model: Density, rng: np.random.Generator, count: int = NUM_POINTS) -> Points:
-    """Random unconstrained points of finite density, drawn uniformly in shrinking boxes around 0.
+def probe_points(
+    model: Density, rng: np.random.Generator, count: int = NUM_POINTS, *, layout: Layout | None = None
+) -> Points:
+    """Random unconstrained points of finite density around 0, at different distances.
+
+    Args:
+        count: how many at most; fewer where Stan rejects many.
+        layout: of the parameters; lets the search try points at which all units are alike when others are rejected.
 
     Raises:
-        StructureError: none of the boxes has such a point; with the model's own reason.
+        StructureError: none of the points has a finite density; with the model's own reason.
     """
     found: list[tuple[FloatArray, FloatArray]] = []
     evaluations = 0
-    for radius in _RADII:
-        for _ in range(2 * count if radius else 1):
-            if len(found) == count:
-                break
-            point = rng.uniform(-radius, radius, model.dim)
-            lp, gradient = model.log_density_gradient(point)
-            evaluations += 1
+
+    def is_finite(point: FloatArray) -> bool:
+        nonlocal evaluations
+        lp, gradient = model.log_density_gradient(point)
+        evaluations += 1
+        if np.isfinite(lp):
+            found.append((point, gradient))
+        return bool(np.isfinite(lp))
+
+    for number in range(count):
+        radius = _RADII[number % len(_RADII)]
+        any(is_finite(rng.uniform(-radius * shrink, radius * shrink, model.dim)) for shrink in _SHRINK)
+    if not found:
+        radii = (0.0, *np.repeat(_WIDE, _WIDE_TRIES)) if layout is not None else (0.0,)
+        any(is_finite(_alike(layout, model.dim, radius, rng)) for radius in radii)
+    if not found:
+        reason = model.why_rejected(np.zeros(model.dim)) or "no reason given"
+        raise StructureError(
+            f"the log density is not finite at any of {evaluations} random points: {reason}. Check the data and the "
+            "bounds of the parameters: a parameter needs the bounds that its distribution has."
+        )
+    theta, gradients = (np.array(part) for part in zip(*found, strict=True))
+    return Points(theta, gradients, evaluations)
+
+
+class Prober:
+    """A model at a few points of finite density, and a count of the gradients taken, those for the points included."""
+
+    def __init__(self, model: Density, points: Points, rng: np.random.Generator) -> None:
+        self.model, self.points, self.rng = model, points, rng
+        self.evaluations = points.evaluations
+
+    def move(self, positions: IndexArray, point: int, sizes: Sequence[float] = _MOVES) -> FloatArray | None:
+        """Relative change (D,) of every score when the given positions move; None if Stan rejects every move.
+
+        The change is relative to the score, or to a typical one where that is small. `sizes` are tried in order.
+        """
+        point %= len(self.points.theta)
+        theta, gradient = self.points.theta[point], self.points.gradient[point]
+        direction = self.rng.uniform(0.5, 1.0, positions.shape) * self.rng.choice(
+            [-1.0, 1.0], positions.shape
+        )
+        for size in sizes:
+            moved = theta.copy()
+            moved[positions] += size * direction
+            lp, after = self.model.log_density_gradient(moved)
+            self.evaluations += 1
             if np.isfinite(lp):
-                found.append((point, gradient))
-    if found:
-        theta, gradients = (np.array(part) for part in zip(*found, strict=True))
-        return Points(theta, gradients, evaluations)
-    raise StructureError(
-        f"the log density is not finite at any of {evaluations} random points, nor at 0: "
-        f"{model.why_rejected(np.zeros(model.dim)) or 'no reason given'}. Check the data and the bounds of the parameters."
+                return _relative(gradient, after)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Separability:
+    """What bit splits say of a level.
+
+    Attributes:
+        statistic: the largest relative change of a score under moves of other units' latents.
+        tested: every pair of units was compared, and some unit's own score moved with its own latents.
+        touched: (D,) the scores outside the level that moved with it.
+    """
+
+    statistic: float
+    tested: bool
+    touched: BoolArray = field(repr=False)
+    evaluations: int
+
+    @property
+    def holds(self) -> bool:
+        return self.tested and self.statistic <= TOLERANCE
+
+
+def separability(prober: Prober, level: Level, rounds: int) -> Separability:
+    """Does any unit's score move with other units' latents? Stops at a change that leaves no doubt.
+
+    Args:
+        rounds: how many times every pair of units is compared, each time at another point.
+    """
+    start, statistic, own = prober.evaluations, 0.0, False
+    bits = max(1, (level.num_units - 1).bit_length())
+    touched, seen = np.zeros(prober.model.dim, dtype=bool), np.zeros(bits, dtype=bool)
+    for turn in range(rounds * bits):
+        split, mask = turn % bits, bit_split(level.num_units, turn % bits)
+        change = prober.move(level.index[mask], split + turn // bits)
+        if change is None:
+            continue
+        seen[split] = True
+        touched |= change > TOLERANCE
+        statistic = max(statistic, float(change[level.index[~mask]].max(initial=0.0)))
+        own = own or bool((change[level.index[mask]] > TOLERANCE).any())
+        if statistic > _CLEAR:
+            break
+    if statistic <= TOLERANCE:
+        mask = prober.rng.permutation(level.num_units) % 2 == 1
+        change = prober.move(level.index[mask], 0, _FAR_MOVES)
+        if change is not None:
+            statistic = max(statistic, float(change[level.index[~mask]].max(initial=0.0)))
+    touched[level.index] = False
+    done = bool(seen.all()) or statistic > TOLERANCE
+    return Separability(
+        statistic, done and (own or statistic > TOLERANCE), touched, prober.evaluations - start
     )
 
 
-def separability(model: Density, level: Level, points: Points, rng: np.random.Generator) -> Probe:
-    """Does any unit's score move with other units' latents? The statistic is the largest relative change.
-
-    Raises:
-        StructureError: no unit's own score moves with its own latents, so nothing can be learned here.
-    """
-    statistic, own, evaluations = 0.0, False, 0
-    for theta, gradient in zip(points.theta, points.gradient, strict=True):
-        for mask in bit_splits(level.num_units):
-            change, used = _scores_after_move(model, level, theta, gradient, mask, rng)
-            evaluations += used
-            if change is None:
-                continue
-            statistic = max(statistic, float(change[~mask].max(initial=0.0)))
-            own = own or bool((change[mask] > TOLERANCE).any())
-    if not own:
-        raise StructureError(
-            f"the scores of {', '.join(level.latents)} do not move with their own values at any probed point, so level "
-            f"{level.name} can't be tested. Check that these parameters enter the model."
-        )
-    return Probe(f"separability of {level.name}", statistic <= TOLERANCE, statistic, TOLERANCE, evaluations)
-
-
-def coupling(model: Density, level: Level, points: Points, rng: np.random.Generator) -> tuple[Coupling, int]:
-    """The shape of a coupling, from moving single units; and the evaluations it took."""
+def coupling(prober: Prober, level: Level) -> Coupling:
+    """The shape of a coupling, from moving single units."""
     n = level.num_units
     probed = np.unique(np.linspace(0, n - 1, min(n, _SHAPE_PROBES)).round().astype(np.int64))
     moved = np.zeros((len(probed), n), dtype=bool)
-    evaluations = 0
     for p, unit in enumerate(probed):
-        mask = np.zeros(n, dtype=bool)
-        mask[unit] = True
-        point = p % len(points.theta)
-        change, used = _scores_after_move(
-            model, level, points.theta[point], points.gradient[point], mask, rng
-        )
-        evaluations += used
+        change = prober.move(level.index[unit], p)
         if change is not None:
-            moved[p] = change > TOLERANCE
+            moved[p] = (change[level.index] > TOLERANCE).any(axis=1)
     distance = np.abs(np.arange(n)[None] - probed[:, None])
     others = moved & (distance > 0)
     reach = int(distance[others].max(initial=0))
+    within = (distance > 0) & (distance <= reach)
     share = float(others.sum() / max(1, len(probed) * (n - 1)))
-    limit = max(3, n // 20) if n > 8 else 1
-    shape = "band" if 0 < reach <= limit else "dense" if share > 0.4 else "graph"
-    return Coupling(shape, reach, share, probed, moved), evaluations
+    fill = float(others[within].mean()) if within.any() else 0.0
+    if reach == 0:
+        shape = "groups"
+    elif n >= 2 * reach + 2 and (reach == 1 or (fill > 0.4 and reach <= max(2, n // 5))):
+        shape = "band"
+    else:
+        shape = "dense" if fill > 0.4 else "graph"
+    return Coupling(shape, reach, share, probed, moved)
 
 
-def couples_members(
-    model: Density, level: Level, columns: dict[str, slice], points: Points, rng: np.random.Generator
-) -> tuple[dict[tuple[str, str], float], int]:
-    """Largest relative change of parameter b's scores when parameter a moves in other units, for all pairs (a, b)."""
-    changes: dict[tuple[str, str], float] = {}
-    evaluations = 0
+def member_couplings(prober: Prober, level: Level, layout: Layout, most: int) -> set[frozenset[str]]:
+    """The pairs of a level's parameters that couple its units; one name alone couples its own entries.
+
+    Args:
+        most: splits tried for each parameter, most of them random halves of the units.
+    """
+    columns = level.member_columns(layout)
+    found: set[frozenset[str]] = set()
+    units = np.arange(level.num_units)
     for moving, own in columns.items():
-        for number, mask in enumerate(bit_splits(level.num_units)):
-            point = number % len(points.theta)
-            theta, gradient = points.theta[point], points.gradient[point]
-            delta, used = _difference(model, level.index[:, own][mask], theta, gradient, rng)
-            evaluations += used
-            if delta is None:
-                continue
-            for other, theirs in columns.items():
-                change = _relative(delta, gradient, level.index[:, theirs])[~mask].max(initial=0.0)
-                key = (moving, other)
-                changes[key] = max(changes.get(key, 0.0), float(change))
-    return changes, evaluations
+        for turn in range(most):
+            mask = units % 2 == 1 if turn == 0 else prober.rng.permutation(units) % 2 == 1
+            change = prober.move(level.index[mask][:, own], turn)
+            if change is not None:
+                found |= {
+                    frozenset((moving, other))
+                    for other, theirs in columns.items()
+                    if change[level.index[~mask][:, theirs]].max(initial=0.0) > TOLERANCE
+                }
+            if frozenset((moving,)) in found:
+                break
+    return found
 
 
-def bit_splits(count: int) -> list[npt.NDArray[np.bool_]]:
-    """ceil(log2 N) masks over unit numbers such that every two units differ in at least one of them."""
-    units = np.arange(count)
-    return [(units >> bit & 1).astype(bool) for bit in range(max(1, (count - 1).bit_length()))]
+def uncoupled_groups(names: Sequence[str], couplings: set[frozenset[str]]) -> list[list[str]]:
+    """Groups of parameters in which no pair couples units, largest first; parameters that couple alone are left out."""
+    left = [name for name in names if frozenset((name,)) not in couplings]
+    groups = []
+    while left:
+        group: list[str] = []
+        for name in left:
+            if all(frozenset((name, other)) not in couplings for other in group):
+                group.append(name)
+        groups.append(group)
+        left = [name for name in left if name not in group]
+    return sorted(groups, key=len, reverse=True)
 
 
-def _scores_after_move(
-    model: Density,
-    level: Level,
-    theta: FloatArray,
-    gradient: FloatArray,
-    mask: npt.NDArray[np.bool_],
-    rng: np.random.Generator,
-) -> tuple[FloatArray | None, int]:
-    """Relative change of every unit's score (N,) when the latents of the masked units move; None if all rejected."""
-    delta, used = _difference(model, level.index[mask], theta, gradient, rng)
-    return (None if delta is None else _relative(delta, gradient, level.index)), used
+def bit_split(count: int, bit: int) -> BoolArray:
+    """Units (count,) whose number has a bit set; ceil(log2 N) bits tell every two units apart."""
+    return (np.arange(count) >> bit & 1).astype(bool)
 
 
-def _difference(
-    model: Density, positions: npt.NDArray[np.int64], theta: FloatArray, gradient: FloatArray, rng: np.random.Generator
-) -> tuple[FloatArray | None, int]:
-    """Change of the whole gradient when the given positions move, in smaller and smaller steps until Stan accepts."""
-    direction = rng.uniform(0.5, 1.0, positions.shape) * rng.choice([-1.0, 1.0], positions.shape)
-    for used, size in enumerate((0.7, 0.1, 0.01), start=1):
-        moved = theta.copy()
-        moved[positions] += size * direction
-        lp, after = model.log_density_gradient(moved)
-        if np.isfinite(lp):
-            return after - gradient, used
-    return None, 3
+def _relative(before: FloatArray, after: FloatArray) -> FloatArray:
+    """Change of scores (D,) relative to their size, or to a typical score where they are small."""
+    size = np.abs(before) + np.abs(after)
+    rounding = _ROUNDING * size.max(initial=0.0)
+    change = np.abs(after - before) - rounding
+    return np.asarray(np.where(change > 0, change / (size + 1e-3 * np.median(size) + 1e-300), 0.0))
 
 
-def _relative(delta: FloatArray, gradient: FloatArray, index: npt.NDArray[np.int64]) -> FloatArray:
-    """Change of each unit's score relative to its size, or to a typical score where it is small: shape (N,)."""
-    scores = np.abs(gradient[index])
-    typical = np.median(scores, axis=0, keepdims=True)
-    return np.asarray((np.abs(delta[index]) / (scores + typical + 1e-300)).max(axis=1, initial=0.0))
+def _alike(layout: Layout | None, dim: int, radius: float, rng: np.random.Generator) -> FloatArray:
+    """A point (D,) whose entries differ little along each container's first axis: all units nearly alike."""
+    point = np.zeros(dim)
+    for container in layout.containers if layout is not None else ():
+        blocks = (
+            container.positions(0)
+            if container.axes
+            else np.arange(container.offset, container.offset + container.size)[None]
+        )
+        common = rng.uniform(-radius, radius, blocks.shape[1])
+        point[blocks] = common + 0.02 * rng.standard_normal(blocks.shape)
+    return point

@@ -21,6 +21,7 @@ from .program import Declaration, Program, StrPath
 type RawData = Mapping[str, Any] | StrPath | None
 
 _DICT = "the dict passed as data="
+_NONE = "the data, of which none were given (data=, or a file after the program)"
 
 
 class DataWarning(UserWarning):
@@ -72,7 +73,7 @@ def read_data(program: Program, data: RawData) -> StanData:
     if isinstance(data, StanData):
         source = data.source
     else:
-        source = _DICT if data is None or isinstance(data, Mapping) else str(data)
+        source = _NONE if data is None else _DICT if isinstance(data, Mapping) else str(data)
     return _check(program, read_values(data), source)
 
 

@@ -34,6 +34,7 @@ COMPILED_ENGINE_HINT = (
 )
 # What stanli prints when it can't evaluate transformed parameters or generated quantities and drops their columns.
 _LOST_OUTPUT = ("no compiled path", "unavailable")
+_GARBAGE = ("-2147483648", "-2147483647")  # integers that nobody set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +46,11 @@ class Library:
     program: Program = field(repr=False)
     manifest: bytes = field(default=b"", repr=False)  # stanli: the program, spliced into the data's JSON
 
-    def construct(self, data_json: str, seed: int) -> int:
+    def construct(self, data_json: str, seed: int, *, outputs: bool = True) -> int:
         """A new model handle.
+
+        Args:
+            outputs: whether transformed parameters and generated quantities will be asked of it.
 
         Raises:
             UnsupportedError: stanli does not know a feature of the program, or would drop declared outputs.
@@ -60,7 +64,7 @@ class Library:
             handle, printed = self.abi.construct(payload, seed)
         except EngineError as error:
             raise _refusal(str(error), self) from error
-        if all(words in printed for words in _LOST_OUTPUT):
+        if outputs and all(words in printed for words in _LOST_OUTPUT):
             self.abi.destruct(handle)
             raise UnsupportedError(
                 f"{self.engine} can't evaluate the transformed parameters or generated quantities of "
@@ -96,10 +100,10 @@ def load(program: Program, engine: str = "auto") -> Library:
 def bridgestan_sources() -> Path | None:
     """The folder of BridgeStan's sources, if this machine has them. Never downloads."""
     try:
-        from bridgestan import compile as bridgestan_compile
+        from bridgestan.download import CURRENT_BRIDGESTAN
     except ImportError:
         return None
-    for folder in (os.environ.get("BRIDGESTAN", ""), bridgestan_compile.CURRENT_BRIDGESTAN):
+    for folder in (os.environ.get("BRIDGESTAN", ""), CURRENT_BRIDGESTAN):
         if folder and (Path(folder) / "Makefile").is_file():
             return Path(folder).resolve()
     return None
@@ -118,19 +122,27 @@ def _load_stanli(program: Program) -> Library:
     library = Path(stanli.__file__).parent / "_bin" / "libstanli.so"
     if not library.exists():  # the package's own name for other systems
         library = Path(stanli._runtime_lib_path())
-    manifest = {"build_id": stanli.build_id(), "mir": _stanli_mir(program.source), "name": program.name}
+    mir = _stanli_mir(program.source, str(program.file or f"{program.name}.stan"))
+    manifest = {"build_id": stanli.build_id(), "mir": mir, "name": program.name}
     splice = b'"__stanli":' + json.dumps(manifest).encode()
     return Library(engine="stanli", abi=_abi(library), program=program, manifest=splice)
 
 
 @functools.lru_cache(maxsize=64)
-def _stanli_mir(source: str) -> str:
+def _stanli_mir(source: str, file: str) -> str:
     import stanli
 
     try:
         return str(stanli.stan_to_mir(source))
     except RuntimeError as error:
-        raise EngineError(f"the Stan compiler rejects the program:\n{str(error).strip()}") from error
+        told = str(error).strip().replace("in 'string'", f"in {file}")
+        note = "\n(Lines count after #include is expanded.)" if _has_includes(source, file) else ""
+        raise EngineError(f"the Stan compiler rejects the program: {told}{note}") from error
+
+
+def _has_includes(source: str, file: str) -> bool:
+    path = Path(file)
+    return path.is_file() and path.read_text(encoding="utf-8") != source
 
 
 def _load_bridgestan(program: Program) -> Library:
@@ -202,6 +214,11 @@ def _refusal(message: str, library: Library) -> EngineError:
         return UnsupportedError(
             f"{where}\nThis happens in stanli when a loop or slice over an integer outcome is empty (a size is 0). "
             f"Give at least one row, or guard the statement with `if (N > 0)`. {COMPILED_ENGINE_HINT}"
+        )
+    if any(number in message for number in _GARBAGE):
+        return UnsupportedError(
+            f"{where}\nThat number is no value of the data: stanli leaves an integer array of transformed data unset "
+            f"when whole rows are assigned to it. {COMPILED_ENGINE_HINT}"
         )
     if "stanli compile:" in message or "unsupported" in message:
         return UnsupportedError(f"{where}\n{COMPILED_ENGINE_HINT}")

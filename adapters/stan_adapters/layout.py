@@ -24,14 +24,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _VECTORS = {"vector", "row_vector", "complex_vector", "complex_row_vector"}
 _MATRICES = {"matrix", "complex_matrix"}
-_SQUARE = {"cholesky_factor_corr", "corr_matrix", "cov_matrix", "cholesky_factor_cov"}
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis along which a parameter falls into unconstrained blocks of equal size.
+    """One declared dimension of a parameter.
 
-    `symbol` is the declared size as written ("N", "N - 1"); `kind` is "array", "vector", "row" or "column".
+    `symbol` is the size as written ("N", "N - 1"); `kind` is "array", "vector", "row" or "column", or for the inside of
+    a constrained element its type ("simplex", "sum_to_zero_vector", ...).
     """
 
     symbol: str
@@ -45,7 +45,9 @@ class Container:
 
     Attributes:
         shape: the constrained shape, array sizes first.
-        axes: the axes that can be split; none for a scalar or a single constrained element.
+        axes: the axes along which it falls into unconstrained blocks of equal size; none for a scalar or a single
+            constrained element.
+        whole: the inner axes of a constrained element, whose entries share their free coordinates.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Container:
     size: int
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
+    whole: tuple[Axis, ...]
     _grid: IndexArray  # positions, one leading dimension for each axis, the rest flat
 
     def positions(self, axis: int) -> IndexArray:
@@ -86,11 +89,14 @@ class Layout:
         container = self.owner(position)
         if container.size == 1 and not container.shape:
             return container.name
-        where = np.argwhere(container._grid == position)[0]
+        grid = container._grid[..., 0] if container._grid.shape[-1] == 1 else container._grid
+        where = np.argwhere(grid == position)[0]
         return f"{container.name}[{','.join(str(i + 1) for i in where)}]"
 
 
-def build_layout(declarations: Sequence[Declaration], env: Mapping[str, Any], shapes: Shapes, dim: int) -> Layout:
+def build_layout(
+    declarations: Sequence[Declaration], env: Mapping[str, Any], shapes: Shapes, dim: int
+) -> Layout:
     """The layout of the parameters block.
 
     Args:
@@ -106,11 +112,8 @@ def build_layout(declarations: Sequence[Declaration], env: Mapping[str, Any], sh
     containers, offset = [], 0
     for declaration in declarations:
         shape = declared_shape(declaration.type, env)
-        if shape is None:
-            shape = shapes.get(declaration.name)
-        if shape is None:
-            sizes = (*declaration.type.array_sizes, *declaration.type.sizes)
-            shape = (0,) * len(sizes)  # an engine lists no names for an empty container
+        if shape is None:  # an engine lists no names for an empty container
+            shape = shapes.get(declaration.name, (0,) * len(declaration.type.dims))
         container = _container(declaration, shape, offset, env)
         containers.append(container)
         offset += container.size
@@ -126,32 +129,34 @@ def build_layout(declarations: Sequence[Declaration], env: Mapping[str, Any], sh
 def declared_shape(kind: StanType, env: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Array sizes, then the element's own shape; None where the data do not determine it."""
     try:
-        sizes = [int(size.evaluate(env)) for size in (*kind.array_sizes, *kind.sizes)]
+        return kind.shape(env)
     except Unevaluable:
         return None
-    if kind.base in _SQUARE and len(kind.sizes) == 1:
-        sizes.append(sizes[-1])
-    return tuple(sizes)
 
 
-def _container(declaration: Declaration, shape: tuple[int, ...], offset: int, env: Mapping[str, Any]) -> Container:
+def _container(
+    declaration: Declaration, shape: tuple[int, ...], offset: int, env: Mapping[str, Any]
+) -> Container:
     kind = declaration.type
     num_array = len(kind.array_sizes)
     array_shape, element_shape = shape[:num_array], shape[num_array:]
     axes = [Axis(size.text, n, "array") for size, n in zip(kind.array_sizes, array_shape, strict=True)]
+    inside = list(zip(kind.own_dims, element_shape, strict=True))
+    whole: list[Axis] = []
     element = _element_size(kind, element_shape, env)
     flat = np.arange(offset, offset + prod(array_shape) * element, dtype=np.int64)
-    inner = 2 if kind.base.startswith("complex") else 1
+    parts = 2 if kind.is_complex else 1
     if kind.base in _VECTORS:
-        axes.append(Axis(kind.sizes[0].text, element_shape[0], "vector"))
-        grid = flat.reshape(*array_shape, element_shape[0], inner)
+        axes += [Axis(size.text, n, "vector") for size, n in inside]
+        grid = flat.reshape(*array_shape, *element_shape, parts)
     elif kind.base in _MATRICES:
+        axes += [Axis(size.text, n, way) for (size, n), way in zip(inside, ("row", "column"), strict=True)]
         rows, columns = element_shape
-        axes += [Axis(kind.sizes[0].text, rows, "row"), Axis(kind.sizes[1].text, columns, "column")]
-        grid = flat.reshape(*array_shape, columns, rows, inner).swapaxes(-3, -2)
+        grid = flat.reshape(*array_shape, columns, rows, parts).swapaxes(-3, -2)
     else:
+        whole = [Axis(size.text, n, kind.base) for size, n in inside]
         grid = flat.reshape(*array_shape, element)
-    return Container(declaration.name, offset, flat.size, shape, tuple(axes), grid)
+    return Container(declaration.name, offset, flat.size, shape, tuple(axes), tuple(whole), grid)
 
 
 def _element_size(kind: StanType, shape: tuple[int, ...], env: Mapping[str, Any]) -> int:

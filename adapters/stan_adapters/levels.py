@@ -59,6 +59,10 @@ class Level:
             start += width
         return columns
 
+    def only(self, layout: Layout, names: Sequence[str]) -> Level:
+        """The same units with some of the parameters only; the others count as globals."""
+        return make_level(layout, self.name, [member for member in self.members if member.name in names])
+
     def globals_index(self, dim: int) -> IndexArray:
         """Positions (G,) of everything else, ascending."""
         is_global = np.ones(dim, dtype=bool)
@@ -88,3 +92,20 @@ def candidate_levels(layout: Layout) -> tuple[Level, ...]:
                 seen.add(key)
     levels = [make_level(layout, symbol, members) for (symbol, _), members in groups.items()]
     return tuple(sorted(levels, key=lambda level: (-level.index.size, -level.num_units)))
+
+
+def shared_levels(layout: Layout) -> tuple[Level, ...]:
+    """Levels whose entries share free coordinates: a `sum_to_zero_vector[J]` has J entries and J - 1 of those.
+
+    No unit owns a coordinate, so `index` has shape (J, 0).
+    """
+    return tuple(
+        Level(
+            axis.symbol,
+            (Member(container.name, len(container.axes) + number),),
+            np.zeros((axis.size, 0), np.int64),
+        )
+        for container in layout.containers
+        for number, axis in enumerate(container.whole)
+        if axis.kind.startswith("sum_to_zero") and axis.size >= 2
+    )

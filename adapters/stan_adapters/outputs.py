@@ -28,10 +28,11 @@ class Output:
 
     def take(self, flat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | npt.NDArray[np.complex128]:
         """The variable's values out of columns (S, P): shape (S, *shape)."""
-        values: npt.NDArray[np.float64] | npt.NDArray[np.complex128] = flat[:, self.columns]
+        columns = flat[:, self.columns]
         if self.is_complex:
-            values = values[:, 0::2] + 1j * values[:, 1::2]
-        return np.ascontiguousarray(values.reshape(len(flat), *self.shape, order="F"))
+            pairs = np.ascontiguousarray(columns).view(np.complex128)
+            return np.ascontiguousarray(pairs.reshape(len(flat), *self.shape, order="F"))
+        return np.ascontiguousarray(columns.reshape(len(flat), *self.shape, order="F"))
 
 
 def parse_names(names: Sequence[str]) -> tuple[Output, ...]:

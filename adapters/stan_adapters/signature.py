@@ -17,7 +17,7 @@ from .certificate import Density
 from .errors import StructureError
 from .layout import IndexArray
 
-_SHRINK = (1.0, 0.5, 0.25, 0.1, 0.0)  # how far from the centre a rejected reference is tried again
+_SHRINK = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)  # shares of its way from the centre that a reference tries
 _LIGHT_TAIL = 6.0  # columns whose scaled scores stay within this many robust sds are left as they are
 _KNEE = 3.0  # in the others, scores beyond this many robust sds grow like a logarithm
 
@@ -72,13 +72,14 @@ def usable_references(
             at_z = references.z[0] + pull * (references.z[k] - references.z[0])
             score = _scores_at(model, index, globals_index, at_theta, at_z)
             if score is not None:
-                if pull or k == 0:  # at pull 0 it repeats the centre and says nothing new
-                    theta.append(at_theta)
-                    z.append(at_z)
-                    scores.append(score)
+                theta.append(at_theta)
+                z.append(at_z)
+                scores.append(score)
                 break
     if len(theta) < max(2, references.count // 2):
-        reason = model.why_rejected(_assemble(model.dim, index, globals_index, references.theta[0], references.z[0]))
+        reason = model.why_rejected(
+            _assemble(model.dim, index, globals_index, references.theta[0], references.z[0])
+        )
         raise StructureError(
             f"only {len(theta)} of {references.count} reference points have a finite log density with all units at one "
             f"common point ({reason or 'no reason given'}). Use a function of declared data instead, or method='fvi'."
@@ -151,7 +152,9 @@ def fit_transform(scores: FloatArray, *, max_rank: int, min_share: float = 1e-8)
     order = np.argsort(values)[::-1][:max_rank]
     order = order[values[order] > min_share * max(values.sum(), 1e-300)]
     vectors = vectors[:, order]
-    vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))])  # the sign is a convention
+    vectors *= np.sign(
+        vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))]
+    )  # the sign is a convention
     return SignatureTransform(center, scale, heavy, mean, vectors / np.sqrt(values[order]))
 
 

@@ -15,42 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from . import reasons
 from .binding import BoundModel
-from .certificate import Coupling, Points, Probe, coupling, couples_members, probe_points, separability
+from .candidates import Candidate, Examiner
+from .certificate import Probe
 from .errors import StructureError
-from .levels import Level, candidate_levels, make_level
+from .levels import Level, candidate_levels, shared_levels
 from .program import Program
+
+_WIDTH = 100
 
 
 class Verdict(enum.StrEnum):
     CLOSABLE = "closable"
     NOT_CLOSABLE = "not-closable"
     NOTHING_TO_AMORTIZE = "nothing-to-amortize"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A level and what the probes said of it. `has_rows`: some declared data has an entry per unit or an index to it."""
-
-    level: Level
-    probe: Probe
-    coupling: Coupling | None = None
-    has_rows: bool = True
-
-    @property
-    def separable(self) -> bool:
-        return self.probe.holds
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.level.name,
-            "units": self.level.num_units,
-            "latents": list(self.level.latents),
-            "block": self.level.block,
-            "inputs": "unknown",
-            "data_inputs": [],
-            "sliceable": False,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,26 +82,34 @@ class Structure:
         }
 
     def __str__(self) -> str:
+        head = f"{self.program}, {self.unconstrained_dim} unconstrained parameters, engine {self.engine}"
         lines = [
-            f"program   {self.program}, {self.unconstrained_dim} unconstrained parameters, engine {self.engine}",
+            *reasons.wrapped("program   ", head, _WIDTH),
             f"verdict   {self.verdict}",
-            *_wrapped("reason    ", self.reason),
+            *reasons.wrapped("reason    ", self.reason, _WIDTH),
         ]
         if self.candidates:
-            lines += ["", f"{'level':<12}{'units':>9}{'block':>7}  {'latents':<30}{'separable':>10}{'chosen':>8}"]
             lines += [
-                f"{c.level.name:<12}{c.level.num_units:>9}{c.level.block:>7}  {', '.join(c.level.latents):<30}"
-                f"{'yes' if c.separable else 'no':>10}{'*' if c is self.chosen else '':>8}"
+                "",
+                f"{'level':<18}{'units':>9}{'block':>7}  {'latents':<34}{'separable':>10}  {'coupled':<11}chosen",
+            ]
+            lines += [
+                f"{_clip(c.level.name, 17):<18}{c.level.num_units:>9}{c.level.block:>7}  "
+                f"{_clip(', '.join(c.level.latents), 33):<34}"
+                f"{'yes' if c.separable else 'no':>10}  {c.described_shape:<11}"
+                f"{'*' if c is self.chosen else '':>6}".rstrip()
                 for c in self.candidates
             ]
         if self.globals:
-            lines += ["", *_wrapped("globals   ", ", ".join(self.globals))]
+            lines += ["", *reasons.wrapped("globals   ", ", ".join(self.globals), _WIDTH)]
         if self.certificate:
-            lines += ["", f"{'probe':<36}{'holds':>6}{'statistic':>12}{'tolerance':>12}{'gradients':>11}"]
+            lines += ["", f"{'probe':<44}{'holds':>6}{'statistic':>12}{'tolerance':>12}{'gradients':>11}"]
             lines += [
-                f"{p.probe:<36}{'yes' if p.holds else 'no':>6}{p.statistic:>12.2g}{p.tolerance:>12.0e}{p.evaluations:>11}"
+                f"{_clip(p.probe, 43):<44}{'yes' if p.holds else 'no':>6}{p.statistic:>12.2g}{p.tolerance:>12.0e}"
+                f"{p.evaluations:>11}"
                 for p in self.certificate
             ]
+            lines += [f"{self.evaluations} gradients in all"]
         return "\n".join(lines)
 
 
@@ -137,26 +124,22 @@ def inspect_structure(model: BoundModel, *, level: str | None = None, seed: int 
     Raises:
         StructureError: no finite density anywhere, or the named level does not exist.
     """
-    rng = np.random.default_rng(seed)
-    proposals = candidate_levels(model.layout)
-    if level is not None:
-        named = find_level(proposals, level, model.program)
-        proposals = (named, *(proposal for proposal in proposals if proposal is not named))
-    if not proposals:
-        return _verdict(model, (), None, 0, named=False)
-    points = probe_points(model, rng)
-    evaluations = points.evaluations
-    candidates = []
+    proposals = list(candidate_levels(model.layout))
+    shared = list(shared_levels(model.layout))
+    named = None if level is None else find_level([*proposals, *shared], level, model.program)
+    if not proposals and not shared:
+        return _structure(model, [], None, reasons.NO_CONTAINERS, Verdict.NOTHING_TO_AMORTIZE, 0)
+    examiner = Examiner(model, proposals, np.random.default_rng(seed))
+    candidates: list[Candidate] = []
     for proposal in proposals:
-        candidate, used = _examine(model, proposal, points, rng)
-        candidates.append(candidate)
-        evaluations += used
-    separable = [candidate for candidate in candidates if candidate.separable]
-    if level is not None:
-        chosen: Candidate | None = candidates[0]
-    else:
-        chosen = max(separable, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
-    return _verdict(model, tuple(candidates), chosen, evaluations, named=level is not None)
+        wanted = level if proposal is named and level in proposal.latents else None
+        candidates += examiner.examine(proposal, wanted)
+    candidates += [examiner.constrained(proposal) for proposal in shared]
+    chosen = _choose(candidates, named, level)
+    verdict, reason = _judge(candidates, chosen, is_named=named is not None)
+    if untested := examiner.untested:
+        reason += f" {reasons.untested(untested)}"
+    return _structure(model, candidates, chosen, reason, verdict, examiner.prober.evaluations)
 
 
 def find_level(levels: Sequence[Level], name: str, program: Program) -> Level:
@@ -175,80 +158,60 @@ def find_level(levels: Sequence[Level], name: str, program: Program) -> Level:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = "; ".join(f"{level.name} ({', '.join(level.latents)})" for level in levels) or "none"
-    raise StructureError(f"{program.name} has no level {name!r}.{hint} Its levels and their latents: {listed}.")
+    raise StructureError(
+        f"{program.name} has no level {name!r}.{hint} Its levels and their latents: {listed}."
+    )
 
 
-def _examine(
-    model: BoundModel, level: Level, points: Points, rng: np.random.Generator
-) -> tuple[Candidate, int]:
-    """Probe a level; where it fails, whether it holds with some of its parameters counted as globals."""
-    has_rows = _has_rows(model.program, level.name)
-    probe = separability(model, level, points, rng)
-    evaluations = probe.evaluations
-    if not probe.holds and len(level.members) > 1:
-        columns = level.member_columns(model.layout)
-        changes, used = couples_members(model, level, columns, points, rng)
-        evaluations += used
-        kept = _uncoupled(level, changes)
-        if kept:
-            reduced = make_level(model.layout, level.name, [m for m in level.members if m.name in kept])
-            again = separability(model, reduced, points, rng)
-            evaluations += again.evaluations
-            if again.holds:
-                return Candidate(level=reduced, probe=again, has_rows=has_rows), evaluations
-    if probe.holds:
-        return Candidate(level=level, probe=probe, has_rows=has_rows), evaluations
-    shape, used = coupling(model, level, points, rng)
-    return Candidate(level=level, probe=probe, coupling=shape, has_rows=has_rows), evaluations + used
+def _choose(candidates: Sequence[Candidate], named: Level | None, name: str | None) -> Candidate | None:
+    if named is not None:
+        own = [
+            c for c in candidates if c.level.name == named.name and set(c.level.latents) <= set(named.latents)
+        ]
+        holding = [c for c in own if name in c.level.latents] or own
+        return next((c for c in holding if c.separable), holding[0] if holding else None)
+    separable = [c for c in candidates if c.separable and c.has_rows]
+    return max(separable, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
 
 
-def _uncoupled(level: Level, changes: dict[tuple[str, str], float]) -> set[str]:
-    """The parameters left when those with the most couplings to other units are taken out one after the other."""
-    tolerance = 1e-8
-    kept = set(level.latents)
-    while kept:
-        counts = {a: sum(max(changes.get((a, b), 0), changes.get((b, a), 0)) > tolerance for b in kept) for a in kept}
-        worst = max(sorted(kept), key=lambda a: (changes.get((a, a), 0) > tolerance, counts[a]))
-        if counts[worst] == 0:
-            break
-        kept.remove(worst)
-    return kept
-
-
-def _has_rows(program: Program, symbol: str) -> bool:
-    """Whether declared data have an entry per unit of that size, or an index bounded by it."""
-    for declaration in (*program.data, *program.transformed_data):
-        kind = declaration.type
-        sizes = [*kind.array_sizes, *(kind.sizes if kind.base in ("vector", "row_vector") else ())]
-        if sizes and sizes[0].text == symbol:
-            return True
-        if kind.base in ("matrix",) and kind.sizes[0].text == symbol:
-            return True
-        if kind.base == "int" and kind.array_sizes and kind.upper is not None and kind.upper.text == symbol:
-            return True
-    return False
-
-
-def _verdict(
-    model: BoundModel, candidates: tuple[Candidate, ...], chosen: Candidate | None, evaluations: int, *, named: bool
-) -> Structure:
-    coupled = [c for c in candidates if not c.separable and c.has_rows]
+def _judge(
+    candidates: Sequence[Candidate], chosen: Candidate | None, *, is_named: bool
+) -> tuple[Verdict, str]:
+    others = {name for c in candidates if c is not chosen and c.separable for name in c.level.latents}
     if chosen is not None and chosen.separable:
-        verdict, reason = Verdict.CLOSABLE, _closable_reason(chosen)
-    elif named and chosen is not None:
-        verdict, reason = Verdict.NOT_CLOSABLE, _coupled_reason(chosen)
-    elif coupled:
-        verdict, reason = Verdict.NOT_CLOSABLE, " ".join(_coupled_reason(c) for c in coupled[:2])
-    elif candidates:
-        verdict = Verdict.NOTHING_TO_AMORTIZE
-        names = ", ".join(name for c in candidates for name in c.level.latents)
-        reason = (
-            f"No parameter has an entry per unit: the entries of {names} share the data rows, as coefficients or "
-            "mixture components do, and no declared data belongs to one of them."
-        )
-    else:
-        verdict = Verdict.NOTHING_TO_AMORTIZE
-        reason = "No parameter is a container with an entry per unit: every parameter is global."
+        meets = [name for name in chosen.meets if name in others]
+        return Verdict.CLOSABLE, reasons.closable(chosen.level, chosen.probe.statistic, meets)
+    if is_named and chosen is not None:
+        return Verdict.NOT_CLOSABLE, _why_coupled([chosen])
+    coupled = [c for c in candidates if not c.separable and c.has_rows]
+    if coupled:
+        return Verdict.NOT_CLOSABLE, _why_coupled(coupled[:2])
+    if not candidates:
+        return Verdict.NOTHING_TO_AMORTIZE, reasons.NO_CONTAINERS
+    told = [reasons.no_units(c.level, c.rows) for c in candidates[:3]]
+    return Verdict.NOTHING_TO_AMORTIZE, " ".join([reasons.NO_UNITS, *told])
+
+
+def _why_coupled(candidates: Sequence[Candidate]) -> str:
+    told, wishes = [], []
+    for candidate in candidates:
+        if candidate.coupling is None:
+            told.append(reasons.constrained(candidate.level))
+        else:
+            told.append(reasons.coupled(candidate.level, candidate.coupled_latents, candidate.coupling))
+        if candidate.alone:
+            wishes.append(reasons.alone(candidate.alone))
+    return " ".join([*told, reasons.NO_FUNCTION, *wishes])
+
+
+def _structure(
+    model: BoundModel,
+    candidates: Sequence[Candidate],
+    chosen: Candidate | None,
+    reason: str,
+    verdict: Verdict,
+    evaluations: int,
+) -> Structure:
     local = set() if chosen is None else set(chosen.level.latents)
     return Structure(
         program=model.program.name,
@@ -256,7 +219,7 @@ def _verdict(
         verdict=verdict,
         reason=reason,
         chosen=chosen,
-        candidates=candidates,
+        candidates=tuple(candidates),
         globals=tuple(d.name for d in model.program.parameters if d.name not in local),
         certificate=tuple(c.probe for c in candidates),
         evaluations=evaluations,
@@ -264,42 +227,5 @@ def _verdict(
     )
 
 
-def _closable_reason(candidate: Candidate) -> str:
-    level = candidate.level
-    return (
-        f"{_listed(level.latents)} fall into {level.num_units} units of size {level.name}: with everything else held "
-        f"fixed, moving the latents of some units left the scores of all others unchanged (largest relative change "
-        f"{candidate.probe.statistic:.1g})."
-    )
-
-
-def _coupled_reason(candidate: Candidate) -> str:
-    level, how = candidate.level, candidate.coupling
-    who = _listed(level.latents)
-    if how is None or how.reach == 0:
-        return f"{who} are coupled across the units of size {level.name}."
-    if how.shape == "band":
-        places = "the next place" if how.reach == 1 else f"{how.reach} places away"
-        return (
-            f"The units of {who} depend on their neighbours along {level.name}, up to {places} on either side, also "
-            "with everything else held fixed: two units with the same input can have different posteriors."
-        )
-    share = f"{100 * how.share:.0f} % of the other units" if how.share < 0.995 else "all other units"
-    return (
-        f"The units of {who} depend on each other along {level.name}: moving one of them moves the scores of {share}, "
-        "with everything else held fixed, so no function of a unit's own input gives its posterior."
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _wrapped(head: str, text: str, width: int = 100) -> list[str]:
-    lines, line = [], head
-    for word in text.split():
-        if len(line) + len(word) > width:
-            lines.append(line.rstrip())
-            line = " " * len(head)
-        line += word + " "
-    return [*lines, line.rstrip()]
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

@@ -50,7 +50,7 @@ def run(
     _step(
         "2. Three approximations from one start, with the same number of gradients, measured against NUTS.\n"
         "   avi: one learned function gives every person's factor; fvi: a free factor for each person;\n"
-        "   constant: one factor for all. (NUTS comes first and takes about 20 seconds.)"
+        "   constant: one factor for all. (NUTS comes first and takes up to half a minute.)"
     )
     comparison = model.compare(
         ("avi", "fvi", "constant"),

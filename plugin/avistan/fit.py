@@ -216,7 +216,7 @@ class Fit:
         Raises:
             FitError: the fit has no inference function (F-VI), or the data change the globals' sizes.
         """
-        if self.level is None or not (self.method.amortized or self.method.function == "constant"):
+        if self.level is None or self.method.function == "table":
             raise FitError(
                 f"{self.method.name} has a free factor for each fitted unit and none for new ones: "
                 "fit with method='avi'."

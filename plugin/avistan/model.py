@@ -10,7 +10,7 @@ from typing import Any
 
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import RawData, read_data
-from stan_adapters.errors import AvistanError
+from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels import Level, candidate_levels
 from stan_adapters.program import Program
 from stan_adapters.structure import Structure, Verdict, inspect_structure
@@ -105,6 +105,11 @@ class Model:
         structure = self.inspect(level=level)
         parsed, reason = self._resolve(method, structure)
         preparation, seconds = self._prepare(self._level_for(parsed, structure), seed, chosen_options)
+        if method == "auto" and parsed.amortized:
+            try:
+                preparation.unit_input(parsed)
+            except StructureError as error:
+                parsed, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
         with bars() if show_progress else quiet() as progress:
             return fit_method(
                 preparation,

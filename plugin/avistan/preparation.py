@@ -28,14 +28,14 @@ from .unit_inputs import SignatureInput, UnitInput, make_data_input
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Preparation:
     """The shared start of a competition.
 
     Attributes:
         level: the amortized level, or None where every parameter is global.
-        signature: unit input of the default inference function; None without a level.
-        gradient_evaluations: what the quick fit and the signatures took.
+        num_references: K, gradients that a signature reads.
+        max_rank: R, most components of a signature that become inputs.
     """
 
     model: BoundModel
@@ -44,51 +44,65 @@ class Preparation:
     globals_index: IndexArray  # (G,)
     quick: QuickFit
     seed: int
-    gradient_evaluations: int
-    _inputs: dict[tuple[str, ...], tuple[UnitInput | None, FloatArray]] = field(repr=False)
+    num_references: int
+    max_rank: int
+    _inputs: dict[tuple[str, ...], tuple[UnitInput, FloatArray]] = field(default_factory=dict, repr=False)
 
     def unit_input(self, method: Method) -> tuple[UnitInput | None, FloatArray]:
-        """The input that a method's function reads, and its values (N, R)."""
+        """The input that a method's function reads, and its values (N, R); (N, 0) where it reads none.
+
+        Raises:
+            StructureError: a signature needs more points of finite density than there are.
+            MethodError: a data entry does not exist or has no row for each unit.
+        """
+        if not method.amortized:
+            return None, np.empty((len(self.index), 0))
         if method.data not in self._inputs:
-            given = make_data_input(self.model.data, method.data, len(self.index))
-            self._inputs[method.data] = (given, given(self.model, self.index, self.globals_index))
+            self._inputs[method.data] = self._data_input(method.data) if method.data else self._signature()
         return self._inputs[method.data]
+
+    def _data_input(self, names: tuple[str, ...]) -> tuple[UnitInput, FloatArray]:
+        given = make_data_input(self.model.data, names, len(self.index))
+        return given, given(self.model, self.index, self.globals_index)
+
+    def _signature(self) -> tuple[UnitInput, FloatArray]:
+        """References around the quick fit, their scores and the transform."""
+        center, spread = population(self.quick, self.index)
+        references = draw_references(
+            np.random.default_rng([self.seed, 1]),
+            self.num_references,
+            theta_mean=self.quick.mean[self.globals_index],
+            theta_sd=self.quick.sd[self.globals_index],
+            z_mean=center,
+            z_sd=spread,
+        )
+        usable, scores = usable_references(self.model, self.index, self.globals_index, references)
+        transform = fit_transform(scores, max_rank=self.max_rank)
+        return SignatureInput(usable, transform), transform(scores)
 
 
 def prepare(
     model: BoundModel, level: Level | None, *, seed: int, num_references: int, max_rank: int
 ) -> Preparation:
-    """Quick fit, reference points and signatures.
+    """The quick fit, and what is needed to read signatures when a method asks for them.
 
     Args:
         level: the level to amortize; None makes every parameter global.
-        num_references: K, gradients that a signature reads.
-        max_rank: R, most components of the unit input.
 
     Raises:
-        StartError, StructureError: no finite density to start from, or at the reference points.
+        StartError: no point of finite density to start from.
     """
-    fit = quick_fit(model, seed=seed)
     index, globals_index = split(model, level)
-    evaluations = fit.gradient_evaluations
-    inputs: dict[tuple[str, ...], tuple[UnitInput | None, FloatArray]] = {}
-    if level is None:
-        inputs[()] = (None, np.empty((0, 0)))
-    else:
-        center, spread = population(fit, index)
-        references = draw_references(
-            np.random.default_rng([seed, 1]),
-            num_references,
-            theta_mean=fit.mean[globals_index],
-            theta_sd=fit.sd[globals_index],
-            z_mean=center,
-            z_sd=spread,
-        )
-        usable, scores = usable_references(model, index, globals_index, references)
-        transform = fit_transform(scores, max_rank=max_rank)
-        inputs[()] = (SignatureInput(usable, transform), transform(scores))
-        evaluations += num_references
-    return Preparation(model, level, index, globals_index, fit, seed, evaluations, inputs)
+    return Preparation(
+        model=model,
+        level=level,
+        index=index,
+        globals_index=globals_index,
+        quick=quick_fit(model, seed=seed),
+        seed=seed,
+        num_references=num_references,
+        max_rank=max_rank,
+    )
 
 
 def split(model: BoundModel, level: Level | None) -> tuple[IndexArray, IndexArray]:

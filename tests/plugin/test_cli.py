@@ -369,6 +369,7 @@ def test_bad_data_are_refused_and_nothing_is_written(values, helpful, tmp_path):
 
 BAD_CALLS = {
     "missing data file": (["inspect", PROGRAM, "no_such.json"], ["no_such.json"]),
+    "no data file": (["inspect", PROGRAM], ["`J`", "a file after the program"]),
     "nearly the data file": (["inspect", PROGRAM, SCHOOLS / "dat.json"], ["Did you mean", "data.json"]),
     "data that are no JSON": (["inspect", PROGRAM, PROGRAM], ["eight_schools.stan:1:1", "JSON"]),
     "missing program": (["inspect", "no_such.stan", DATA], ["no_such.stan"]),
@@ -404,24 +405,29 @@ BAD_CALLS = {
         ["'fvi'"],
     ),
     "no saved fit": (["predict", SCHOOLS, DATA, "--output", "out"], ["not a saved fit"]),
-    "output below a file": (["fit", PROGRAM, DATA, "--output", DATA / "fit"], ["can't write", "data.json"]),
-    "output is a file": (["fit", PROGRAM, DATA, "--output", DATA], ["is a file"]),
-    "output with other files": (
-        ["fit", PROGRAM, DATA, "--output", SCHOOLS],
-        ["holds other files", "README.md"],
+    "output below a file": (
+        ["fit", PROGRAM, DATA, "--output", "mine/notes.txt/fit"],
+        ["can't write", "notes.txt"],
     ),
-    "report with other files": (["compare", PROGRAM, DATA, "--output", SCHOOLS], ["holds other files"]),
+    "output is a file": (["fit", PROGRAM, DATA, "--output", "mine/notes.txt"], ["is a file"]),
+    "output with other files": (
+        ["fit", PROGRAM, DATA, "--output", "mine"],
+        ["holds other files", "notes.txt"],
+    ),
+    "report with other files": (["compare", PROGRAM, DATA, "--output", "mine"], ["holds other files"]),
     "output is this folder": (["fit", PROGRAM, DATA, "--output", "."], ["while working in it"]),
 }
 
 
 @pytest.mark.parametrize(("arguments", "helpful"), BAD_CALLS.values(), ids=BAD_CALLS)
 def test_a_bad_call_is_refused_and_nothing_is_written(arguments, helpful, tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep")
     monkeypatch.chdir(tmp_path)
-    before = sorted(SCHOOLS.iterdir())
     assert_refused(run(*arguments), *helpful)
-    assert list(tmp_path.iterdir()) == []
-    assert sorted(SCHOOLS.iterdir()) == before
+    assert list(tmp_path.rglob("*")) == [mine, mine / "notes.txt"]
+    assert (mine / "notes.txt").read_text() == "keep"
 
 
 def test_a_malformed_program_is_refused_with_file_line_and_column(tmp_path):

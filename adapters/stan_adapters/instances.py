@@ -1,0 +1,52 @@
+"""A loaded library with data: raw handles, how they are made, and what the columns of its output mean."""
+
+from __future__ import annotations
+
+from .abi import Abi
+from .engines import Library, bridgestan_sources, load
+from .errors import UnsupportedError
+from .outputs import Output, parse_names
+from .program import Program
+
+
+class Instance:
+    """A library with data. `handles` has at least one entry until `close_all`."""
+
+    def __init__(self, library: Library, handle: int) -> None:
+        self.library = library
+        self.handles = [handle]
+        self._outputs: dict[tuple[bool, bool], tuple[Output, ...]] = {}
+
+    @property
+    def abi(self) -> Abi:
+        return self.library.abi
+
+    def outputs(self, transformed_parameters: bool, generated_quantities: bool) -> tuple[Output, ...]:
+        key = (transformed_parameters, generated_quantities)
+        if key not in self._outputs:
+            names = self.abi.names(
+                self.handles[0],
+                transformed_parameters=transformed_parameters,
+                generated_quantities=generated_quantities,
+            )
+            self._outputs[key] = parse_names(names)
+        return self._outputs[key]
+
+
+def close_all(instances: list[Instance]) -> None:
+    """Free every handle, each exactly once."""
+    for instance in instances:
+        while instance.handles:
+            instance.abi.destruct(instance.handles.pop())
+
+
+def construct(program: Program, engine: str, data_json: str, seed: int, *, outputs: bool) -> Instance:
+    """A bound library; `auto` goes on to compiled BridgeStan where stanli lacks a feature."""
+    try:
+        library = load(program, engine)
+        return Instance(library, library.construct(data_json, seed, outputs=outputs))
+    except UnsupportedError:
+        if engine != "auto" or bridgestan_sources() is None:
+            raise
+    library = load(program, "bridgestan")
+    return Instance(library, library.construct(data_json, seed, outputs=outputs))
