@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -66,17 +65,6 @@ class Candidate:
     def described_shape(self) -> str:
         """`shape` with its reach: "band 2"."""
         return f"{self.shape} {self.coupling.reach}" if self.coupling and self.shape == "band" else self.shape
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.level.name,
-            "units": self.level.num_units,
-            "latents": list(self.level.latents),
-            "block": self.level.block,
-            "inputs": "unknown",
-            "data_inputs": [],
-            "sliceable": False,
-        }
 
 
 class Examiner:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .certificate import Coupling
 from .levels import Level
 from .rows import Role, Rows
+from .unit_data import DataInputs, Slicing, SlicingRefusal
 
 NO_CONTAINERS = "No parameter is a container with an entry per unit: every parameter is global."
 NO_UNITS = "No parameter has an entry per unit."
@@ -76,6 +77,29 @@ def untested(names: Sequence[str]) -> str:
     return (
         f"{listed(names)} could not be tested: their own values moved no score, or every move was rejected."
     )
+
+
+def fed_by(feeds: DataInputs) -> str:
+    """Which data entries a unit's scores depend on."""
+    if feeds.inputs == "unknown":
+        return "unknown: exchanging data between units does not tell."
+    if not feeds.names:
+        return "none: no data entry moves a score."
+    if feeds.inputs == "simple":
+        return f"the unit's own parts of {listed(feeds.names)} (simple hierarchical)."
+    places = "; ".join(
+        f"{name}[n{offset:+d}]" if offset else f"{name}[n]"
+        for name in feeds.names
+        for offset in feeds.offsets.get(name, ())
+    )
+    return f"more than the unit's own parts of {listed(feeds.names)} (expanded){': ' + places if places else ''}."
+
+
+def sliced(slicing: Slicing | SlicingRefusal) -> str:
+    """How data are cut to some units, or why they are not."""
+    if isinstance(slicing, SlicingRefusal):
+        return f"refused. {slicing.reason}"
+    return "verified: " + ", ".join(f"{name} {rule}" for name, rule in slicing.rules.items()) + "."
 
 
 def listed(names: Sequence[str]) -> str:

@@ -17,7 +17,16 @@ from .certificate import Density
 from .errors import StructureError
 from .layout import IndexArray
 
-_SHRINK = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)  # shares of its way from the centre that a reference tries
+_SHRINK = (
+    1.0,
+    0.7,
+    0.5,
+    0.35,
+    0.25,
+    0.15,
+    0.1,
+    0.05,
+)  # shares of its way from the centre that a reference tries
 _LIGHT_TAIL = 6.0  # columns whose scaled scores stay within this many robust sds are left as they are
 _KNEE = 3.0  # in the others, scores beyond this many robust sds grow like a logarithm
 

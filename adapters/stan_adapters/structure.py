@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ import numpy as np
 from . import reasons
 from .binding import BoundModel
 from .candidates import Candidate, Examiner
-from .certificate import Probe
+from .certificate import Probe, probe_points
 from .errors import StructureError
 from .levels import Level, candidate_levels, shared_levels
 from .program import Program
+from .unit_data import DataInputs, Slicing, SlicingRefusal, find_data_inputs, find_slicing
 
 _WIDTH = 100
 
@@ -39,7 +40,9 @@ class Structure:
     Attributes:
         chosen: the candidate that amortization serves; None unless the verdict is `closable` or the user named one.
         globals: names of the parameters outside the chosen level.
-        evaluations: gradients that all probes took together.
+        evaluations, bindings: gradients and bindings of other data that all probes took together.
+        slicing: rules for the data of a subset of units, or why there are none; None where it was not asked for.
+        feeds: which data a unit's scores depend on; None where it was not asked for.
     """
 
     program: str
@@ -52,6 +55,9 @@ class Structure:
     certificate: tuple[Probe, ...]
     evaluations: int
     engine: str = field(default="")
+    bindings: int = 0
+    slicing: Slicing | SlicingRefusal | None = field(default=None, repr=False)
+    feeds: DataInputs | None = None
 
     @property
     def level(self) -> Level | None:
@@ -63,9 +69,10 @@ class Structure:
             "unconstrained_dim": self.unconstrained_dim,
             "verdict": str(self.verdict),
             "reason": self.reason,
-            "level": None if self.chosen is None else self.chosen.to_json(),
+            "level": None if self.chosen is None else self._level_json(self.chosen),
             "levels": [
-                candidate.to_json() | {"separable": candidate.separable, "chosen": candidate is self.chosen}
+                self._level_json(candidate)
+                | {"separable": candidate.separable, "chosen": candidate is self.chosen}
                 for candidate in self.candidates
             ],
             "globals": list(self.globals),
@@ -79,6 +86,19 @@ class Structure:
                 }
                 for probe in self.certificate
             ],
+        }
+
+    def _level_json(self, candidate: Candidate) -> dict[str, Any]:
+        feeds = self.feeds if candidate is self.chosen else None
+        sliceable = candidate is self.chosen and isinstance(self.slicing, Slicing)
+        return {
+            "name": candidate.level.name,
+            "units": candidate.level.num_units,
+            "latents": list(candidate.level.latents),
+            "block": candidate.level.block,
+            "inputs": "unknown" if feeds is None else feeds.inputs,
+            "data_inputs": [] if feeds is None else list(feeds.names),
+            "sliceable": sliceable,
         }
 
     def __str__(self) -> str:
@@ -102,6 +122,10 @@ class Structure:
             ]
         if self.globals:
             lines += ["", *reasons.wrapped("globals   ", ", ".join(self.globals), _WIDTH)]
+        if self.feeds is not None:
+            lines += reasons.wrapped("inputs    ", reasons.fed_by(self.feeds), _WIDTH)
+        if self.slicing is not None:
+            lines += reasons.wrapped("slicing   ", reasons.sliced(self.slicing), _WIDTH)
         if self.certificate:
             lines += ["", f"{'probe':<44}{'holds':>6}{'statistic':>12}{'tolerance':>12}{'gradients':>11}"]
             lines += [
@@ -109,7 +133,8 @@ class Structure:
                 f"{p.evaluations:>11}"
                 for p in self.certificate
             ]
-            lines += [f"{self.evaluations} gradients in all"]
+            bindings = f" and {self.bindings} bindings of other data" if self.bindings else ""
+            lines += [f"{self.evaluations} gradients{bindings} in all"]
         return "\n".join(lines)
 
 
@@ -140,6 +165,38 @@ def inspect_structure(model: BoundModel, *, level: str | None = None, seed: int 
     if untested := examiner.untested:
         reason += f" {reasons.untested(untested)}"
     return _structure(model, candidates, chosen, reason, verdict, examiner.prober.evaluations)
+
+
+def with_unit_data(
+    model: BoundModel, structure: Structure, *, rules: Mapping[str, str] | None = None, seed: int = 1
+) -> Structure:
+    """The same structure with the slicing and the data inputs of its chosen level, where that is separable.
+
+    Args:
+        rules: slicing rules given by hand, verified like proposed ones.
+
+    Raises:
+        StructureError: hand-given rules are wrong, with their names, or there is no separable level to slice.
+    """
+    chosen = structure.chosen
+    if chosen is None or not chosen.separable or not chosen.level.block:
+        if rules:
+            raise StructureError(f"slicing rules need a level of independent units. {structure.reason}")
+        return structure
+    rng = np.random.default_rng([seed, 2])
+    points = probe_points(model, rng, layout=model.layout)
+    slicing = find_slicing(model, chosen.level, rng, rules, points.theta)
+    if rules and isinstance(slicing, SlicingRefusal):
+        raise StructureError(slicing.reason)
+    feeds = find_data_inputs(model, chosen.level, slicing, rng, points.theta)
+    return replace(
+        structure,
+        certificate=(*structure.certificate, *slicing.evidence, feeds.probe(chosen.level)),
+        evaluations=structure.evaluations + points.evaluations + slicing.evaluations + feeds.evaluations,
+        bindings=slicing.bindings + feeds.bindings,
+        slicing=slicing,
+        feeds=feeds,
+    )
 
 
 def find_level(levels: Sequence[Level], name: str, program: Program) -> Level:

@@ -298,33 +298,42 @@ def _evaluate_on_host(slot: Any, theta_bits: Any) -> tuple[NDArray[Any], NDArray
     return lp[..., None].view(np.uint32), grad[..., None].view(np.uint32), status
 
 
+@jax.custom_jvp
+def _through_callback(slot: Array, theta: Array) -> tuple[Array, Array, Array]:
+    rows = theta.shape[:-1]
+    results = (
+        jax.ShapeDtypeStruct((*rows, 2), jnp.uint32),
+        jax.ShapeDtypeStruct((*theta.shape, 2), jnp.uint32),
+        jax.ShapeDtypeStruct(rows, jnp.int32),
+    )
+    bits = jax.lax.bitcast_convert_type(theta, jnp.uint32)
+    lp_bits, grad_bits, status = jax.pure_callback(
+        _evaluate_on_host, results, slot, bits, vmap_method="broadcast_all"
+    )
+    lp, grad = (jax.lax.bitcast_convert_type(b, jnp.float64) for b in (lp_bits, grad_bits))
+    return lp, grad, status
+
+
+@_through_callback.defjvp
+def _no_second_order(primals: Any, tangents: Any) -> Any:
+    """Bits have no derivative, and JAX would take it for zero."""
+    raise TypeError("log_density has first derivatives only, in reverse mode: Stan gives no second ones.")
+
+
 def _call(how: Backend, slot: Array, theta: Array) -> tuple[Array, Array, Array]:
     """(lp, grad, status) for slot () and theta (..., D); under vmap both get the same leading batch axes."""
     rows = theta.shape[:-1]
-    results = (
-        jax.ShapeDtypeStruct(rows, jnp.float64),
-        jax.ShapeDtypeStruct(theta.shape, jnp.float64),
-        jax.ShapeDtypeStruct(rows, jnp.int32),
-    )
-
-    def through_callback(slot: Array, theta: Array) -> Any:
-        bits = tuple(jax.ShapeDtypeStruct((*r.shape, 2), jnp.uint32) for r in results[:2])
-        lp_bits, grad_bits, status = jax.pure_callback(
-            _evaluate_on_host,
-            (*bits, results[2]),
-            slot,
-            jax.lax.bitcast_convert_type(theta, jnp.uint32),
-            vmap_method="broadcast_all",
-        )
-        lp, grad = (jax.lax.bitcast_convert_type(b, jnp.float64) for b in (lp_bits, grad_bits))
-        return lp, grad, status
-
     if how == "callback":
-        lp, grad, status = through_callback(slot, theta)
+        lp, grad, status = _through_callback(slot, theta)
     else:
+        results = (
+            jax.ShapeDtypeStruct(rows, jnp.float64),
+            jax.ShapeDtypeStruct(theta.shape, jnp.float64),
+            jax.ShapeDtypeStruct(rows, jnp.int32),
+        )
         handler = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
         # On an accelerator the handler does not exist: the callback brings the draws to the host.
-        lp, grad, status = jax.lax.platform_dependent(slot, theta, cpu=handler, default=through_callback)
+        lp, grad, status = jax.lax.platform_dependent(slot, theta, cpu=handler, default=_through_callback)
     return lp, grad, status
 
 

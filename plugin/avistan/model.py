@@ -13,7 +13,7 @@ from stan_adapters.data import RawData, read_data
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels import Level, candidate_levels
 from stan_adapters.program import Program
-from stan_adapters.structure import Structure, Verdict, inspect_structure
+from stan_adapters.structure import Structure, Verdict, inspect_structure, with_unit_data
 
 from .compare import Comparison, run_competition
 from .competitors import REFERENCES, Reference, nuts
@@ -36,6 +36,8 @@ class Model:
         engine: "auto", "stanli", "bridgestan" or the path of a prebuilt BridgeStan library.
         include_paths: folders in which `#include` looks first.
         level: the level to amortize, by its declared size or one of its latents; None chooses.
+        slicing: rules for the data of a subset of units, by entry name, such as {"y": "row", "g": "index"}; entries
+            without a rule get a proposed one. `inspect` verifies them all.
 
     Raises:
         ProgramError, DataError, EngineError: the program, the data or their engine, each with place and remedy.
@@ -50,6 +52,7 @@ class Model:
         engine: str = "auto",
         include_paths: Sequence[StrPath] = (),
         level: str | None = None,
+        slicing: Mapping[str, str] | None = None,
     ) -> None:
         if (stan_file is None) == (stan_code is None):
             raise AvistanError("give the program either as stan_file= (a path) or as stan_code= (its text).")
@@ -61,18 +64,30 @@ class Model:
         self.data = read_data(self.program, data)
         self.bound = BoundModel(self.program, self.data, engine=engine)
         self._level_name = level
+        self._slicing_rules = dict(slicing or {})
         self._structures: dict[tuple[str | None, int], Structure] = {}
+        self._inspections: dict[tuple[str | None, int], Structure] = {}
         self._preparations: dict[tuple[Any, ...], tuple[Preparation, float]] = {}
 
     def __repr__(self) -> str:
         return f"Model({self.program.name}, {self.bound.dim} unconstrained parameters, engine={self.bound.engine})"
 
     def inspect(self, *, level: str | None = None, seed: int = 1) -> Structure:
-        """The levels of units, the evidence for each, and the verdict. Prints as a table.
+        """The levels of units, the evidence for each, the verdict, and what data feed a unit. Prints as a table.
 
         Raises:
-            StructureError: no finite density, or the named level does not exist.
+            StructureError: no finite density, no such level, or hand-given slicing rules that are wrong.
         """
+        key = (level or self._level_name, seed)
+        if key not in self._inspections:
+            structure = self._structure(level, seed)
+            self._inspections[key] = with_unit_data(
+                self.bound, structure, rules=self._slicing_rules, seed=seed
+            )
+        return self._inspections[key]
+
+    def _structure(self, level: str | None, seed: int = 1) -> Structure:
+        """The verdict alone, which fits rest on."""
         key = (level or self._level_name, seed)
         if key not in self._structures:
             self._structures[key] = inspect_structure(self.bound, level=key[0], seed=seed)
@@ -102,7 +117,7 @@ class Model:
             StartError, StructureError: nowhere to start, no such level.
         """
         chosen_options = make_options(options)
-        structure = self.inspect(level=level)
+        structure = self._structure(level)
         parsed, reason = self._resolve(method, structure)
         preparation, seconds = self._prepare(self._level_for(parsed, structure), seed, chosen_options)
         if method == "auto" and parsed.amortized:
@@ -147,7 +162,7 @@ class Model:
             near = difflib.get_close_matches(reference, REFERENCES, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MethodError(f"unknown reference {reference!r}.{hint} References: {', '.join(REFERENCES)}.")
-        structure = self.inspect(level=level)
+        structure = self._structure(level)
         target = self._level_for(parse_method("avi"), structure) if self._candidates() else None
         preparation, seconds = self._prepare(target, seed, chosen_options)
         with bars() if show_progress else quiet() as progress:

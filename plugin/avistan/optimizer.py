@@ -20,7 +20,7 @@ FINAL_RATE = 1e-3  # of the learning rate, at the last step
 
 
 def learning_rates(step: Int[Array, " steps"], peak: float, steps: int) -> Float[Array, " steps"]:
-    """The rates of some steps out of `steps`: a short linear warm-up, then a cosine down to `FINAL_RATE` of the peak."""
+    """The rates of some of `steps` steps: a short linear warm-up, then a cosine down to `FINAL_RATE` of the peak."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.1 * peak, peak, min(WARM_UP_STEPS, steps // 10), steps, FINAL_RATE * peak
     )

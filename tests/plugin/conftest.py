@@ -4,10 +4,10 @@ import runpy
 from collections.abc import Iterator
 
 import pytest
-from programs import REJECTS, bind, bundled
 
 import avistan as avi
 from avistan._bundled import models_root
+from programs import REJECTS, bind, bundled
 from stan_adapters.binding import BoundModel
 
 

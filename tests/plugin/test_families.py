@@ -43,7 +43,10 @@ def random_family(kind: str, source: str, layout: str, seed: int = 0) -> tuple[F
         lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), dtype=leaf.dtype), function
     )
     frame = make_frame(
-        rng.normal(size=G), rng.uniform(0.5, 2, G), rng.normal(size=(rows, D_LOCAL)), rng.uniform(0.5, 2, (rows, D_LOCAL))
+        rng.normal(size=G),
+        rng.uniform(0.5, 2, G),
+        rng.normal(size=(rows, D_LOCAL)),
+        rng.uniform(0.5, 2, (rows, D_LOCAL)),
     )
     means = MeanField(jnp.asarray(rng.normal(size=G)), jnp.asarray(rng.normal(size=G)))
     return Family(means, moved, local, frame, make_placement(at, index)), inputs
@@ -55,7 +58,9 @@ CASES = [
     for source in ("table", "constant", "polynomial", "mlp")
     for layout in layouts()
 ]
-every_family = pytest.mark.parametrize(("kind", "source", "layout"), CASES, ids=["-".join(case) for case in CASES])
+every_family = pytest.mark.parametrize(
+    ("kind", "source", "layout"), CASES, ids=["-".join(case) for case in CASES]
+)
 
 
 def dense_gaussian(family: Family, inputs: jax.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +88,9 @@ def test_pull_is_minus_the_gradient_of_log_q_at_the_draw(kind, source, layout):
     noise = np.random.default_rng(2).normal(size=(4, family.dim))
     draws = family.draw(jnp.asarray(noise), inputs)
     precision = np.linalg.inv(factor @ factor.T)
-    np.testing.assert_allclose(draws.pull, (np.asarray(draws.theta) - mean) @ precision, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(
+        draws.pull, (np.asarray(draws.theta) - mean) @ precision, rtol=1e-8, atol=1e-10
+    )
 
 
 @every_family

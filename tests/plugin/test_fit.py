@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import bundled, simulator
 
 import avistan as avi
 from avistan.errors import FitError, MethodError
 from avistan.outcome import FitOutcome
+from programs import bundled, simulator
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def lsat_fit(lsat_rows):
 
 
 @pytest.mark.parametrize("method", ["avi", "avi:polynomial(1)", "avi:polynomial(1):data(x)", "fvi"])
-def test_linear_at_ten_thousand_units_reaches_the_closed_form_optimum(linear, linear_data, linear_answers, method):
+def test_linear_at_ten_thousand_units_reaches_the_closed_form_optimum(
+    linear, linear_data, linear_answers, method
+):
     optimum = linear_answers["mean_field_optimum"](linear_data).elbo
     fit = linear[method].fit
     assert abs(fit.elbo - optimum) < 1 + 5 * fit.elbo_se
@@ -138,7 +140,10 @@ def test_every_kind_of_fit_is_saved_and_loaded(eight_schools, tmp_path, method):
         (lambda folder: (folder / "arrays.npz").write_bytes(b"no zip"), "is damaged"),
         (lambda folder: (folder / "family.eqx").write_bytes(b""), "is damaged"),
         (lambda folder: (folder / "fit.json").write_text("{"), "is damaged"),
-        (lambda folder: (folder / "program.stan").write_text("parameters { real x; }"), "its text was changed"),
+        (
+            lambda folder: (folder / "program.stan").write_text("parameters { real x; }"),
+            "its text was changed",
+        ),
     ],
     ids=["no header", "bad arrays", "empty family", "bad header", "other program"],
 )
@@ -184,7 +189,9 @@ def test_amortizing_a_random_walk_leaves_the_gap_open():
 
 
 def test_a_program_without_units_is_fitted_by_fvi():
-    code = "data { int N; vector[N] y; } parameters { real mu; real<lower=0> s; } model { y ~ normal(mu, s); }"
+    code = (
+        "data { int N; vector[N] y; } parameters { real mu; real<lower=0> s; } model { y ~ normal(mu, s); }"
+    )
     y = np.random.default_rng(1).normal(3, 2, 200)
     model = avi.Model(stan_code=code, data={"N": 200, "y": y})
     fit = model.fit(seed=1, steps=1000)

@@ -11,7 +11,9 @@ from avistan.inference_functions import Table
 from avistan.objective import neg_elbo
 
 D = 4
-PRECISION = np.array([[2.0, 0.6, 0.0, 0.3], [0.6, 1.5, -0.4, 0.0], [0.0, -0.4, 1.2, 0.2], [0.3, 0.0, 0.2, 0.8]])
+PRECISION = np.array(
+    [[2.0, 0.6, 0.0, 0.3], [0.6, 1.5, -0.4, 0.0], [0.0, -0.4, 1.2, 0.2], [0.3, 0.0, 0.2, 0.8]]
+)
 MEAN = np.array([0.5, -1.0, 2.0, 0.3])
 
 
@@ -20,7 +22,9 @@ def normal_density(theta):
     centred = theta - jnp.asarray(MEAN)[None]
     log_det = np.linalg.slogdet(PRECISION)[1]
     quadratic = jnp.sum((centred @ jnp.asarray(PRECISION)) * centred, axis=1)
-    return -0.5 * quadratic + 0.5 * log_det - 0.5 * D * np.log(2 * np.pi), jnp.zeros(len(theta), dtype=jnp.int32)
+    return -0.5 * quadratic + 0.5 * log_det - 0.5 * D * np.log(2 * np.pi), jnp.zeros(
+        len(theta), dtype=jnp.int32
+    )
 
 
 def mean_field(loc, log_sd) -> tuple[Family, jax.Array]:
@@ -28,7 +32,9 @@ def mean_field(loc, log_sd) -> tuple[Family, jax.Array]:
     frame = make_frame(np.zeros(D), np.ones(D), np.zeros((0, 0)), np.ones((0, 0)))
     local = LocalGaussian("diagonal", 0)
     placement = make_placement(np.arange(D), np.empty((0, 0), dtype=np.int64))
-    family = Family(MeanField(jnp.asarray(loc), jnp.asarray(log_sd)), Table(jnp.zeros((0, 0))), local, frame, placement)
+    family = Family(
+        MeanField(jnp.asarray(loc), jnp.asarray(log_sd)), Table(jnp.zeros((0, 0))), local, frame, placement
+    )
     return family, jnp.zeros((0, 0), dtype=jnp.float32)
 
 
@@ -72,7 +78,9 @@ def test_the_path_gradient_has_no_noise_where_q_is_the_posterior(key):
 
     def independent(theta):
         centred = theta - jnp.asarray(MEAN)[None]
-        return -0.5 * jnp.sum(jnp.asarray(np.diag(PRECISION))[None] * centred**2, axis=1), jnp.zeros(3, dtype=jnp.int32)
+        return -0.5 * jnp.sum(jnp.asarray(np.diag(PRECISION))[None] * centred**2, axis=1), jnp.zeros(
+            3, dtype=jnp.int32
+        )
 
     def loss(moved, estimator):
         return neg_elbo(eqx.combine(moved, fixed), independent, noise, inputs, estimator)[0]

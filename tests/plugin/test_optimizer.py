@@ -40,7 +40,9 @@ def test_networks_move_slower_than_free_parameters():
     params = {"free": jnp.zeros(3), "network": jnp.zeros(3, dtype=jnp.float32)}
     optimizer = guarded_adam()
     directions, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params))
-    np.testing.assert_allclose(directions["network"], NETWORK_RATE * np.asarray(directions["free"]), rtol=1e-6)
+    np.testing.assert_allclose(
+        directions["network"], NETWORK_RATE * np.asarray(directions["free"]), rtol=1e-6
+    )
 
 
 def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end():

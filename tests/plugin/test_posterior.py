@@ -7,11 +7,11 @@ import arviz_stats
 import numpy as np
 import pytest
 import xarray as xr
-from programs import bundled
 
 import avistan as avi
 from avistan.errors import FitError
 from avistan.files import write_netcdf
+from programs import bundled
 
 
 @pytest.fixture(scope="module")

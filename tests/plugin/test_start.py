@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from programs import NORMALS, bind
 
 from avistan.start import StartError, quick_fit
+from programs import NORMALS, bind
 
 
 def test_it_comes_near_an_independent_normal_of_any_scale():
@@ -35,6 +35,6 @@ def test_it_starts_where_zero_is_rejected():
 
 
 def test_a_density_that_is_finite_nowhere_is_one_error_with_stans_reason():
-    with bind('parameters { real x; } model { reject("never again"); }', {}) as model:
-        with pytest.raises(StartError, match="never again"):
-            quick_fit(model, seed=1)
+    code = 'parameters { real x; } model { reject("never again"); }'
+    with bind(code, {}) as model, pytest.raises(StartError, match="never again"):
+        quick_fit(model, seed=1)

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import NORMALS, bind
 
 from avistan.families import Family
 from avistan.log_density import native_available, register, use_backend
 from avistan.methods import parse_method
 from avistan.preparation import prepare, start_family
 from avistan.training import Trainer, TrainingOptions, train
+from programs import NORMALS, bind
 from stan_adapters.levels import candidate_levels
 
 OPTIONS = TrainingOptions(steps=60, draws_per_step=4, chunk=30)
@@ -21,7 +21,9 @@ OPTIONS = TrainingOptions(steps=60, draws_per_step=4, chunk=30)
 def train_by(model, name, options=OPTIONS, seed=3, backend=None):
     """A method's family after a few steps, and its trace."""
     (level,) = candidate_levels(model.layout)
-    family, inputs = start_family(prepare(model, level, seed=seed, num_references=6, max_rank=4), parse_method(name))
+    family, inputs = start_family(
+        prepare(model, level, seed=seed, num_references=6, max_rank=4), parse_method(name)
+    )
     with register(model) as slot:
         if backend is None:
             return train(family, inputs, slot.index, options, jax.random.key(seed))
@@ -30,7 +32,11 @@ def train_by(model, name, options=OPTIONS, seed=3, backend=None):
 
 
 def moved_leaves(family: Family) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((family.globals, family.inference)) if hasattr(leaf, "dtype")]
+    return [
+        np.asarray(leaf)
+        for leaf in jax.tree.leaves((family.globals, family.inference))
+        if hasattr(leaf, "dtype")
+    ]
 
 
 METHODS = ["fvi", "avi:mlp(8)"]
@@ -44,7 +50,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(rejecting,
     assert trace.elbo.tobytes() == trace_again.elbo.tobytes()
     for one, two in zip(moved_leaves(first), moved_leaves(again), strict=True):
         assert one.tobytes() == two.tobytes()
-    assert any(not np.array_equal(a, b) for a, b in zip(moved_leaves(first), moved_leaves(other), strict=True))
+    assert any(
+        not np.array_equal(a, b) for a, b in zip(moved_leaves(first), moved_leaves(other), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -69,11 +77,15 @@ def test_rejected_draws_are_counted_and_never_poison_the_parameters(rejecting, n
 
 def test_a_step_whose_draws_are_all_rejected_moves_no_parameter(rejecting):
     (level,) = candidate_levels(rejecting.layout)
-    family, inputs = start_family(prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi"))
+    family, inputs = start_family(
+        prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi")
+    )
     far = jnp.full_like(family.inference.nu, 1e3).at[1].set(family.inference.nu[1])
     lost = Family(family.globals, type(family.inference)(far), family.local, family.frame, family.placement)
     with register(rejecting) as slot:
-        after, trace = train(lost, inputs, slot.index, replace(OPTIONS, steps=10, chunk=10), jax.random.key(1))
+        after, trace = train(
+            lost, inputs, slot.index, replace(OPTIONS, steps=10, chunk=10), jax.random.key(1)
+        )
     assert (trace.num_rejected == OPTIONS.draws_per_step).all()
     assert np.isnan(trace.elbo).all()
     for one, two in zip(moved_leaves(after), moved_leaves(lost), strict=True):
@@ -87,7 +99,9 @@ def test_chunks_of_one_length_are_compiled_once(rejecting, monkeypatch):
     real = avistan.training.neg_elbo
     monkeypatch.setattr(avistan.training, "neg_elbo", lambda *args: traces.append(1) or real(*args))
     (level,) = candidate_levels(rejecting.layout)
-    family, inputs = start_family(prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi"))
+    family, inputs = start_family(
+        prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi")
+    )
     with register(rejecting) as slot:
         trainer = Trainer(family, inputs, slot.index, OPTIONS, jax.random.key(1))
         trainer.run(20)
@@ -99,7 +113,9 @@ def test_chunks_of_one_length_are_compiled_once(rejecting, monkeypatch):
 
 def test_progress_sees_every_chunk(rejecting):
     (level,) = candidate_levels(rejecting.layout)
-    family, inputs = start_family(prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi"))
+    family, inputs = start_family(
+        prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi")
+    )
     seen = []
     with register(rejecting) as slot:
         _, trace = train(
@@ -120,7 +136,9 @@ def test_an_independent_normal_is_fitted_exactly():
     mean, sd = np.array([3.0, -20.0, 0.1]), np.array([0.01, 5.0, 1.0])
     with bind(NORMALS, {"D": 3, "mean": mean, "sd": sd}) as model:
         family, trace = train_by(model, "fvi", TrainingOptions(steps=1500))
-        at_noise = np.asarray(family.draw(jnp.stack([jnp.zeros(3), jnp.ones(3)]), jnp.zeros((3, 1), jnp.float32)).theta)
+        at_noise = np.asarray(
+            family.draw(jnp.stack([jnp.zeros(3), jnp.ones(3)]), jnp.zeros((3, 1), jnp.float32)).theta
+        )
     np.testing.assert_allclose(at_noise[0], mean, atol=1e-4 * sd.max())
     np.testing.assert_allclose(at_noise[1] - at_noise[0], sd, rtol=1e-3)
     # Stan drops the constants of the density, so at the optimum the ELBO is the entropy's constant plus sum(log sd).
