@@ -75,10 +75,22 @@ def inspect(
     seed: Seed = 1,
     engine: Engine = "auto",
     include_path: IncludePath = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="A PNG of what depends on what, for a sample of units.")
+    ] = None,
     json: Json = False,
 ) -> str:
     """Find the levels of units, probe them, and say whether amortization can be lossless."""
-    structure = _model(stan_file, data, engine, include_path).inspect(level=level, seed=seed)
+    from .places import check_file_place
+
+    if plot is not None:
+        check_file_place(plot)
+    model = _model(stan_file, data, engine, include_path)
+    structure = model.inspect(level=level, seed=seed)
+    if plot is not None:
+        from .files import write_dependence
+
+        write_dependence(model, structure, plot, seed=seed)
     return to_json(structure.to_json()) if json else str(structure)
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from stan_adapters.dependence import dependence
+from stan_adapters.structure import Structure
+
 from .compare import Comparison, Row
 from .console import to_json
 from .errors import FitError
+from .model import Model
 from .places import whole_file
 
 COMPARISON, POSTERIOR = "comparison.json", "posterior.nc"
@@ -95,3 +99,18 @@ def write_report(comparison: Comparison, folder: Path, draws: int = 1000) -> Non
         strict=True,
     ):
         plots.save(figure, folder / name)
+
+
+def write_dependence(model: Model, structure: Structure, path: Path, seed: int = 1) -> None:
+    """A PNG of what depends on what.
+
+    Raises:
+        FitError: the place can't be written.
+    """
+    from . import plots
+    from .dependence_plot import dependence_plot
+
+    title = f"{structure.program}: {structure.verdict}"
+    figure = dependence_plot(dependence(model.bound, structure, seed=seed), title)
+    with whole_file(path) as file:
+        plots.save(figure, file)

@@ -1,10 +1,7 @@
 """Every tiny program of this folder against its row in cases.py."""
 
-import importlib.util
 import math
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,24 +11,9 @@ from stan_adapters.data import read_data
 from stan_adapters.errors import StructureError
 from stan_adapters.program import Program
 from stan_adapters.structure import Structure, inspect_structure
+from structure_cases import CASES, bind
 
-
-def _load_cases():
-    path = Path(__file__).with_name("cases.py")
-    spec = importlib.util.spec_from_file_location("structure_cases", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.CASES
-
-
-CASES = _load_cases()
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-
-
-def bind(case) -> BoundModel:
-    program = Program.from_file(case.stan_file)
-    return BoundModel(program, read_data(program, case.make_data(np.random.default_rng(3))))
 
 
 def inspect(case, **options) -> Structure:
