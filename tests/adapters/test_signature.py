@@ -112,20 +112,20 @@ FENCED = (np.arange(1, 5)[:, None], np.array([0]))
 
 
 def fenced_references(centre: float) -> References:
-    z = np.full((4, 1), centre) + np.array([[0.0], [0.5], [3.0], [7.0]])
+    z = np.full((4, 1), centre) + np.array([[0.0], [0.5], [3.0], [30.0]])
     return References(np.zeros((4, 1)), z)
 
 
 def test_rejected_references_are_pulled_towards_the_centre():
     kept, scores = usable_references(Fenced(2.0), *FENCED, fenced_references(0.0))
-    np.testing.assert_allclose(kept.z[:, 0], [0.0, 0.5, 1.5, 1.75])
+    np.testing.assert_allclose(kept.z[:, 0], [0.0, 0.5, 1.5, 1.5])
     np.testing.assert_allclose(scores, -np.broadcast_to(kept.z.T, (4, 4)))
     np.testing.assert_array_equal(unit_scores(Fenced(2.0), *FENCED, kept), scores)
 
 
 def test_a_reference_that_only_the_centre_could_replace_is_dropped():
     kept, scores = usable_references(Fenced(0.6), *FENCED, fenced_references(0.0))
-    np.testing.assert_allclose(kept.z[:, 0], [0.0, 0.5, 0.3])  # 7 is out of reach even at a tenth
+    np.testing.assert_allclose(kept.z[:, 0], [0.0, 0.5, 0.45])  # 30 is out of reach even at a twentieth
     assert scores.shape == (4, 3)
 
 
