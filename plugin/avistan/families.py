@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from stan_adapters.layout import IndexArray
 
-from .inference_functions import AbstractInferenceFunction
+from .inference_functions import AbstractInferenceFunction, LocalNu
 
 LocalKind = Literal["diagonal", "full"]
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
@@ -52,8 +52,8 @@ class Placement(eqx.Module):
     latent_major: bool = eqx.field(static=True)  # locals laid out (d, N) rather than (N, d)
     runs: tuple[tuple[int, int], ...] | None = eqx.field(static=True)
 
-    def __call__(self, of_globals: Float[Array, " G"], of_locals: Float[Array, "N d"]) -> Float[Array, " D"]:
-        locals_flat = (of_locals.T if self.latent_major else of_locals).reshape(-1)
+    def __call__(self, of_globals: Float[Array, " G"], of_locals: Float[Array, "d N"]) -> Float[Array, " D"]:
+        locals_flat = (of_locals if self.latent_major else of_locals.T).reshape(-1)
         together = jnp.concatenate([of_globals, locals_flat])
         if self.runs is not None:
             return jnp.concatenate([together[start:stop] for start, stop in self.runs])
@@ -101,7 +101,7 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_ru
 
 
 class Frame(eqx.Module):
-    """Fixed centres and scales: (G,) for globals; for locals one row for all units, (1, d), or one a unit, (N, d).
+    """Fixed centres and scales: (G,) for globals; for locals one column for all units, (d, 1), or one a unit, (d, N).
 
     Logarithms are kept beside the scales because every step needs both.
     """
@@ -109,9 +109,9 @@ class Frame(eqx.Module):
     global_center: Float[Array, " G"]
     global_scale: Float[Array, " G"]
     global_log_scale: Float[Array, " G"]
-    local_center: Float[Array, "M d"]
-    local_scale: Float[Array, "M d"]
-    local_log_scale: Float[Array, "M d"]
+    local_center: Float[Array, "d M"]
+    local_scale: Float[Array, "d M"]
+    local_log_scale: Float[Array, "d M"]
 
 
 def make_frame(
@@ -139,10 +139,10 @@ class LocalGaussian(eqx.Module):
     def num_parameters(self) -> int:
         return 2 * self.block + (self.block * (self.block - 1) // 2 if self.kind == "full" else 0)
 
-    def start(self, log_sd: Float[Array, "*N d"]) -> Float[Array, "*N P"]:
-        """nu with mean zero, the given log sds and no correlation."""
-        below = jnp.zeros((*log_sd.shape[:-1], self.num_parameters - 2 * self.block))
-        return jnp.concatenate([jnp.zeros_like(log_sd), log_sd, below], axis=-1)
+    def start(self, log_sd: Float[Array, "d N"]) -> LocalNu:
+        """Parameters with mean zero, the given log sds and no correlation."""
+        below = jnp.zeros((self.num_parameters - 2 * self.block, log_sd.shape[1]))
+        return LocalNu(jnp.zeros_like(log_sd), log_sd, below)
 
 
 class Family(eqx.Module):
@@ -158,17 +158,14 @@ class Family(eqx.Module):
     def dim(self) -> int:
         return int(self.placement.order.shape[0])
 
-    def local_parameters(
-        self, inputs: Float[Array, "N R"]
-    ) -> tuple[Float[Array, "N d"], Float[Array, "N d"], Float[Array, "N B"]]:
+    def local_parameters(self, inputs: Float[Array, "N R"]) -> LocalNu:
         """Means, log sds (of the Cholesky diagonal) and entries below it of all units, unconstrained scale."""
-        nu, d = self.inference(inputs), self.local.block
-        scale = self.frame.local_scale
-        mean = self.frame.local_center + scale * nu[:, :d]
-        log_sd = self.frame.local_log_scale + nu[:, d : 2 * d]
-        rows = np.array([i for i in range(d) for _ in range(i)], dtype=int)
-        below = nu[:, 2 * d :] * scale[:, rows] if self.local.kind == "full" else nu[:, 2 * d :]
-        return mean, log_sd, below
+        nu, scale = self.inference(inputs), self.frame.local_scale
+        rows = np.array([i for i in range(self.local.block) for _ in range(i)], dtype=int)
+        below = nu.below * scale[rows] if self.local.kind == "full" else nu.below
+        return LocalNu(
+            self.frame.local_center + scale * nu.loc, self.frame.local_log_scale + nu.log_sd, below
+        )
 
     def draw(self, noise: Float[Array, "S D"], inputs: Float[Array, "N R"]) -> Draws:
         """Draws of q from standard normals in Stan's coordinate order.
@@ -176,15 +173,15 @@ class Family(eqx.Module):
         Source: reparameterization, Kingma & Welling, ICLR 2014; `pull` as in Roeder et al., NeurIPS 2017.
         """
         noise = noise.astype(jnp.float64)
-        local_mean, local_log_sd, below = self.local_parameters(inputs)
+        local = self.local_parameters(inputs)
         frame = self.frame
-        mean = self.placement(frame.global_center + frame.global_scale * self.globals.loc, local_mean)
-        log_sd = self.placement(frame.global_log_scale + self.globals.log_sd, local_log_sd)
+        mean = self.placement(frame.global_center + frame.global_scale * self.globals.loc, local.loc)
+        log_sd = self.placement(frame.global_log_scale + self.globals.log_sd, local.log_sd)
         sd = jnp.exp(log_sd)
         theta = mean[None] + sd[None] * noise
         pull = noise / sd[None]
         if self.local.kind == "full" and self.local.block > 1:
-            theta, pull = self._correlate(theta, pull, noise, jnp.exp(local_log_sd), below)
+            theta, pull = self._correlate(theta, pull, noise, jnp.exp(local.log_sd), local.below)
         log_q = -0.5 * jnp.sum(noise**2, axis=1) - jnp.sum(log_sd) - self.dim * _HALF_LOG_2PI
         return Draws(theta, log_q, pull)
 
@@ -193,34 +190,30 @@ class Family(eqx.Module):
         theta: Float[Array, "S D"],
         pull: Float[Array, "S D"],
         noise: Float[Array, "S D"],
-        sd: Float[Array, "N d"],
-        below: Float[Array, "N B"],
+        sd: Float[Array, "d N"],
+        below: Float[Array, "B N"],
     ) -> tuple[Float[Array, "S D"], Float[Array, "S D"]]:
         """Adds L_ij noise_j (j < i) within units, and solves L' pull = noise by back substitution."""
         d, index = self.local.block, self.placement.local_index
-        unit_noise = noise[:, index]  # (S, N, d)
+        unit_noise = noise[:, index.T]  # (S, d, N)
         entry = {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))}
-        no_shift = jnp.zeros(unit_noise.shape[:2])
-        shift = jnp.stack(
-            [
-                sum((below[None, :, entry[i, j]] * unit_noise[:, :, j] for j in range(i)), no_shift)
-                for i in range(d)
-            ],
-            axis=2,
-        )
+        none = jnp.zeros((noise.shape[0], index.shape[0]))
+        shift = [sum((below[None, entry[i, j]] * unit_noise[:, j] for j in range(i)), none) for i in range(d)]
         solved: dict[int, Array] = {}
         for i in reversed(range(d)):
-            rest = sum((below[None, :, entry[k, i]] * solved[k] for k in range(i + 1, d)), no_shift)
-            solved[i] = (unit_noise[:, :, i] - rest) / sd[None, :, i]
-        unit_pull = jnp.stack([solved[i] for i in range(d)], axis=2)
+            rest = sum((below[None, entry[k, i]] * solved[k] for k in range(i + 1, d)), none)
+            solved[i] = (unit_noise[:, i] - rest) / sd[None, i]
         no_globals = jnp.zeros(self.globals.loc.shape)
 
-        def place_one(block: Float[Array, "N d"]) -> Float[Array, " D"]:
+        def place_one(block: Float[Array, "d N"]) -> Float[Array, " D"]:
             return self.placement(no_globals, block)
 
         place = jax.vmap(place_one)
-        is_local = self.placement(jnp.zeros_like(no_globals), jnp.ones(index.shape))
-        return theta + place(shift), jnp.where((is_local > 0)[None], place(unit_pull), pull)
+        is_local = place_one(jnp.ones(sd.shape))
+        unit_pull = jnp.stack([solved[i] for i in range(d)], axis=1)
+        return theta + place(jnp.stack(shift, axis=1)), jnp.where(
+            (is_local > 0)[None], place(unit_pull), pull
+        )
 
 
 def trainable(family: Family) -> Family:

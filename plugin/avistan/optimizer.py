@@ -29,11 +29,11 @@ def learning_rates(step: Int[Array, " steps"], peak: float, steps: int) -> Float
 
 
 class GuardedAdamState(NamedTuple):
-    """Adam's moments."""
+    """Adam's moments; the second one as its square root, which the guard and the step both need."""
 
     steps: Int[Array, ""]
     first: optax.Updates
-    second: optax.Updates
+    second_root: optax.Updates
 
 
 def guarded_adam(
@@ -56,23 +56,26 @@ def guarded_adam(
     ) -> tuple[optax.Updates, GuardedAdamState]:
         steps = (state.steps + 1).astype(jnp.float64)
         first_scale = 1 / (1 - first_decay**steps)
-        second_scale = 1 / (1 - second_decay**steps)
-        earlier = jnp.where(state.steps > 0, limit**2 / (1 - second_decay ** (steps - 1)), jnp.inf)
+        root_scale = jnp.sqrt(1 / (1 - second_decay**steps))
+        bound_scale = limit * jnp.sqrt(1 / (1 - second_decay ** jnp.maximum(steps - 1, 1.0)))
 
-        def guard(g: Float[Array, ...], v: Float[Array, ...]) -> Float[Array, ...]:
-            bound = jnp.where(v > 0, jnp.sqrt(earlier.astype(g.dtype) * v), jnp.inf)
+        def guard(g: Float[Array, ...], root: Float[Array, ...]) -> Float[Array, ...]:
+            bound = jnp.where(root > 0, bound_scale.astype(g.dtype) * root, jnp.inf)
             return jnp.clip(jnp.where(jnp.isfinite(g), g, 0), -bound, bound)
 
-        def direction(m: Float[Array, ...], v: Float[Array, ...]) -> Float[Array, ...]:
+        def next_root(root: Float[Array, ...], g: Float[Array, ...]) -> Float[Array, ...]:
+            return jnp.sqrt(second_decay * root**2 + (1 - second_decay) * g**2)
+
+        def direction(m: Float[Array, ...], root: Float[Array, ...]) -> Float[Array, ...]:
             rate = NETWORK_RATE if m.dtype == jnp.float32 else 1.0
-            scaled = m * first_scale.astype(m.dtype) / (jnp.sqrt(v * second_scale.astype(m.dtype)) + 1e-8)
+            scaled = m * first_scale.astype(m.dtype) / (root * root_scale.astype(m.dtype) + 1e-8)
             return rate * jnp.clip(scaled, -1.0, 1.0)
 
-        gradient = jax.tree.map(guard, updates, state.second)
+        gradient = jax.tree.map(guard, updates, state.second_root)
         first = jax.tree.map(lambda m, g: first_decay * m + (1 - first_decay) * g, state.first, gradient)
-        second = jax.tree.map(
-            lambda v, g: second_decay * v + (1 - second_decay) * g**2, state.second, gradient
+        second_root = jax.tree.map(next_root, state.second_root, gradient)
+        return jax.tree.map(direction, first, second_root), GuardedAdamState(
+            state.steps + 1, first, second_root
         )
-        return jax.tree.map(direction, first, second), GuardedAdamState(state.steps + 1, first, second)
 
     return optax.GradientTransformation(init, update)

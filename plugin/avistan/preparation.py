@@ -20,7 +20,14 @@ from stan_adapters.signature import draw_references, fit_transform, usable_refer
 
 from .errors import MethodError
 from .families import Family, LocalGaussian, MeanField, make_frame, make_placement
-from .inference_functions import AbstractInferenceFunction, Constant, Table, make_mlp, make_polynomial
+from .inference_functions import (
+    AbstractInferenceFunction,
+    Constant,
+    LocalNu,
+    Table,
+    make_mlp,
+    make_polynomial,
+)
 from .methods import Method
 from .start import QuickFit, quick_fit
 from .unit_inputs import SignatureInput, UnitInput, make_data_input
@@ -132,13 +139,12 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     index, fit = preparation.index, preparation.quick
     at = preparation.globals_index
     local = LocalGaussian(method.local, index.shape[1])
-    table = method.function == "table"
-    if table:
-        center, scale = fit.mean[index], fit.sd[index]
-        start = np.zeros(index.shape)
+    if method.function == "table":
+        center, scale = fit.mean[index].T, fit.sd[index].T
+        start = np.zeros(center.shape)
     else:
-        center, scale = (part[None] for part in population(fit, index))
-        start = (np.log(fit.sd[index]).mean(axis=0) - np.log(scale))[0]
+        center, scale = (part[:, None] for part in population(fit, index))
+        start = np.log(fit.sd[index]).mean(axis=0)[:, None] - np.log(scale)
     nu = local.start(jnp.asarray(start))
     frame = make_frame(fit.mean[at], fit.sd[at], center, scale)
     function = make_function(method, nu, inputs.shape[1], preparation.seed)
@@ -147,12 +153,10 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     return family, jnp.asarray(inputs, dtype=jnp.float32)
 
 
-def make_function(
-    method: Method, start: Float[Array, "*N P"], num_inputs: int, seed: int
-) -> AbstractInferenceFunction:
-    """The inference function of a method at variational parameters `start`: (N, P) for a table, (P,) for the others."""
+def make_function(method: Method, start: LocalNu, num_inputs: int, seed: int) -> AbstractInferenceFunction:
+    """The inference function of a method; `start` holds all units for a table and one for the others."""
     if method.function == "table":
-        return Table(start.T)
+        return Table(start)
     if method.function == "constant":
         return Constant(start)
     if method.function == "polynomial":
@@ -164,12 +168,10 @@ def skeleton(method: Method, index_shape: tuple[int, ...], num_globals: int, num
     """A family with the right shapes and no values, into which saved leaves are read; `index_shape` is (N, d)."""
     num_units, block = index_shape
     local = LocalGaussian(method.local, block)
-    table = method.function == "table"
-    start = jnp.zeros(index_shape if table else (block,))
-    rows = num_units if table else 1
     zeros = jnp.zeros(num_globals)
-    frame = make_frame(zeros, jnp.ones(num_globals), jnp.zeros((rows, block)), jnp.ones((rows, block)))
-    function = make_function(method, local.start(start), num_inputs, seed=0)
+    units = jnp.zeros((block, num_units if method.function == "table" else 1))
+    frame = make_frame(zeros, jnp.ones(num_globals), units, jnp.ones_like(units))
+    function = make_function(method, local.start(units), num_inputs, seed=0)
     index = num_globals + np.arange(num_units * block).reshape(index_shape)
     return Family(
         MeanField(zeros, zeros), function, local, frame, make_placement(np.arange(num_globals), index)

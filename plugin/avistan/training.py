@@ -173,8 +173,10 @@ def _make_run(
             return _step(optimizer, options.estimator, carry, *given, fixed, inputs, slot)
 
         def one_block(carry: _Carry, given: tuple[Array, Array]) -> tuple[_Carry, StepInfo]:
-            shape = (block, options.draws_per_step, fixed.dim)
-            noise = jax.random.normal(given[0], shape, dtype=jnp.float32)
+            flat = jax.random.normal(
+                given[0], (block * options.draws_per_step * fixed.dim,), dtype=jnp.float32
+            )
+            noise = flat.reshape(block, options.draws_per_step, fixed.dim)
             return jax.lax.scan(one_step, carry, (noise, given[1]))
 
         blocks = (jax.random.split(subkey, steps // block), rates.reshape(-1, block))

@@ -54,11 +54,11 @@ def test_linear_constant_is_short_by_the_closed_form_amount(linear, linear_data,
 def test_linear_inference_function_has_the_optimal_slope_and_sd(linear, linear_data, linear_answers):
     slope, intercept = linear_answers["optimal_line"](linear_data)
     fit = linear["avi:polynomial(1):data(x)"].fit
-    local_mean, local_log_sd, _ = fit.family.local_parameters(jnp.asarray(fit.inputs, dtype=jnp.float32))
+    local = fit.family.local_parameters(jnp.asarray(fit.inputs, dtype=jnp.float32))
     x = np.asarray(linear_data["x"])
-    np.testing.assert_allclose(np.asarray(local_mean)[:, 0], intercept + slope * x, atol=0.05)
+    np.testing.assert_allclose(np.asarray(local.loc)[0], intercept + slope * x, atol=0.05)
     expected_sd = linear_answers["mean_field_optimum"](linear_data).sd[1:]
-    np.testing.assert_allclose(np.exp(np.asarray(local_log_sd)[:, 0]), expected_sd, rtol=0.01)
+    np.testing.assert_allclose(np.exp(np.asarray(local.log_sd)[0]), expected_sd, rtol=0.01)
 
 
 def test_lsat_gap_is_closed_and_the_constant_is_far_off(lsat_rows):

@@ -32,9 +32,8 @@ def mean_field(loc, log_sd) -> tuple[Family, jax.Array]:
     frame = make_frame(np.zeros(D), np.ones(D), np.zeros((0, 0)), np.ones((0, 0)))
     local = LocalGaussian("diagonal", 0)
     placement = make_placement(np.arange(D), np.empty((0, 0), dtype=np.int64))
-    family = Family(
-        MeanField(jnp.asarray(loc), jnp.asarray(log_sd)), Table(jnp.zeros((0, 0))), local, frame, placement
-    )
+    nobody = Table(local.start(jnp.zeros((0, 0))))
+    family = Family(MeanField(jnp.asarray(loc), jnp.asarray(log_sd)), nobody, local, frame, placement)
     return family, jnp.zeros((0, 0), dtype=jnp.float32)
 
 

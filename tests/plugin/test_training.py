@@ -80,7 +80,7 @@ def test_a_step_whose_draws_are_all_rejected_moves_no_parameter(rejecting):
     family, inputs = start_family(
         prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi")
     )
-    far = jnp.full_like(family.inference.nu, 1e3).at[1].set(family.inference.nu[1])
+    far = family.inference.nu._replace(loc=jnp.full_like(family.inference.nu.loc, 1e3))
     lost = Family(family.globals, type(family.inference)(far), family.local, family.frame, family.placement)
     with register(rejecting) as slot:
         after, trace = train(
