@@ -360,7 +360,7 @@ CONSTRAINED = {  # type: (good values, bad values with what the refusal says)
 def engine_accepts(program, text):
     try:
         stanli.bridgestan_model(stan_code=program.source, data=text)
-    except Exception:
+    except RuntimeError:
         return False
     return True
 

@@ -1,46 +1,19 @@
 """Data inputs: which data entries feed a unit, and whether its own parts of them are enough."""
 
-import importlib.util
 import math
-import sys
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.levels import candidate_levels
-from stan_adapters.program import Program
+from sliced_cases import CASES, ROOT, bind, generator, level_of
 from stan_adapters.unit_data.inputs import find_data_inputs
 from stan_adapters.unit_data.slicing import Slicing, find_slicing
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _load_cases():
-    path = ROOT / "tests" / "structure" / "cases.py"
-    spec = importlib.util.spec_from_file_location("structure_cases_for_inputs", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.CASES
-
-
-CASES = {name: case for name, case in _load_cases().items() if case.verdict == "closable"}
-
-
-def generator(*names):
-    return np.random.default_rng(zlib.crc32("/".join(map(str, names)).encode()))
 
 
 def inspect(code_or_file, data, level_name, *, seed=1):
     """The level, its slicing and its data inputs."""
-    read = Program.from_file if isinstance(code_or_file, Path) else Program.from_code
-    program = read(code_or_file)
-    model = BoundModel(program, read_data(program, data))
-    level = next(level for level in candidate_levels(model.layout) if level.name == level_name)
+    model = bind(code_or_file, data)
+    level = level_of(model, level_name)
     rng = np.random.default_rng(seed)
     slicing = find_slicing(model, level, rng)
     return level, slicing, find_data_inputs(model, level, slicing, rng)

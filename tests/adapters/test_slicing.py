@@ -1,37 +1,21 @@
 """Slicing: the data of some units are valid data of the same program, and their models are parts of the whole."""
 
-import functools
-import importlib.util
 import re
-import sys
 import time
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sliced_cases import CASES, EVERY_CASE, ROOT, bind, generator, inspected, sliced, values
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
 from stan_adapters.errors import StructureError
-from stan_adapters.levels import candidate_levels, make_level, shared_levels
+from stan_adapters.levels import make_level, shared_levels
 from stan_adapters.program import Program
 from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal, find_slicing
 
-ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "stan_models"
 
-
-def _load_cases():
-    path = ROOT / "tests" / "structure" / "cases.py"
-    spec = importlib.util.spec_from_file_location("structure_cases_for_slicing", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.CASES
-
-
-CASES = {name: case for name, case in _load_cases().items() if case.verdict == "closable"}
 
 REFUSED = {
     "saw": r"^x has N \+ 1 entries",
@@ -46,40 +30,6 @@ REFUSED = {
     "standardized_data": r"transformed data \(y_std\)",
     "two_units": "2 units can't be split into three",
 }
-
-
-def generator(*names):
-    return np.random.default_rng(zlib.crc32("/".join(names).encode()))
-
-
-def bind(code_or_file, data):
-    read = Program.from_file if isinstance(code_or_file, Path) else Program.from_code
-    program = read(code_or_file)
-    return BoundModel(program, read_data(program, data))
-
-
-def level_of(model, name):
-    return next(level for level in candidate_levels(model.layout) if level.name == name)
-
-
-def sliced(model, name, rules=None, seed=1):
-    return find_slicing(model, level_of(model, name), np.random.default_rng(seed), rules)
-
-
-@functools.cache
-def inspected(name):
-    case = CASES[name]
-    model = bind(case.stan_file, case.make_data(generator(name)))
-    level = level_of(model, case.level)
-    return model, level, find_slicing(model, level, generator(name, "slicing"))
-
-
-def texts(rules):
-    return {name: str(rule) for name, rule in rules.items()}
-
-
-def values(data):
-    return {name: np.asarray(value).tolist() for name, value in data.items()}
 
 
 # ---- the table of cases
@@ -275,7 +225,7 @@ def test_globals_whose_number_depends_on_who_is_there_are_refused():
 
 
 def test_units_that_own_no_coordinate_are_refused():
-    case = _load_cases()["sum_to_zero"]
+    case = EVERY_CASE["sum_to_zero"]
     model = bind(case.stan_file, case.make_data(generator("sum")))
     (level,) = shared_levels(model.layout)
     refusal = find_slicing(model, level, generator("sum"))
@@ -285,7 +235,7 @@ def test_units_that_own_no_coordinate_are_refused():
 
 def test_units_of_coupled_programs_are_never_offered():
     """Additivity holds for independent units only, so it would expose a level that was called separable by mistake."""
-    for name, case in _load_cases().items():
+    for name, case in EVERY_CASE.items():
         if case.verdict != "not-closable" or name == "sum_to_zero":
             continue
         model = bind(case.stan_file, case.make_data(generator(name)))

@@ -1,73 +1,17 @@
 """Rules of slicing: what is proposed for every layout of the data, and what is said of rules by hand."""
 
-import functools
-import importlib.util
 import re
-import sys
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
+from sliced_cases import CASES, bind, generator, inspected, level_of, sliced, texts, values
 from stan_adapters.errors import StructureError
-from stan_adapters.levels import candidate_levels
 from stan_adapters.program import Program
 from stan_adapters.unit_data.plan import Plan
 from stan_adapters.unit_data.proposals import propose_rules
 from stan_adapters.unit_data.rules import Role, parse_rules
-from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal, find_slicing
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _load_cases():
-    path = ROOT / "tests" / "structure" / "cases.py"
-    spec = importlib.util.spec_from_file_location("structure_cases_for_rules", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.CASES
-
-
-CASES = {name: case for name, case in _load_cases().items() if case.verdict == "closable"}
-
-
-def generator(*names):
-    return np.random.default_rng(zlib.crc32("/".join(names).encode()))
-
-
-def bind(code_or_file, data):
-    read = Program.from_file if isinstance(code_or_file, Path) else Program.from_code
-    program = read(code_or_file)
-    return BoundModel(program, read_data(program, data))
-
-
-def level_of(model, name):
-    return next(level for level in candidate_levels(model.layout) if level.name == name)
-
-
-def sliced(model, name, rules=None, seed=1):
-    return find_slicing(model, level_of(model, name), np.random.default_rng(seed), rules)
-
-
-@functools.cache
-def inspected(name):
-    case = CASES[name]
-    model = bind(case.stan_file, case.make_data(generator(name)))
-    level = level_of(model, case.level)
-    return model, level, find_slicing(model, level, generator(name, "slicing"))
-
-
-def texts(rules):
-    return {name: str(rule) for name, rule in rules.items()}
-
-
-def values(data):
-    return {name: np.asarray(value).tolist() for name, value in data.items()}
-
+from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal
 
 # ---- what a subset looks like
 
