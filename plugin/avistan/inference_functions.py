@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+_LOG_SD_RANGE = 10.0
+
 
 class LocalNu(NamedTuple):
     """Variational parameters of N units with d latents each, standardized; each latent's lie together.
@@ -60,14 +62,17 @@ class Constant(AbstractInferenceFunction):
 class Polynomial(AbstractInferenceFunction):
     """All monomials of the inputs up to a degree, linear in its coefficients (T, P)."""
 
-    coefficients: Float[Array, "T P"]
+    coefficients: Float[Array, "T P"]  # of the scaled monomials
     exponents: tuple[tuple[int, ...], ...] = eqx.field(static=True)  # input numbers of each monomial
     block: int = eqx.field(static=True)
 
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
         x = inputs.astype(jnp.float64)
+        scale = 1 / math.sqrt(
+            max(1, len(self.exponents))
+        )  # one step moves the sum of all terms, not each alone
         columns = [jnp.ones(x.shape[0])]
-        columns += [jnp.prod(x[:, jnp.asarray(term)], axis=1) for term in self.exponents]
+        columns += [scale * jnp.prod(x[:, jnp.asarray(term)], axis=1) for term in self.exponents]
         return _split(self.coefficients.T @ jnp.stack(columns), self.block)
 
 
@@ -119,4 +124,6 @@ def make_mlp(
 
 
 def _split(nu: Float[Array, "P N"], block: int) -> LocalNu:
-    return LocalNu(nu[:block], nu[block : 2 * block], nu[2 * block :])
+    """Outputs of a function; log sds flatten beyond +-10, so that an outlying input can't overflow its unit's sd."""
+    log_sd = _LOG_SD_RANGE * jnp.tanh(nu[block : 2 * block] / _LOG_SD_RANGE)
+    return LocalNu(nu[:block], log_sd, nu[2 * block :])

@@ -156,3 +156,16 @@ def test_placement_by_slices_and_by_permutation_agree_also_in_their_gradients(la
         )
         np.testing.assert_array_equal(to_globals, weights[at])
         np.testing.assert_array_equal(to_locals, weights[index].T)
+
+
+@pytest.mark.parametrize("source", ["polynomial", "mlp"])
+def test_an_outlying_input_can_not_overflow_its_units_sd(source):
+    family, inputs = random_family("diagonal", source, "scattered")
+    far = inputs.at[0].set(1e4)
+    log_sd = np.asarray(family.local_parameters(far).log_sd)
+    assert np.isfinite(log_sd).all()
+    spread = log_sd - np.asarray(family.frame.local_log_scale)
+    assert np.abs(spread).max() <= 10
+    np.testing.assert_allclose(
+        log_sd[:, 1:], np.asarray(family.local_parameters(inputs).log_sd)[:, 1:], rtol=1e-6
+    )
