@@ -1,0 +1,32 @@
+"""Notebooks run from top to bottom, at a small size, and are stored without output."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def code_cells(notebook: Path) -> list[dict]:
+    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_runs_in_order(notebook, capsys):
+    namespace: dict[str, object] = {}
+    for cell in code_cells(notebook):
+        source = re.sub(r"^steps = \d+", "steps = 200", "".join(cell["source"]), flags=re.MULTILINE)
+        exec(compile(source, f"{notebook.name}:{cell['id']}", "exec"), namespace)
+    assert namespace["steps"] == 200
+    assert "closable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_stored_without_output(notebook):
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code_cells(notebook))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
