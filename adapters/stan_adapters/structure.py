@@ -86,6 +86,19 @@ class Structure:
                 }
                 for probe in self.certificate
             ],
+            "evaluations": self.evaluations,
+            "bindings": self.bindings,
+            "slicing": self._slicing_json(),
+        }
+
+    def _slicing_json(self) -> dict[str, Any] | None:
+        if self.slicing is None:
+            return None
+        verified = isinstance(self.slicing, Slicing)
+        return {
+            "verified": verified,
+            "rules": {name: str(rule) for name, rule in self.slicing.rules.items()} if verified else {},
+            "reason": "" if isinstance(self.slicing, Slicing) else self.slicing.reason,
         }
 
     def _level_json(self, candidate: Candidate) -> dict[str, Any]:
@@ -99,6 +112,7 @@ class Structure:
             "inputs": "unknown" if feeds is None else feeds.inputs,
             "data_inputs": [] if feeds is None else list(feeds.names),
             "sliceable": sliceable,
+            "coupling": candidate.described_shape or None,
         }
 
     def __str__(self) -> str:

@@ -25,6 +25,13 @@ def test_the_json_of_a_level_says_what_the_table_of_cases_says(name):
     if told["level"]["inputs"] == case.inputs != "unknown":
         assert set(told["level"]["data_inputs"]) == set(case.data_inputs)
     assert told["level"]["sliceable"] == isinstance(structure.slicing, Slicing)
+    assert told["slicing"]["verified"] == told["level"]["sliceable"]
+    assert bool(told["slicing"]["rules"]) != bool(told["slicing"]["reason"])
+    assert (
+        told["evaluations"]
+        == structure.evaluations
+        >= sum(p["evaluations"] for p in told["certificate"][-3:])
+    )
     probes = {line["probe"].split(" of ")[0] for line in told["certificate"]}
     assert {"separability", "data inputs"} <= probes
     if told["level"]["sliceable"]:
