@@ -41,7 +41,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         [_POINTER, ctypes.c_bool, ctypes.c_bool, _POINTER, _POINTER, _POINTER, _MESSAGE],
     ),
     "bs_param_unconstrain": (ctypes.c_int, [_POINTER, _POINTER, _POINTER, _MESSAGE]),
-    "bs_param_unconstrain_json": (ctypes.c_int, [_POINTER, ctypes.c_char_p, _POINTER, _MESSAGE]),
     "bs_log_density_gradient": (
         ctypes.c_int,
         [_POINTER, ctypes.c_bool, ctypes.c_bool, _POINTER, _POINTER, _POINTER, _MESSAGE],
@@ -136,18 +135,6 @@ class Abi:
         """Constrained names such as `a.2.3`, first index fastest; empty containers have none."""
         text = self._lib.bs_param_names(handle, transformed_parameters, generated_quantities).decode()
         return text.split(",") if text else []
-
-    def unconstrain_json(self, handle: int, values: bytes, dim: int) -> FloatArray:
-        """Unconstrained point of shape (D,) of Stan JSON that holds every parameter.
-
-        Raises:
-            BindingError: a parameter is missing or outside its support, in Stan's words.
-        """
-        theta = np.empty(dim)
-        message = ctypes.c_char_p()
-        if self._lib.bs_param_unconstrain_json(handle, values, theta.ctypes.data, ctypes.byref(message)):
-            raise BindingError(self._take(message))
-        return theta
 
     def unconstrain(self, handle: int, columns: FloatArray, dim: int) -> FloatArray:
         """Unconstrained points (S, D) of rows of constrained parameters (S, P), columns as in `names`."""

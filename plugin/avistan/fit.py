@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -34,6 +35,10 @@ from .preparation import Preparation, skeleton, split, start_family
 from .storage import open_fit, write_fit
 from .training import Progress, Trace, train
 from .unit_inputs import UnitInput, read_unit_input
+
+
+class DrawsWarning(UserWarning):
+    """Some draws could not be turned into the program's variables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +115,7 @@ class Fit:
         self, draws: int = 1000, *, seed: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats."""
-        if draws < 1:
-            raise FitError(f"draws={draws}: give a positive whole number.")
+        _check_draws(draws)
         key = jax.random.fold_in(jax.random.key(self.seed if seed is None else seed), 4)
         theta, log_q = sample(self.family, jnp.asarray(self.inputs, dtype=jnp.float32), key, draws)
         return np.asarray(theta), np.asarray(log_q)
@@ -133,7 +137,7 @@ class Fit:
         """
         theta, log_q = self.unconstrained_draws(draws, seed=seed)
         lp, _ = self.model.log_density_gradient(theta)
-        values, _ = self.model.constrain(theta, seed=self.seed if seed is None else seed)
+        values = _constrained(self.model, theta, self.seed if seed is None else seed)
         return to_datatree(
             self.model.program,
             self.model.data,
@@ -167,7 +171,7 @@ class Fit:
     def _default_draws(self) -> Draws:
         if "draws" not in self._kept:
             theta, _ = self.unconstrained_draws(1000)
-            self._kept["draws"], _ = self.model.constrain(theta, seed=self.seed)
+            self._kept["draws"] = _constrained(self.model, theta, self.seed)
         draws: Draws = self._kept["draws"]
         return draws
 
@@ -221,6 +225,7 @@ class Fit:
                 f"{self.method.name} has a free factor for each fitted unit and none for new ones: "
                 "fit with method='avi'."
             )
+        _check_draws(draws)
         program = self.model.program
         given = seed if seed is not None else self.seed
         with BoundModel(program, read_data(program, data), engine=self.model.engine_choice) as model:
@@ -236,7 +241,7 @@ class Fit:
             theta, log_q = sample(family, jnp.asarray(inputs, dtype=jnp.float32), key, draws)
             points = np.asarray(theta)
             lp, _ = model.log_density_gradient(points)
-            values, _ = model.constrain(points, seed=given)
+            values = _constrained(model, points, given)
             tree = to_datatree(
                 program,
                 model.data,
@@ -319,6 +324,24 @@ class Fit:
             program=self.model.program,
             data=self.model.data,
         )
+
+
+def _check_draws(draws: int) -> None:
+    if draws < 1:
+        raise FitError(f"draws={draws}: give a positive whole number.")
+
+
+def _constrained(model: BoundModel, theta: npt.NDArray[np.float64], seed: int) -> Draws:
+    """All variables of unconstrained draws (S, D), with a warning where Stan rejected some: those rows are NaN."""
+    values, failed = model.constrain(theta, seed=seed)
+    if failed:
+        warnings.warn(
+            f"Stan rejected {failed} of {len(theta)} draws of {model.program.name} in transformed parameters or "
+            "generated quantities; all their values are NaN.",
+            DrawsWarning,
+            stacklevel=3,
+        )
+    return values
 
 
 @in_float64

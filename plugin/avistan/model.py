@@ -11,7 +11,7 @@ from typing import Any
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import RawData, read_data
 from stan_adapters.errors import AvistanError, StructureError
-from stan_adapters.levels import Level, candidate_levels
+from stan_adapters.levels import Level
 from stan_adapters.program import Program
 from stan_adapters.structure import Structure, Verdict, inspect_structure, with_unit_data
 
@@ -163,7 +163,7 @@ class Model:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MethodError(f"unknown reference {reference!r}.{hint} References: {', '.join(REFERENCES)}.")
         structure = self._structure(level)
-        target = self._level_for(parse_method("avi"), structure) if self._candidates() else None
+        target = self._level_for(parse_method("avi"), structure)
         preparation, seconds = self._prepare(target, seed, chosen_options)
         with bars() if show_progress else quiet() as progress:
             if isinstance(reference, str):
@@ -182,16 +182,12 @@ class Model:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _candidates(self) -> tuple[Level, ...]:
-        return candidate_levels(self.bound.layout)
-
     def _resolve(self, method: str, structure: Structure) -> tuple[Method, str]:
         if method == "auto":
             if structure.verdict is Verdict.CLOSABLE:
                 return parse_method("avi"), ""
-            return parse_method(
-                "fvi"
-            ), f"F-VI, because amortization is {structure.verdict}: {structure.reason}"
+            reason = f"F-VI, because amortization is {structure.verdict}: {structure.reason}"
+            return parse_method("fvi"), reason
         parsed = parse_method(method)
         if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
             return parsed, f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"

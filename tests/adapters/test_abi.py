@@ -9,7 +9,7 @@ import pytest
 
 from stan_adapters.abi import Abi
 from stan_adapters.engines import Library, load
-from stan_adapters.errors import BindingError, EngineError
+from stan_adapters.errors import EngineError
 from stan_adapters.program import Program
 
 PRINTS = """
@@ -92,12 +92,6 @@ def test_what_stan_prints_while_binding_is_returned_to_the_thread_that_binds(lib
 def test_a_refusal_carries_stans_words(library):
     with pytest.raises(EngineError, match="N"):
         library.abi.construct(b'{"N": "three", %s}' % library.manifest, 1)
-
-
-def test_unconstraining_a_missing_parameter_is_an_error(library, handle):
-    with pytest.raises(BindingError, match="z"):
-        library.abi.unconstrain_json(handle, b"{}", 2)
-    assert library.abi.unconstrain_json(handle, b'{"z": [1, 2]}', 2).tolist() == [1, 2]
 
 
 def test_constraining_is_seeded_and_marks_failed_rows():

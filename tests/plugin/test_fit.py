@@ -206,6 +206,15 @@ def test_a_program_without_units_is_fitted_by_fvi():
         fit.predict({"N": 200, "y": y})
 
 
+def test_no_draws_are_no_posterior(lsat_fit):
+    for ask in (
+        lsat_fit.posterior,
+        lambda draws: lsat_fit.predict({"N": 1, "I": 5, "y": [[1, 0, 1, 0, 1]]}, draws),
+    ):
+        with pytest.raises(FitError, match="draws=0"):
+            ask(0)
+
+
 def test_new_data_that_change_the_globals_are_refused(lsat_fit):
     with pytest.raises(FitError, match="a is a global of the fit with 5"):
         lsat_fit.predict({"N": 1, "I": 4, "y": [[1, 0, 1, 0]]})

@@ -11,6 +11,7 @@ import xarray as xr
 import avistan as avi
 from avistan.errors import FitError
 from avistan.files import write_netcdf
+from avistan.fit import DrawsWarning
 from programs import bundled
 
 
@@ -125,3 +126,17 @@ def test_outcomes_are_what_the_model_block_gives_a_distribution(name):
     tree = bundled(name).fit(method="fvi", steps=10, elbo_draws=10).posterior(draws=5)
     expected = {"random_slopes": {"y"}, "linear": {"x"}}[name]
     assert set(tree["observed_data"].data_vars) == expected
+
+
+def test_draws_that_generated_quantities_reject_are_nan_and_told():
+    code = """
+    parameters { real x; }
+    model { x ~ std_normal(); }
+    generated quantities { if (x > 1) reject("x is ", x); real y = x; }
+    """
+    fit = avi.Model(stan_code=code).fit(steps=50, elbo_draws=50)
+    with pytest.warns(DrawsWarning, match=r"Stan rejected \d+ of 200 draws"):
+        tree = fit.posterior(draws=200)
+    rejected = np.isnan(tree["posterior"]["y"].values)
+    assert 0 < rejected.sum() < 100
+    assert (tree["posterior"]["y"].values[~rejected] <= 1).all()
