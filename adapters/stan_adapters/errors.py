@@ -50,3 +50,7 @@ class BindingError(AvistanError):
 
 class StructureError(AvistanError):
     """A level was named that the program does not have, or the evidence does not allow what was asked."""
+
+
+class CmdStanError(AvistanError):
+    """CmdStan is not installed, or it refused the program, the data or the run; the message has its reason."""

@@ -1,11 +1,11 @@
-"""References and competitors from outside: NUTS through stanli's sampler."""
+"""Competitors from outside: CmdStan's ADVI and Pathfinder, Pathfinder through stanli; and references by name."""
 
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,117 +13,209 @@ import numpy.typing as npt
 import xarray as xr
 from arviz_stats.base import array_stats
 
+from stan_adapters.algorithms import Paths, pathfinder_paths
 from stan_adapters.binding import BoundModel
+from stan_adapters.cmdstan import CmdStan
+from stan_adapters.program import StrPath
 
-from .errors import CompetitorError
-from .posterior import to_datatree
+from .errors import AvistanError, CompetitorError
+from .references import Reference as Reference
+from .references import nuts as nuts
+from .references import reference_from as reference_from
 
 FloatArray = npt.NDArray[np.float64]
-REFERENCES = ("nuts",)
+REFERENCES = ("nuts", "cmdstan-nuts")
+COMPETITORS = ("cmdstan-advi", "cmdstan-pathfinder", "pathfinder")
+_RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
+_LEAST_WEIGHTS = 25  # whose fifth, the tail, a Pareto distribution can be fitted to
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
-    """Draws to measure against, on the unconstrained scale.
+class ElboTrace:
+    """ELBO estimates along a fit, each array (K,).
 
     Attributes:
-        name: such as "nuts".
-        theta: (C, S, D) unconstrained draws.
-        max_rhat, min_ess: over all coordinates: how far the reference itself can be trusted.
+        steps: iterations done.
+        seconds: since the start of the fit.
+        elbo: nats, with the bound model's constant; larger is better.
+    """
+
+    steps: FloatArray
+    seconds: FloatArray
+    elbo: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Approximation:
+    """A competitor's approximate posterior, on the unconstrained scale.
+
+    Attributes:
+        theta: (S, D) draws, in no particular order.
+        mean_field: exact mean and sd (D,) where it is a mean-field Gaussian.
+        elbo, elbo_se: an unbiased estimate in nats, with the bound model's constant, where there is one and no
+            `mean_field`.
+        trace: ELBO along the fit, where the method reports one.
+        seconds: without `seconds_compile`.
+        seconds_compile: of the program; one compilation serves every method of an `External`.
+        caveat: the method's own doubts about its result; empty if none.
     """
 
     name: str
     theta: FloatArray
+    mean_field: tuple[FloatArray, FloatArray] | None = None
+    elbo: float | None = None
+    elbo_se: float | None = None
+    trace: ElboTrace | None = None
+    steps: int | None = None
+    gradient_evaluations: int | None = None
     seconds: float
-    max_rhat: float
-    min_ess: float
-    divergences: int
+    seconds_compile: float = 0.0
+    caveat: str = ""
 
-    @property
-    def mean(self) -> FloatArray:
-        """Posterior means (D,)."""
-        return np.asarray(self.theta.mean(axis=(0, 1)))
 
-    @property
-    def sd(self) -> FloatArray:
-        """Posterior sds (D,)."""
-        return np.asarray(self.theta.std(axis=(0, 1), ddof=1))
+class External:
+    """Competitors and references from outside for one bound model; a context manager.
 
-    @property
-    def caveat(self) -> str:
-        """What a reader must know before trusting it; empty if nothing."""
-        remarks = []
-        if not self.max_rhat < 1.05:
-            remarks.append(f"its largest R-hat is {self.max_rhat:.3f}")
-        if self.divergences:
-            remarks.append(f"it had {self.divergences} divergent transitions")
-        return f"The reference {self.name} is itself in doubt: {' and '.join(remarks)}." if remarks else ""
+    CmdStan is set up when something first needs it, once for all: a failure to do so is the answer to every later call.
 
-    def to_datatree(self, model: BoundModel) -> xr.DataTree:
-        """The draws as an ArviZ DataTree with the program's own variables."""
-        chains, _, dim = self.theta.shape
-        values, _ = model.constrain(self.theta.reshape(-1, dim), generated_quantities=False)
-        lp, _ = model.log_density_gradient(self.theta.reshape(-1, dim))
-        return to_datatree(
-            model.program,
-            model.data,
-            values,
-            sample_stats={"lp": lp},
-            num_chains=chains,
-            attrs={"method": self.name},
+    Args:
+        cmdstan_exe: an executable that CmdStan made of the same program; None compiles one with an installed CmdStan.
+    """
+
+    def __init__(self, model: BoundModel, *, cmdstan_exe: StrPath | None = None) -> None:
+        self.model = model
+        self.cmdstan_exe = cmdstan_exe
+        self._opened: CmdStan | AvistanError | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> External:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened = None
+        self._stack.close()
+
+    def approximate(self, name: str, *, seed: int) -> Approximation:
+        """Run a competitor.
+
+        Raises:
+            CompetitorError: there is no such competitor.
+            CmdStanError, EngineError: it failed, with its reason.
+        """
+        if name == "cmdstan-advi":
+            return self._advi(seed)
+        if name == "cmdstan-pathfinder":
+            cmdstan = self._cmdstan()
+            draws = cmdstan.pathfinder(seed=seed)
+            return Approximation(
+                name=name,
+                theta=draws.theta,
+                seconds=draws.seconds,
+                seconds_compile=cmdstan.seconds_compile,
+                caveat=draws.caveat,
+            )
+        if name == "pathfinder":
+            return self._pathfinder(seed)
+        raise CompetitorError(f"unknown competitor {name!r}. Competitors: {', '.join(COMPETITORS)}.")
+
+    def reference(self, source: str | xr.DataTree | StrPath, *, seed: int, **options: Any) -> Reference:
+        """A reference by name, or of draws that were made elsewhere.
+
+        Args:
+            source: a name of `REFERENCES`, a DataTree, or the path of a netCDF file or zarr folder.
+            options: for NUTS: chains, warmup, draws.
+
+        Raises:
+            CompetitorError: no such reference, or see `reference_from`.
+            CmdStanError, EngineError: the sampler failed, with its reason.
+        """
+        if isinstance(source, str) and source == "nuts":
+            return nuts(self.model, seed=seed, **options)
+        if isinstance(source, str) and source == "cmdstan-nuts":
+            return Reference.of("cmdstan-nuts", self._cmdstan().nuts(seed=seed, **options))
+        if options:
+            raise CompetitorError(
+                f"{', '.join(options)}: options are for the references {', '.join(REFERENCES)}."
+            )
+        return reference_from(source, self.model)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _cmdstan(self) -> CmdStan:
+        if self._opened is None:
+            try:
+                self._opened = self._stack.enter_context(CmdStan(self.model, exe_file=self.cmdstan_exe))
+            except AvistanError as error:
+                self._opened = error
+        if isinstance(self._opened, AvistanError):
+            raise self._opened
+        return self._opened
+
+    def _advi(self, seed: int) -> Approximation:
+        cmdstan = self._cmdstan()
+        fit = cmdstan.advi(seed=seed)
+        steps, seconds, elbo = fit.trace.T
+        return Approximation(
+            name="cmdstan-advi",
+            theta=fit.theta,
+            mean_field=fit.mean_field,
+            elbo=fit.elbo,
+            elbo_se=fit.elbo_se,
+            trace=ElboTrace(steps=steps, seconds=seconds, elbo=elbo),
+            steps=int(steps[-1]),
+            gradient_evaluations=fit.gradient_evaluations,
+            seconds=fit.seconds,
+            seconds_compile=cmdstan.seconds_compile,
+            caveat=fit.caveat,
+        )
+
+    def _pathfinder(self, seed: int) -> Approximation:
+        started = time.perf_counter()
+        paths = pathfinder_paths(self.model, seed=seed)
+        theta, khat = resample(paths, draws=1000, seed=seed)
+        remarks = (
+            [f"{len(paths.failures)} of its paths failed: {paths.failures[0]}"] if paths.failures else []
+        )
+        if not khat <= _RELIABLE_KHAT:
+            remarks.append(f"its draws' importance weights are unreliable: their k-hat is {khat:.2f}.")
+        return Approximation(
+            name="pathfinder",
+            theta=theta,
+            seconds=time.perf_counter() - started,
+            caveat=" ".join(remarks),
         )
 
 
-def nuts(
-    model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000
-) -> Reference:
-    """NUTS draws by stanli's sampler, whose settings are CmdStan's.
+def resample(paths: Paths, *, draws: int, seed: int) -> tuple[FloatArray, float]:
+    """Multi-path Pathfinder: draws (S, D) of all paths together, by Pareto smoothed importance resampling.
 
-    Source: Hoffman & Gelman, JMLR 2014; Betancourt, arXiv 1701.02434.
+    Returns: the draws, and the k-hat of their weights.
+
+    Source: Zhang, Carpenter, Gelman & Vehtari, JMLR 2022, algorithm 2.
 
     Raises:
-        CompetitorError: stanli can't sample the program, with its reason.
+        CompetitorError: no draw has a finite weight.
     """
-    try:
-        import stanli
-    except ImportError as error:
-        raise CompetitorError("the reference nuts needs stanli: run `pip install stanli`.") from error
-    program = model.program.without_generated_quantities()
-    started = time.perf_counter()
-    try:
-        sampler = stanli.Model(stan_code=program.source, data=model.data.to_json(), seed=seed)
-        fit = sampler.sample(chains=chains, seed=seed, warmup=warmup, samples=draws, refresh=0)
-    except RuntimeError as error:
-        raise CompetitorError(f"stanli's NUTS failed on {program.name}: {error}") from error
-    seconds = time.perf_counter() - started
-    flat = {
-        d.name: np.asarray(fit[d.name]).reshape(chains * draws, *model.layout[d.name].shape)
-        for d in program.parameters
-        if model.layout[d.name].size
-    }
-    flat |= {
-        d.name: np.empty((chains * draws, *model.layout[d.name].shape))
-        for d in program.parameters
-        if not model.layout[d.name].size
-    }
-    theta = model.unconstrain_draws(flat).reshape(chains, draws, model.dim)
-    return Reference(
-        name="nuts",
-        theta=theta,
-        seconds=seconds,
-        max_rhat=_worst(theta, "rhat", np.nanmax),
-        min_ess=_worst(theta, "ess", np.nanmin),
-        divergences=int(np.sum(fit.divergences)),
-    )
+    log_weights = (paths.log_p - paths.log_q).ravel()
+    usable = np.flatnonzero(np.isfinite(log_weights))
+    if not usable.size:
+        raise CompetitorError("Stan rejects every draw of Pathfinder: its approximations miss the posterior.")
+    smoothed, khat = _smoothed(log_weights[usable])
+    weights = np.exp(smoothed - smoothed.max())
+    chosen = np.random.default_rng(seed).choice(usable, size=draws, p=weights / weights.sum())
+    return paths.theta.reshape(-1, paths.theta.shape[-1])[chosen], khat
 
 
-def _worst(theta: FloatArray, statistic: str, pick: Any) -> float:
-    """The worst R-hat or effective sample size over at most 2000 coordinates, evenly spread."""
-    columns: Sequence[int] = np.unique(np.linspace(0, theta.shape[2] - 1, 2000).astype(int)).tolist()
-    function = getattr(array_stats, statistic)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # constant columns divide by zero and are skipped as nan
-        values = function(theta[:, :, columns], chain_axis=0, draw_axis=1)
-    return float(pick(values))
+def _smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
+    """Pareto smoothed log weights and their k-hat: -inf where all are equal, nan where they are too few."""
+    if log_weights.size < _LEAST_WEIGHTS:
+        return log_weights, np.nan
+    try:
+        smoothed, khat = array_stats.psislw(
+            -log_weights
+        )  # it takes log likelihoods, the negative log weights of LOO
+    except ValueError:
+        return log_weights, -np.inf
+    return np.asarray(smoothed), float(khat)

@@ -1,0 +1,207 @@
+"""References: posterior draws to measure approximations against, sampled here or read from a file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from arviz_stats.base import array_stats
+
+from stan_adapters import algorithms
+from stan_adapters.algorithms import Draws
+from stan_adapters.binding import BoundModel
+from stan_adapters.errors import BindingError
+from stan_adapters.program import StrPath
+
+from .errors import CompetitorError
+from .posterior import to_datatree
+
+FloatArray = npt.NDArray[np.float64]
+_SECONDS, _DIVERGENCES = "sampling_time", "divergences"  # attributes of a tree; the first is ArviZ's
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """Draws to measure against, on the unconstrained scale.
+
+    Attributes:
+        name: such as "nuts".
+        theta: (C, S, D) unconstrained draws.
+        seconds: that sampling took; nan where that is not known.
+        max_rhat, min_ess: over all coordinates: how far the reference itself can be trusted.
+    """
+
+    name: str
+    theta: FloatArray
+    seconds: float
+    max_rhat: float
+    min_ess: float
+    divergences: int
+
+    @classmethod
+    def of(cls, name: str, draws: Draws) -> Reference:
+        """A reference of a sampler's draws (C, S, D)."""
+        return cls(
+            name=name,
+            theta=draws.theta,
+            seconds=draws.seconds,
+            max_rhat=_worst(draws.theta, "rhat", np.nanmax),
+            min_ess=_worst(draws.theta, "ess", np.nanmin),
+            divergences=draws.divergences,
+        )
+
+    @property
+    def mean(self) -> FloatArray:
+        """Posterior means (D,)."""
+        return np.asarray(self.theta.mean(axis=(0, 1)))
+
+    @property
+    def sd(self) -> FloatArray:
+        """Posterior sds (D,)."""
+        return np.asarray(self.theta.std(axis=(0, 1), ddof=1))
+
+    @property
+    def caveat(self) -> str:
+        """What a reader must know before trusting it; empty if nothing."""
+        remarks = []
+        if not self.max_rhat < 1.05:
+            remarks.append(f"its largest R-hat is {self.max_rhat:.3f}")
+        if self.divergences:
+            remarks.append(f"it had {self.divergences} divergent transitions")
+        return f"The reference {self.name} is itself in doubt: {' and '.join(remarks)}." if remarks else ""
+
+    def to_datatree(self, model: BoundModel) -> xr.DataTree:
+        """The draws as an ArviZ DataTree with the program's own variables; `reference_from` reads it back."""
+        chains, _, dim = self.theta.shape
+        values, _ = model.constrain(self.theta.reshape(-1, dim), generated_quantities=False)
+        lp, _ = model.log_density_gradient(self.theta.reshape(-1, dim))
+        return to_datatree(
+            model.program,
+            model.data,
+            values,
+            sample_stats={"lp": lp},
+            num_chains=chains,
+            attrs={"method": self.name, _SECONDS: self.seconds, _DIVERGENCES: self.divergences},
+        )
+
+
+def nuts(
+    model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000
+) -> Reference:
+    """NUTS draws by stanli's sampler, whose settings are CmdStan's.
+
+    Raises:
+        EngineError: stanli can't sample the program, with its reason.
+    """
+    return Reference.of("nuts", algorithms.nuts(model, seed=seed, chains=chains, warmup=warmup, draws=draws))
+
+
+def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Reference:
+    """Posterior draws of the same program and data that were made elsewhere.
+
+    Args:
+        source: a DataTree, or the path of a netCDF file or zarr folder, with a group `posterior` that holds every
+            parameter with dims (chain, draw, ...), as ArviZ writes it.
+
+    Raises:
+        CompetitorError: the file can't be read, or its draws are not those of the model's parameters.
+    """
+    if isinstance(source, xr.DataTree):
+        tree, name = source, str(source.attrs.get("method") or "draws")
+    else:
+        tree, name = _read(Path(source)), Path(source).name
+    if "posterior" not in tree.children:
+        there = ", ".join(tree.children) or "none"
+        raise CompetitorError(f"the reference {name} has no group `posterior`; its groups: {there}.")
+    posterior = tree["posterior"].to_dataset()
+    values = {
+        c.name: _values(name, posterior, c.name, c.shape) for c in model.layout.containers if 0 not in c.shape
+    }
+    if not values:
+        raise CompetitorError(f"{model.program.name} has no parameters, so there is nothing to compare.")
+    sizes = {parameter: array.shape[:2] for parameter, array in values.items()}
+    chains, draws = next(iter(sizes.values()))
+    if len(set(sizes.values())) > 1 or chains * draws < 2:
+        raise CompetitorError(
+            f"the reference {name} needs as many draws, two or more, of every parameter: {sizes}."
+        )
+    flat = {parameter: array.reshape(chains * draws, *array.shape[2:]) for parameter, array in values.items()}
+    try:
+        theta = model.unconstrain_draws(flat)
+    except BindingError as error:
+        raise CompetitorError(
+            f"draws of the reference {name} lie outside the support of {model.program.name}: {error}"
+        ) from error
+    if not np.isfinite(theta).all():
+        worst = model.layout.label(int(np.flatnonzero(~np.isfinite(theta).all(axis=0))[0]))
+        raise CompetitorError(f"draws of the reference {name} lie on the edge of the support: {worst}.")
+    attrs = dict(tree.attrs) | dict(posterior.attrs)
+    stats = tree.children.get("sample_stats")
+    diverging = int(stats["diverging"].sum()) if stats is not None and "diverging" in stats else 0
+    return Reference.of(
+        name,
+        Draws(
+            theta=theta.reshape(chains, draws, model.dim),
+            seconds=float(attrs.get(_SECONDS, np.nan)),
+            divergences=int(attrs.get(_DIVERGENCES, diverging)),
+        ),
+    )
+
+
+def _read(path: Path) -> xr.DataTree:
+    if not path.exists():
+        raise CompetitorError(f"there is no reference file {path}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # how a zarr folder could be read faster
+            with xr.open_datatree(path, engine="zarr" if path.is_dir() else "h5netcdf") as tree:
+                return tree.load()
+    except Exception as error:  # whatever a reader of a foreign format raises
+        raise CompetitorError(
+            f"can't read the reference {path}: {error} It must be a netCDF-4 file or a zarr folder with a group "
+            "`posterior`, as `arviz.InferenceData.to_netcdf` and `xarray.DataTree.to_netcdf` write it."
+        ) from error
+
+
+def _values(name: str, posterior: xr.Dataset, parameter: str, shape: tuple[int, ...]) -> FloatArray:
+    """Draws (C, S, *shape) of one parameter."""
+    if parameter not in posterior:
+        there = ", ".join(map(str, posterior.data_vars)) or "nothing"
+        raise CompetitorError(
+            f"the reference {name} has no parameter {parameter!r}; its posterior has {there}."
+        )
+    array = posterior[parameter]
+    if not {"chain", "draw"} <= set(array.dims):
+        raise CompetitorError(
+            f"{parameter} of the reference {name} has dims {array.dims}; it needs dims chain and draw."
+        )
+    array = array.transpose("chain", "draw", ...)
+    if array.shape[2:] != shape:
+        raise CompetitorError(
+            f"{parameter} of the reference {name} has shape {array.shape[2:]} a draw, the program and its data give "
+            f"{shape}. Are the data the same?"
+        )
+    try:
+        values = np.asarray(array.values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CompetitorError(f"{parameter} of the reference {name} is not numeric: {error}") from error
+    if not np.isfinite(values).all():
+        count = int(np.sum(~np.isfinite(values)))
+        raise CompetitorError(f"{parameter} of the reference {name} has {count} values that are not finite.")
+    return values
+
+
+def _worst(theta: FloatArray, statistic: str, pick: Any) -> float:
+    """The worst R-hat or effective sample size over at most 2000 coordinates, evenly spread."""
+    columns: Sequence[int] = np.unique(np.linspace(0, theta.shape[2] - 1, 2000).astype(int)).tolist()
+    function = getattr(array_stats, statistic)
+    with warnings.catch_warnings():
+        # constant columns divide by zero and are skipped as nan
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return float(pick(function(theta[:, :, columns], chain_axis=0, draw_axis=1)))
