@@ -2,14 +2,17 @@
 
     python benchmarks/known_answers.py [--draws 2000]
 
-Closed forms for `linear`; NUTS by stanli's sampler (4 chains, seed 1) for the others; and, for `lsat_2pl`, maximum
-marginal likelihood with the abilities integrated out by Gauss-Hermite quadrature (Bock & Lieberman 1970).
+Closed forms for `linear` and `saw_time_series`, quadrature for `nonlinear`, the Kalman filter and smoother for
+`state_space`; NUTS by stanli's sampler (4 chains, seed 1) for the others; and, for `lsat_2pl`, maximum marginal
+likelihood with the abilities integrated out by Gauss-Hermite quadrature (Bock & Lieberman 1970).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import runpy
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -36,23 +39,72 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000, help="of each chain, after as many to warm up")
     draws = parser.parse_args().draws
     closed_forms()
+    saw_time_series()
+    nonlinear()
+    state_space()
     marginal_likelihood()
     for folder, name, variables in EXAMPLES:
         by_nuts(folder, name, variables, draws)
 
 
 def closed_forms() -> None:
-    folder = models_root() / "linear"
-    simulate = runpy.run_path(str(folder / "simulate.py"))["simulate"]
-    answers = runpy.run_path(str(folder / "closed_form.py"))
+    simulate, answers = script("linear", "simulate")["simulate"], script("linear", "closed_form")
     print("linear: ELBO of the mean field, of the constant factor, shortfall, log Z, in nats")
     for size in (10, 1000, 10_000):
         data = simulate(size)
         best, constant = (answers[f"{kind}_optimum"](data).elbo for kind in ("mean_field", "constant_factor"))
         numbers = (best, constant, best - constant, answers["log_evidence"](data))
         print(f"  N = {size:<6}", "".join(f"{number:12.4f}" for number in numbers))
-    paper_loss = 0.5 * (size + 1) * np.log(2 * np.pi) - best
-    print(f"  paper's loss at the last mean field: {paper_loss:.4f}")
+    print(f"  paper's loss at the last mean field: {paper_loss(best, size + 1):.4f}")
+
+
+def saw_time_series() -> None:
+    data, answers = bundled_data("saw_time_series"), script("saw_time_series", "closed_form")
+    best = answers["mean_field_optimum"](data)
+    theta, theta_sd = answers["posterior_mean"](data)[0], answers["posterior_sd"](data)[0]
+    print(
+        f"saw_time_series: ELBO of the mean field {best.elbo:.4f}, log Z {answers['log_evidence'](data):.4f}"
+    )
+    print(f"  theta: mean {theta:.4f}, posterior sd {theta_sd:.4f}, sd in the mean field {best.sd[0]:.4f}")
+    print("  paper's loss of the mean field, and of the best polynomial of x_n alone, by its degree")
+    losses = {degree: answers["polynomial_optimum"](data, degree).elbo for degree in (0, 1, 2, 3, 5, 10)}
+    print(f"  {paper_loss(best.elbo, best.mean.size):.4f}", end="")
+    print("".join(f"   {k}: {paper_loss(elbo, best.mean.size):.2f}" for k, elbo in losses.items()))
+
+
+def nonlinear() -> None:
+    data, answers = bundled_data("nonlinear"), script("nonlinear", "quadrature")
+    print("nonlinear: mean field by quadrature, from two starts: ELBO, paper's loss, theta's mean and sd")
+    for start in (0.0, 2.0):
+        best = answers["mean_field_optimum"](data, start)
+        loss = paper_loss(best.elbo, best.mean.size)
+        print(f"  from {start}: {best.elbo:.2f}  {loss:.2f}  {best.mean[0]:.4f}  {best.sd[0]:.4f}")
+
+
+def state_space() -> None:
+    data, answers = bundled_data("state_space"), script("state_space", "kalman")
+    best, (mu, sd) = answers["mean_field_optimum"](data), answers["level"](data)
+    likelihood = answers["log_marginal_likelihood"](data, mu)
+    print(f"state_space: ELBO of the mean field {best.elbo:.4f}, log Z {answers['log_evidence'](data):.4f}")
+    print(f"  mu: mean {mu:.4f}, sd {sd:.4f}; log marginal likelihood at that mean {likelihood:.4f}")
+    print("  nats short of the mean field: constant factor; best linear functions of windows, by their reach")
+    short = {reach: best.elbo - answers["window_optimum"](data, reach).elbo for reach in (None, *range(9))}
+    print(f"  {short.pop(None):.2f}" + "".join(f"   {reach}: {nats:.4f}" for reach, nats in short.items()))
+
+
+def script(folder: str, name: str) -> dict[str, Any]:
+    """The functions of an example's own script."""
+    return runpy.run_path(str(models_root() / folder / f"{name}.py"))
+
+
+def bundled_data(folder: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((models_root() / folder / "data.json").read_text())
+    return data
+
+
+def paper_loss(elbo: float, dim: int) -> float:
+    """The loss of Margossian & Blei, UAI 2024."""
+    return 0.5 * dim * float(np.log(2 * np.pi)) - elbo
 
 
 def marginal_likelihood() -> None:
