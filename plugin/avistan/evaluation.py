@@ -48,11 +48,21 @@ class Evaluation:
 
     @property
     def khat(self) -> float:
-        """Pareto k-hat of the importance weights of all parameters together. Source: Vehtari et al., JMLR 2024."""
-        kept = self.log_weights[self.accepted]
-        if kept.size < 100 or np.ptp(kept) == 0:
-            return float("nan")
-        return float(array_stats.psislw(kept - kept.max())[1])
+        """Pareto k-hat of the importance weights of all parameters together."""
+        return pareto_khat(self.log_weights)
+
+
+def pareto_khat(log_weights: npt.NDArray[np.float64]) -> float:
+    """Tail index of importance weights (M,): above 0.7 they can't be relied on; NaN for fewer than 100 finite ones.
+
+    Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024.
+    """
+    kept = log_weights[np.isfinite(log_weights)]
+    if kept.size < 100 or np.ptp(kept) == 0:
+        return float("nan")
+    return float(
+        array_stats.psislw(kept.max() - kept)[1]
+    )  # it takes log likelihoods, whose inverse weighs a draw
 
 
 def paired_standard_error(values: npt.NDArray[np.float64]) -> float:
