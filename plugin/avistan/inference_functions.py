@@ -8,37 +8,49 @@ from __future__ import annotations
 
 import abc
 import math
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .projection import ridge
+
+FloatArray = npt.NDArray[np.float64]
 _LOG_SD_RANGE = 10.0
 
 
 class LocalNu(NamedTuple):
     """Variational parameters of N units with d latents each, standardized; each latent's lie together.
 
-    `loc` and `log_sd` are means and log sds of the Cholesky diagonal, `below` its d (d - 1) / 2 entries below.
+    `loc` and `log_sd` are means and log sds of the Cholesky diagonal, `below` its d (d - 1) / 2 entries below. Where
+    the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale follow.
     """
 
     loc: Float[Array, "d N"]
     log_sd: Float[Array, "d N"]
     below: Float[Array, "B N"]
+    slope: Float[Array, "C N"]
+    growth: Float[Array, "E N"]
 
 
 class AbstractInferenceFunction(eqx.Module):
     """Maps the inputs of all units to their variational parameters, on the standardized local scale.
 
-    Every function starts where all units have the parameters it was made with, so that methods begin at one place.
+    A new function gives all units the parameters it was made with; `projected` moves it near each unit's own.
     """
 
     @abc.abstractmethod
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
         """Variational parameters, float64, of inputs (N, R)."""
+
+    def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> AbstractInferenceFunction:
+        """The function nearest to given parameters, by weighted least squares in what it is linear in."""
+        return self
 
 
 class Table(AbstractInferenceFunction):
@@ -64,16 +76,24 @@ class Polynomial(AbstractInferenceFunction):
 
     coefficients: Float[Array, "T P"]  # of the scaled monomials
     exponents: tuple[tuple[int, ...], ...] = eqx.field(static=True)  # input numbers of each monomial
-    block: int = eqx.field(static=True)
+    sizes: tuple[int, ...] = eqx.field(static=True)  # of the parts of nu
 
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
+        return _split(self.coefficients.T @ self._monomials(inputs), self.sizes)
+
+    def _monomials(self, inputs: Float[Array, "N R"]) -> Float[Array, "T N"]:
         x = inputs.astype(jnp.float64)
-        scale = 1 / math.sqrt(
-            max(1, len(self.exponents))
-        )  # one step moves the sum of all terms, not each alone
+        scale = 1 / math.sqrt(max(1, len(self.exponents)))  # one step moves the sum of all terms, not each
         columns = [jnp.ones(x.shape[0])]
         columns += [scale * jnp.prod(x[:, jnp.asarray(term)], axis=1) for term in self.exponents]
-        return _split(self.coefficients.T @ jnp.stack(columns), self.block)
+        return jnp.stack(columns)
+
+    def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> Polynomial:
+        terms = np.asarray(self._monomials(jnp.asarray(inputs)))[1:].T
+        coefficients, intercept = _regress(terms, nu)
+        together = jnp.asarray(np.concatenate([intercept[None], coefficients]))
+        moved: Polynomial = eqx.tree_at(lambda f: f.coefficients, self, together)
+        return moved
 
 
 class MLP(AbstractInferenceFunction):
@@ -85,18 +105,34 @@ class MLP(AbstractInferenceFunction):
     layers: tuple[tuple[Float[Array, "_ _"], Float[Array, " _"]], ...]
     linear: Float[Array, "R P"] | None
     start: Float[Array, " P"]
-    block: int = eqx.field(static=True)
+    sizes: tuple[int, ...] = eqx.field(static=True)  # of the parts of nu
 
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
         x = inputs.astype(jnp.float32)
-        hidden = x
-        for weights, bias in self.layers[:-1]:
-            hidden = jax.nn.silu(hidden @ weights + bias[None])
         weights, bias = self.layers[-1]
-        out = hidden @ weights + bias[None]
+        out = self._hidden(x) @ weights + bias[None]
         if self.linear is not None:
             out = out + x @ self.linear
-        return _split(out.T.astype(jnp.float64) + self.start[:, None], self.block)
+        return _split(out.T.astype(jnp.float64) + self.start[:, None], self.sizes)
+
+    def _hidden(self, x: Float[Array, "N R"]) -> Float[Array, "N W"]:
+        for weights, bias in self.layers[:-1]:
+            x = jax.nn.silu(x @ weights + bias[None])
+        return x
+
+    def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> MLP:
+        x = np.asarray(inputs, dtype=np.float32)
+        features = [np.asarray(self._hidden(jnp.asarray(x)))] + ([x] if self.linear is not None else [])
+        coefficients, intercept = _regress(np.concatenate(features, axis=1).astype(np.float64), nu)
+        width = features[0].shape[1]
+        last = (coefficients[:width], intercept - np.asarray(self.start))
+        parts = [(jnp.asarray(p, dtype=jnp.float32)) for p in last]
+        moved: MLP = eqx.tree_at(lambda f: f.layers[-1], self, tuple(parts))
+        if self.linear is not None:
+            moved = eqx.tree_at(
+                lambda f: f.linear, moved, jnp.asarray(coefficients[width:], dtype=jnp.float32)
+            )
+        return moved
 
 
 def make_polynomial(num_inputs: int, degree: int, start: LocalNu) -> Polynomial:
@@ -104,7 +140,7 @@ def make_polynomial(num_inputs: int, degree: int, start: LocalNu) -> Polynomial:
     constant = jnp.concatenate(start)[:, 0]
     terms = [t for k in range(1, degree + 1) for t in combinations_with_replacement(range(num_inputs), k)]
     coefficients = jnp.zeros((len(terms) + 1, constant.shape[0])).at[0].set(constant)
-    return Polynomial(coefficients, tuple(terms), start.loc.shape[0])
+    return Polynomial(coefficients, tuple(terms), _sizes(start))
 
 
 def make_mlp(
@@ -120,10 +156,28 @@ def make_mlp(
         weights = scale * jax.random.normal(k, (fan_in, fan_out), dtype=jnp.float32)
         layers.append((weights, jnp.zeros(fan_out, dtype=jnp.float32)))
     linear = jnp.zeros((num_inputs, constant.shape[0]), dtype=jnp.float32) if skip else None
-    return MLP(tuple(layers), linear, constant, start.loc.shape[0])
+    return MLP(tuple(layers), linear, constant, _sizes(start))
 
 
-def _split(nu: Float[Array, "P N"], block: int) -> LocalNu:
+def _sizes(nu: LocalNu) -> tuple[int, ...]:
+    return tuple(part.shape[0] for part in nu)
+
+
+def _split(nu: Float[Array, "P N"], sizes: tuple[int, ...]) -> LocalNu:
     """Outputs of a function; log sds flatten beyond +-10, so that an outlying input can't overflow its unit's sd."""
-    log_sd = _LOG_SD_RANGE * jnp.tanh(nu[block : 2 * block] / _LOG_SD_RANGE)
-    return LocalNu(nu[:block], log_sd, nu[2 * block :])
+    edges = np.cumsum([0, *sizes]).tolist()
+    parts = [nu[start:stop] for start, stop in pairwise(edges)]
+    parts[1] = _LOG_SD_RANGE * jnp.tanh(parts[1] / _LOG_SD_RANGE)
+    return LocalNu(*parts)
+
+
+def _regress(features: FloatArray, nu: LocalNu) -> tuple[FloatArray, FloatArray]:
+    """Coefficients (F, P) and intercepts (P,) of raw outputs on features (N, F).
+
+    A unit's mean counts by its precision: where the posterior is narrow, the divergence grows fastest.
+    """
+    loc, log_sd, *rest = (np.asarray(part).T for part in nu)
+    raw_log_sd = _LOG_SD_RANGE * np.arctanh(np.clip(log_sd / _LOG_SD_RANGE, -0.999, 0.999))
+    parts = [ridge(features, loc[:, i : i + 1], np.exp(-2 * log_sd[:, i])) for i in range(loc.shape[1])]
+    parts.append(ridge(features, np.concatenate([raw_log_sd, *rest], axis=1)))
+    return np.concatenate([p[0] for p in parts], axis=1), np.concatenate([p[1] for p in parts])

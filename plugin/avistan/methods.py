@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import MethodError
-from .families import LocalKind
+from .families import Conditional, GlobalKind, LocalKind
 
 FunctionKind = Literal["table", "constant", "polynomial", "mlp"]
+DataColumn = tuple[str, tuple[int, ...]]  # a data entry and row offsets: ("x", (-1, 0))
 
 DEFAULT_WIDTH = 64
 _KNOWN = ("avi", "fvi", "constant")
-_PART = re.compile(r"(?P<word>[a-z]+)(?:\((?P<argument>[^()]*)\))?")
+_OFFSET = re.compile(r"[+-]?\d+")
+_PART = re.compile(r"(?P<word>[a-z-]+)(?:\((?P<argument>[^()]*)\))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +31,24 @@ class Method:
         function: where the variational parameters of a unit come from.
         size: width of the MLP or degree of the polynomial; 0 for the others.
         local: covariance of a unit's factor.
-        data: declared data entries as input in place of the signature; empty for the signature.
+        conditional: whether a unit's factor follows the globals.
+        globals: covariance of the globals' factor.
+        data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
+            row; empty for the signature.
     """
 
     name: str
     function: FunctionKind
     size: int = 0
     local: LocalKind = "diagonal"
-    data: tuple[str, ...] = ()
+    conditional: Conditional = "none"
+    globals: GlobalKind = "mean-field"
+    data: tuple[DataColumn, ...] = ()
+
+    @property
+    def family(self) -> tuple[LocalKind, Conditional, GlobalKind]:
+        """Local covariance, what the units follow, covariance of the globals."""
+        return self.local, self.conditional, self.globals
 
     @property
     def amortized(self) -> bool:
@@ -44,10 +56,16 @@ class Method:
         return self.function in ("polynomial", "mlp")
 
 
+FACTORIZED = Method(name="fvi", function="table").family  # the paper's F-VI, and mean-field ADVI
+
+
 def parse_method(text: str) -> Method:
     """The method of a name.
 
-    The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:full]`, `fvi[:full]`, `constant[:full]`.
+    The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)]`, `fvi` or `constant`, each followed
+    by parts that say more of the family: `:full` (a full covariance within a unit), `:full-rank` (of the globals),
+    `:conditional` (a unit's mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the unit's own row
+    of x, `window(x, -1, 0)` the row before it too.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -58,7 +76,8 @@ def parse_method(text: str) -> Method:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MethodError(
             f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
-            "avi:data(NAME), fvi, constant, each with :full for a full covariance within a unit."
+            "avi:data(NAME), avi:window(NAME, -1, 0), fvi, constant, each with :full, :full-rank or :conditional for "
+            "a richer family."
         )
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
     method = Method(name=text, function=start[head], size=DEFAULT_WIDTH if head == "avi" else 0)
@@ -72,6 +91,10 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     word, argument = (match["word"], match["argument"]) if match else (part, None)
     if word == "full" and argument is None:
         return replace(method, local="full")
+    if word == "full-rank" and argument is None:
+        return replace(method, globals="full-rank")
+    if word == "conditional" and argument in (None, "mean", "mean+scale"):
+        return replace(method, conditional="mean+scale" if argument == "mean+scale" else "mean")
     if head == "avi" and word in ("mlp", "polynomial"):
         if argument is None or not argument.strip().isdecimal() or int(argument) < 1:
             what = "width" if word == "mlp" else "degree"
@@ -80,6 +103,25 @@ def _with_part(method: Method, head: str, part: str) -> Method:
             )
         return replace(method, function="mlp" if word == "mlp" else "polynomial", size=int(argument))
     if head == "avi" and word == "data" and argument:
-        return replace(method, data=tuple(name.strip() for name in argument.split(",")))
-    allowed = "mlp(WIDTH), polynomial(DEGREE), data(NAME), full" if head == "avi" else "full"
+        return replace(method, data=(*method.data, *((name, (0,)) for name in _items(argument))))
+    if head == "avi" and word == "window" and argument:
+        return replace(method, data=(*method.data, *_window(method, part, _items(argument))))
+    allowed = (
+        "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), full" if head == "avi" else "full"
+    )
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
+
+
+def _items(argument: str) -> list[str]:
+    return [item.strip() for item in argument.split(",")]
+
+
+def _window(method: Method, part: str, items: list[str]) -> list[DataColumn]:
+    names = [item for item in items if not _OFFSET.fullmatch(item)]
+    offsets = tuple(int(item) for item in items if _OFFSET.fullmatch(item))
+    if not names or not all(names) or not offsets or len(set(offsets)) < len(offsets):
+        raise MethodError(
+            f"window in {method.name!r} needs data entries and the offsets of their rows from the unit's own, such as "
+            f"window(x, -1, 0); got {part!r}."
+        )
+    return [(name, offsets) for name in names]

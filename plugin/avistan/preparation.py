@@ -5,7 +5,7 @@ Everything here comes from one quick fit, so that globals, locals and reference 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from stan_adapters.levels import Level
 from stan_adapters.signature import draw_references, fit_transform, usable_references
 
 from .errors import MethodError
-from .families import Family, LocalGaussian, MeanField, make_frame, make_placement
+from .families import Family, LocalGaussian, make_frame, make_placement, start_globals
 from .inference_functions import (
     AbstractInferenceFunction,
     Constant,
@@ -28,11 +28,13 @@ from .inference_functions import (
     make_mlp,
     make_polynomial,
 )
-from .methods import Method
+from .methods import DataColumn, Method
 from .start import QuickFit, quick_fit
 from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
 FloatArray = npt.NDArray[np.float64]
+
+MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,7 +55,9 @@ class Preparation:
     seed: int
     num_references: int
     max_rank: int
-    _inputs: dict[tuple[str, ...], tuple[UnitInput, FloatArray]] = field(default_factory=dict, repr=False)
+    _inputs: dict[tuple[DataColumn, ...], tuple[UnitInput, FloatArray]] = field(
+        default_factory=dict, repr=False
+    )
 
     def unit_input(self, method: Method) -> tuple[UnitInput | None, FloatArray]:
         """The input that a method's function reads, and its values (N, R); (N, 0) where it reads none.
@@ -68,8 +72,8 @@ class Preparation:
             self._inputs[method.data] = self._data_input(method.data) if method.data else self._signature()
         return self._inputs[method.data]
 
-    def _data_input(self, names: tuple[str, ...]) -> tuple[UnitInput, FloatArray]:
-        given = make_data_input(self.model.data, names, len(self.index))
+    def _data_input(self, columns: tuple[DataColumn, ...]) -> tuple[UnitInput, FloatArray]:
+        given = make_data_input(self.model.data, columns, len(self.index))
         return given, given(self.model, self.index, self.globals_index)
 
     def _signature(self) -> tuple[UnitInput, FloatArray]:
@@ -112,6 +116,17 @@ def prepare(
     )
 
 
+def restarted(preparation: Preparation, number: int) -> Preparation:
+    """The same preparation with another quick fit, from a random start (uniform on (-2, 2), as Stan's); unit inputs are
+    shared, so that restart `number` differs only in where it begins and in its random numbers.
+
+    Raises:
+        StartError: no point of finite density to start from.
+    """
+    seed = int(np.random.SeedSequence([preparation.seed, number]).generate_state(1)[0])
+    return replace(preparation, quick=quick_fit(preparation.model, seed=seed, scattered=True))
+
+
 def split(model: BoundModel, level: Level | None) -> tuple[IndexArray, IndexArray]:
     """Positions of the locals (N, d) and the globals (G,); without a level (0, 0) and all."""
     if level is None:
@@ -128,7 +143,8 @@ def population(fit: QuickFit, index: IndexArray) -> tuple[FloatArray, FloatArray
 def start_family(preparation: Preparation, method: Method) -> tuple[Family, Float[Array, "N R"]]:
     """The family of a method at the shared start, and its unit inputs as float32.
 
-    The table starts at the quick fit; a function starts at its mean over the units, as the constant does.
+    All start at the quick fit: the table at each unit's own part of it, a function at its least-squares projection, the
+    constant at the mean over the units.
 
     Raises:
         MethodError: the method needs a level and the program has none.
@@ -138,18 +154,27 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     _, inputs = preparation.unit_input(method)
     index, fit = preparation.index, preparation.quick
     at = preparation.globals_index
-    local = LocalGaussian(method.local, index.shape[1])
+    local, directions = local_form(method, index.shape[1], len(at))
     if method.function == "table":
         center, scale = fit.mean[index].T, fit.sd[index].T
         start = np.zeros(center.shape)
     else:
         center, scale = (part[:, None] for part in population(fit, index))
-        start = np.log(fit.sd[index]).mean(axis=0)[:, None] - np.log(scale)
+        typical = np.log(fit.sd[index]).mean(axis=0)[:, None]
+        if (
+            method.amortized
+        ):  # a step is then small against the units' own posteriors, however far these spread
+            scale = np.exp(typical)
+        start = typical - np.log(scale)
     nu = local.start(jnp.asarray(start))
     frame = make_frame(fit.mean[at], fit.sd[at], center, scale)
     function = make_function(method, nu, inputs.shape[1], preparation.seed)
-    zeros = jnp.zeros(len(at))
-    family = Family(MeanField(zeros, zeros), function, local, frame, make_placement(at, index))
+    if method.amortized:
+        own = local.start(jnp.asarray(np.log(fit.sd[index]).T - np.log(scale)))
+        own = own._replace(loc=jnp.asarray((fit.mean[index].T - center) / scale))
+        function = function.projected(inputs, own)
+    globals_factor = start_globals(method.globals, len(at))
+    family = Family(globals_factor, function, local, frame, make_placement(at, index), directions)
     return family, jnp.asarray(inputs, dtype=jnp.float32)
 
 
@@ -167,12 +192,25 @@ def make_function(method: Method, start: LocalNu, num_inputs: int, seed: int) ->
 def skeleton(method: Method, index_shape: tuple[int, ...], num_globals: int, num_inputs: int) -> Family:
     """A family with the right shapes and no values, into which saved leaves are read; `index_shape` is (N, d)."""
     num_units, block = index_shape
-    local = LocalGaussian(method.local, block)
+    local, directions = local_form(method, block, num_globals)
     zeros = jnp.zeros(num_globals)
     units = jnp.zeros((block, num_units if method.function == "table" else 1))
     frame = make_frame(zeros, jnp.ones(num_globals), units, jnp.ones_like(units))
     function = make_function(method, local.start(units), num_inputs, seed=0)
     index = num_globals + np.arange(num_units * block).reshape(index_shape)
-    return Family(
-        MeanField(zeros, zeros), function, local, frame, make_placement(np.arange(num_globals), index)
-    )
+    placement = make_placement(np.arange(num_globals), index)
+    return Family(start_globals(method.globals, num_globals), function, local, frame, placement, directions)
+
+
+def local_form(
+    method: Method, block: int, num_globals: int
+) -> tuple[LocalGaussian, Float[Array, "K G"] | None]:
+    """The form of a method's local factors, and a start of the directions W for where globals are many."""
+    if method.conditional == "none" or not block:
+        return LocalGaussian(method.local, block), None
+    if num_globals <= MAX_DIRECTIONS:
+        return LocalGaussian(method.local, block, method.conditional, num_globals), None
+    random = np.random.default_rng(0).normal(size=(num_globals, MAX_DIRECTIONS))
+    orthonormal, _ = np.linalg.qr(random)
+    local = LocalGaussian(method.local, block, method.conditional, MAX_DIRECTIONS)
+    return local, jnp.asarray(orthonormal.T)

@@ -42,17 +42,26 @@ def quick_fit(
     round_steps: int = 150,
     max_rounds: int = 20,
     learning_rate: float = 0.1,
+    scattered: bool = False,
+    start: FloatArray | None = None,
 ) -> QuickFit:
     """Mean-field ADVI with Adam, in rounds, until a round gains little.
 
     Source: Kucukelbir et al., "Automatic Differentiation Variational Inference", JMLR 2017, with the path-derivative
     gradient of Roeder et al., NeurIPS 2017.
 
+    Args:
+        scattered: start at a random point, uniform on (-2, 2) as Stan does, and not at the best near 0.
+        start: start at this point (D,) of finite density.
+
     Raises:
         StartError: no point of finite density was found, with Stan's reason.
     """
     rng = np.random.default_rng(seed)
-    mean = _finite_start(model, rng)
+    if start is not None:
+        mean = np.array(start, dtype=np.float64)
+    else:
+        mean = _random_start(model, rng) if scattered else _finite_start(model, rng)
     log_sd = np.full(model.dim, -2.0)
     adam = _Adam(2 * model.dim)
     elbos: list[float] = []
@@ -107,6 +116,16 @@ def _finite_start(model: Density, rng: np.random.Generator) -> FloatArray:
         f"the log density is not finite at any of {1 + _TRIES * (len(_RADII) - 1)} starting points: "
         f"{reason or 'no reason given'}. Check the data and the bounds of the parameters."
     )
+
+
+def _random_start(model: Density, rng: np.random.Generator) -> FloatArray:
+    """A random point of finite density, in the largest box that has one."""
+    for radius in (2.0, 1.0, 0.5, 0.1):
+        points = rng.uniform(-radius, radius, (_TRIES, model.dim))
+        finite = np.isfinite(model.log_density_gradient(points)[0])
+        if finite.any():
+            return np.asarray(points[int(np.argmax(finite))])
+    return _finite_start(model, rng)
 
 
 class _Adam:

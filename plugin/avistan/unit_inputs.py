@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from stan_adapters.layout import IndexArray
 from stan_adapters.signature import References, SignatureTransform, unit_scores
 
 from .errors import MethodError
+from .methods import DataColumn
 
 FloatArray = npt.NDArray[np.float64]
 _TRANSFORM = ("center", "scale", "heavy", "mean", "components")
@@ -41,61 +42,80 @@ class SignatureInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataInput:
-    """Unit inputs from declared data: the rows of the named entries, standardized by the training data."""
+    """Unit inputs from declared data: rows of the named entries, standardized by the training data.
 
-    names: tuple[str, ...]
+    A row that does not exist (before the first or after the last) counts as the mean, and a column says so.
+    """
+
+    columns: tuple[DataColumn, ...]
     mean: FloatArray  # (R,)
     sd: FloatArray  # (R,)
+    marked: npt.NDArray[
+        np.bool_
+    ]  # (R,) columns with rows that do not exist: each adds a column of zeros and ones
     kind = "data"
 
     def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
         """Inputs (N, R) of the units of a bound model."""
-        return (unit_columns(model.data, self.names, len(index)) - self.mean) / self.sd
+        values = unit_columns(model.data, self.columns, len(index))
+        missing = np.isnan(values)
+        standard = np.where(missing, 0.0, (values - self.mean) / self.sd)
+        return np.concatenate([standard, missing[:, self.marked].astype(np.float64)], axis=1)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything but the names that a saved fit needs of it."""
-        return {"mean": self.mean, "sd": self.sd}
+        """Everything but the columns that a saved fit needs of it."""
+        return {"mean": self.mean, "sd": self.sd, "marked": self.marked}
 
 
 UnitInput = SignatureInput | DataInput
 
 
-def make_data_input(data: StanData, names: tuple[str, ...], num_units: int) -> DataInput:
+def make_data_input(data: StanData, columns: tuple[DataColumn, ...], num_units: int) -> DataInput:
     """The input of declared data, standardized over these units; a column that never varies keeps its scale."""
-    columns = unit_columns(data, names, num_units)
-    sd = columns.std(axis=0)
-    return DataInput(names, columns.mean(axis=0), np.where(sd > 0, sd, 1.0))
+    values = unit_columns(data, columns, num_units)
+    missing = np.isnan(values)
+    weights = np.maximum((~missing).sum(axis=0), 1)
+    mean = np.where(missing, 0.0, values).sum(axis=0) / weights
+    sd = np.sqrt(np.where(missing, 0.0, (values - mean) ** 2).sum(axis=0) / weights)
+    return DataInput(columns, mean, np.where(sd > 0, sd, 1.0), missing.any(axis=0))
 
 
 def read_unit_input(
-    kind: str | None, arrays: Mapping[str, npt.NDArray[Any]], names: Sequence[str]
+    kind: str | None, arrays: Mapping[str, npt.NDArray[Any]], columns: tuple[DataColumn, ...]
 ) -> UnitInput | None:
-    """The inverse of `arrays()`."""
+    """The inverse of `arrays()`; `columns` as in `Method.data`."""
     if kind == SignatureInput.kind:
         transform = SignatureTransform(*(arrays[name] for name in _TRANSFORM))
         return SignatureInput(References(arrays["theta"], arrays["z"]), transform)
     if kind == DataInput.kind:
-        return DataInput(tuple(names), arrays["mean"], arrays["sd"])
+        return DataInput(columns, arrays["mean"], arrays["sd"], arrays["marked"])
     return None
 
 
-def unit_columns(data: StanData, names: tuple[str, ...], num_units: int) -> FloatArray:
-    """Declared data entries with a row for each unit, side by side: (N, R).
+def unit_columns(data: StanData, columns: tuple[DataColumn, ...], num_units: int) -> FloatArray:
+    """Rows of declared data for each unit, side by side: (N, R), NaN where a row does not exist.
+
+    Rows are counted from the end, where a series with values before the first unit still ends with the last one: of an
+    entry with M >= N rows, unit n's own row is n + M - N, and an offset counts from there.
 
     Raises:
-        MethodError: an entry does not exist or has no row for each unit.
+        MethodError: an entry does not exist or has fewer rows than there are units.
     """
-    columns = []
-    for name in names:
+    parts = []
+    for name, offsets in columns:
         if name not in data:
             raise MethodError(
                 f"data({name}): the program declares no data entry {name!r}. Entries: {', '.join(data)}."
             )
         values = np.asarray(data[name])
-        if values.ndim == 0 or len(values) != num_units:
+        if values.ndim == 0 or len(values) < num_units:
             raise MethodError(
                 f"data({name}): {name} has shape {values.shape}, not one row for each of the {num_units} units. "
                 "The default input, the signature, serves any layout."
             )
-        columns.append(values.reshape(num_units, -1).astype(np.float64))
-    return np.concatenate(columns, axis=1)
+        rows = values.reshape(len(values), -1).astype(np.float64)
+        for offset in offsets:
+            wanted = np.arange(len(rows) - num_units, len(rows)) + offset
+            exists = (wanted >= 0) & (wanted < len(rows))
+            parts.append(np.where(exists[:, None], rows[np.clip(wanted, 0, len(rows) - 1)], np.nan))
+    return np.concatenate(parts, axis=1)

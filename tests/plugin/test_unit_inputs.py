@@ -1,0 +1,50 @@
+"""Inputs from declared data: own rows, windows, rows that do not exist."""
+
+import numpy as np
+import pytest
+
+from avistan.errors import MethodError
+from avistan.unit_inputs import make_data_input, unit_columns
+from programs import bind
+
+CODE = """
+data { int N; vector[N] x; vector[N + 1] s; matrix[N, 2] m; }
+parameters { vector[N] z; }
+model { z ~ std_normal(); }
+"""
+N = 5
+DATA = {"N": N, "x": np.arange(5.0), "s": np.arange(10.0, 16.0), "m": np.arange(10.0).reshape(5, 2)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    with bind(CODE, DATA) as bound:
+        yield bound
+
+
+def test_a_unit_reads_its_own_row(model):
+    columns = unit_columns(model.data, (("x", (0,)), ("m", (0,))), N)
+    np.testing.assert_array_equal(columns[3], [3, 6, 7])
+
+
+def test_a_longer_series_is_aligned_at_its_end(model):
+    columns = unit_columns(model.data, (("s", (-1, 0)),), N)
+    np.testing.assert_array_equal(columns, np.stack([np.arange(10.0, 15), np.arange(11.0, 16)], axis=1))
+
+
+def test_rows_that_do_not_exist_count_as_the_mean_and_are_marked(model):
+    columns = (("x", (-2, 0, 1)),)
+    values = make_data_input(model.data, columns, N)(model, np.zeros((N, 1), int), np.zeros(0, int))
+    assert values.shape == (N, 5)  # three rows, and marks for the two that can be missing
+    np.testing.assert_array_equal(values[:2, 0], 0)
+    np.testing.assert_array_equal(values[:, 3], [1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(values[:, 4], [0, 0, 0, 0, 1])
+    np.testing.assert_allclose(values[:, 1], (np.arange(5) - 2) / np.sqrt(2))
+    np.testing.assert_allclose(values[2:, 0].std(), 1)
+
+
+def test_an_entry_with_fewer_rows_than_units_is_refused(model):
+    with pytest.raises(MethodError, match="not one row for each of the 6 units"):
+        unit_columns(model.data, (("x", (0,)),), N + 1)
+    with pytest.raises(MethodError, match="no data entry 'q'"):
+        unit_columns(model.data, (("q", (0,)),), N)
