@@ -1,12 +1,18 @@
-"""The variational family q(theta) prod_n q(z_n; nu_n) on the unconstrained scale, in Stan's own coordinate order.
+"""The variational family q(theta) prod_n q(z_n | theta; nu_n) on the unconstrained scale, in Stan's coordinate order.
 
-A draw is an affine map of standard normals: theta_unc = mean + L noise with L diagonal, or lower triangular within the
-units. Globals are mean-field. All parameters are standardized by a fixed frame (a quick fit's centres and scales), so
-that one learning rate suits all of them.
+One composition for table, constant and network alike:
+
+    theta = m + L t                                  t standard normal; L diagonal (mean-field) or lower (full-rank)
+    z_n   = m_n + A_n W t + exp(C_n W t) * L_n e_n   e_n standard normal; L_n diagonal or lower (full)
+
+with nu_n = (m_n, L_n, A_n, C_n) from the inference function. A and C are absent unless the local factor is conditional
+on the globals; W is the identity, or a learned map to few directions where globals are many. All parameters are
+standardized by a fixed frame (a quick fit's centres and scales), so that one learning rate suits all of them.
 """
 
 from __future__ import annotations
 
+import operator
 from itertools import pairwise
 from math import log, pi
 from typing import Literal, NamedTuple
@@ -20,10 +26,13 @@ from jaxtyping import Array, Float, Int
 
 from stan_adapters.layout import IndexArray
 
-from .inference_functions import AbstractInferenceFunction, LocalNu
+from .inference_functions import AbstractInferenceFunction, LocalNu, Table
 
+GlobalKind = Literal["mean-field", "full-rank"]
 LocalKind = Literal["diagonal", "full"]
+Conditional = Literal["none", "mean", "mean+scale"]
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
+_GROWTH_RANGE = 5.0  # of C_n W t, beyond which it flattens
 
 
 class Draws(NamedTuple):
@@ -48,6 +57,7 @@ class Placement(eqx.Module):
 
     order: Int[Array, " D"]  # order[i] = place of coordinate i in [globals, locals]
     inverse: Int[Array, " D"]
+    global_index: Int[Array, " G"]
     local_index: Int[Array, "N d"]
     latent_major: bool = eqx.field(static=True)  # locals laid out (d, N) rather than (N, d)
     runs: tuple[tuple[int, int], ...] | None = eqx.field(static=True)
@@ -94,6 +104,7 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_ru
     return Placement(
         jnp.asarray(order),
         jnp.asarray(np.argsort(order)),
+        jnp.asarray(globals_index),
         jnp.asarray(local_index),
         latent_major,
         runs if len(runs) <= max_runs else None,
@@ -122,49 +133,93 @@ def make_frame(
     return Frame(parts[0], parts[1], jnp.log(parts[1]), parts[2], parts[3], jnp.log(parts[3]))
 
 
-class MeanField(eqx.Module):
-    """Means and log sds (G,) of the globals, standardized."""
+class GlobalGaussian(eqx.Module):
+    """The globals' factor, standardized: means, log sds (of the Cholesky diagonal) and what stands below it."""
 
+    kind: GlobalKind = eqx.field(static=True)
     loc: Float[Array, " G"]
     log_sd: Float[Array, " G"]
+    below: Float[Array, " B"]  # G (G - 1) / 2 entries, row by row; none for "mean-field"
+
+    @property
+    def size(self) -> int:
+        return int(self.loc.shape[0])
+
+    def factor(self) -> Float[Array, "G G"]:
+        """The Cholesky factor L of the standardized globals."""
+        lower = jnp.zeros((self.size, self.size)).at[np.tril_indices(self.size, -1)].set(self.below)
+        return lower + jnp.diag(jnp.exp(self.log_sd))
+
+
+def start_globals(kind: GlobalKind, size: int) -> GlobalGaussian:
+    """Means zero, sds one, no correlations."""
+    zeros = jnp.zeros(size)
+    return GlobalGaussian(kind, zeros, zeros, jnp.zeros(size * (size - 1) // 2 if kind == "full-rank" else 0))
 
 
 class LocalGaussian(eqx.Module):
-    """How nu_n is read: d means, d log sds and, for "full", d (d - 1) / 2 entries below the Cholesky diagonal."""
+    """The form of the local factors, which says how nu_n is read.
+
+    Attributes:
+        kind: "diagonal", or "full": a Cholesky factor within the unit.
+        block: d, latents of a unit.
+        conditional: "mean": the mean moves linearly with the globals; "mean+scale": the log scale too.
+        directions: K, in how many directions of the globals it moves; 0 unless conditional.
+    """
 
     kind: LocalKind = eqx.field(static=True)
     block: int = eqx.field(static=True)
+    conditional: Conditional = eqx.field(static=True, default="none")
+    directions: int = eqx.field(static=True, default=0)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Numbers per unit of each part of `LocalNu`."""
+        d = self.block
+        below = d * (d - 1) // 2 if self.kind == "full" else 0
+        slope = 0 if self.conditional == "none" else d * self.directions
+        return d, d, below, slope, slope if self.conditional == "mean+scale" else 0
 
     @property
     def num_parameters(self) -> int:
-        return 2 * self.block + (self.block * (self.block - 1) // 2 if self.kind == "full" else 0)
+        return sum(self.sizes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a unit's latents are independent of each other and of the globals."""
+        return self.conditional == "none" and (self.kind == "diagonal" or self.block < 2)
 
     def start(self, log_sd: Float[Array, "d N"]) -> LocalNu:
-        """Parameters with mean zero, the given log sds and no correlation."""
-        below = jnp.zeros((self.num_parameters - 2 * self.block, log_sd.shape[1]))
-        return LocalNu(jnp.zeros_like(log_sd), log_sd, below)
+        """Parameters with mean zero, the given log sds, no correlation and no slopes."""
+        rest = (jnp.zeros((size, log_sd.shape[1])) for size in self.sizes[2:])
+        return LocalNu(jnp.zeros_like(log_sd), log_sd, *rest)
 
 
 class Family(eqx.Module):
-    """q(theta) prod_n q(z_n; f(input_n)). `trainable` says which leaves an optimizer may move."""
+    """q(theta) prod_n q(z_n | theta; f(input_n)). `trainable` says which leaves an optimizer may move."""
 
-    globals: MeanField
+    globals: GlobalGaussian
     inference: AbstractInferenceFunction
     local: LocalGaussian
     frame: Frame
     placement: Placement
+    directions: Float[Array, "K G"] | None  # W; None: the identity, or nothing that moves with the globals
 
     @property
     def dim(self) -> int:
         return int(self.placement.order.shape[0])
 
     def local_parameters(self, inputs: Float[Array, "N R"]) -> LocalNu:
-        """Means, log sds (of the Cholesky diagonal) and entries below it of all units, unconstrained scale."""
-        nu, scale = self.inference(inputs), self.frame.local_scale
-        rows = np.array([i for i in range(self.local.block) for _ in range(i)], dtype=int)
-        below = nu.below * scale[rows] if self.local.kind == "full" else nu.below
+        """Parameters of all units on the unconstrained scale; `loc` is the mean at the centre of the globals."""
+        nu, frame, local = self.inference(inputs), self.frame, self.local
+        rows = np.array([i for i in range(local.block) for _ in range(i)], dtype=int)
+        slopes = np.repeat(np.arange(local.block), local.directions)
         return LocalNu(
-            self.frame.local_center + scale * nu.loc, self.frame.local_log_scale + nu.log_sd, below
+            frame.local_center + frame.local_scale * nu.loc,
+            frame.local_log_scale + nu.log_sd,
+            nu.below * frame.local_scale[rows] if nu.below.shape[0] else nu.below,
+            nu.slope * frame.local_scale[slopes] if nu.slope.shape[0] else nu.slope,
+            nu.growth,
         )
 
     def draw(self, noise: Float[Array, "S D"], inputs: Float[Array, "N R"]) -> Draws:
@@ -174,56 +229,96 @@ class Family(eqx.Module):
         """
         noise = noise.astype(jnp.float64)
         local = self.local_parameters(inputs)
+        if self.globals.kind == "mean-field" and self.local.plain:
+            return self._draw_independent(noise, local)
+        return self._draw_structured(noise, local)
+
+    def _draw_independent(self, noise: Float[Array, "S D"], local: LocalNu) -> Draws:
         frame = self.frame
         mean = self.placement(frame.global_center + frame.global_scale * self.globals.loc, local.loc)
         log_sd = self.placement(frame.global_log_scale + self.globals.log_sd, local.log_sd)
         sd = jnp.exp(log_sd)
-        theta = mean[None] + sd[None] * noise
-        pull = noise / sd[None]
-        if self.local.kind == "full" and self.local.block > 1:
-            theta, pull = self._correlate(theta, pull, noise, jnp.exp(local.log_sd), local.below)
         log_q = -0.5 * jnp.sum(noise**2, axis=1) - jnp.sum(log_sd) - self.dim * _HALF_LOG_2PI
-        return Draws(theta, log_q, pull)
+        return Draws(mean[None] + sd[None] * noise, log_q, noise / sd[None])
 
-    def _correlate(
-        self,
-        theta: Float[Array, "S D"],
-        pull: Float[Array, "S D"],
-        noise: Float[Array, "S D"],
-        sd: Float[Array, "d N"],
-        below: Float[Array, "B N"],
-    ) -> tuple[Float[Array, "S D"], Float[Array, "S D"]]:
-        """Adds L_ij noise_j (j < i) within units, and solves L' pull = noise by back substitution."""
-        d, index = self.local.block, self.placement.local_index
-        unit_noise = noise[:, index.T]  # (S, d, N)
+    def _draw_structured(self, noise: Float[Array, "S D"], local: LocalNu) -> Draws:
+        """The whole composition. With p = L_n^-T e_n, the pull of z_n is p / exp(C W t); that of t has the terms
+        through which the locals follow it.
+        """
+        frame = self.frame
+        t, e = noise[:, self.placement.global_index], noise[:, self.placement.local_index.T]
+        moved, solved = self._within_units(e, local)
+        log_det = jnp.sum(frame.global_log_scale + self.globals.log_sd) + jnp.sum(local.log_sd)
+        pull_t, pull_z = t, solved
+        z = local.loc[None] + moved
+        if self.local.conditional != "none":
+            along = t if self.directions is None else t @ self.directions.T
+            slope = self._per_direction(local.slope)
+            if self.local.conditional == "mean+scale":
+                rates = self._per_direction(local.growth)
+                raw = jnp.einsum("dkn,sk->sdn", rates, along)
+                growth = _GROWTH_RANGE * jnp.tanh(raw / _GROWTH_RANGE)
+                z, pull_z = local.loc[None] + jnp.exp(growth) * moved, jnp.exp(-growth) * solved
+                bend = 1 - (growth / _GROWTH_RANGE) ** 2  # of the flattening
+                back = -jnp.einsum("dkn,sdn->sk", rates, bend * (solved * moved - 1))
+                log_det = log_det + jnp.sum(growth, axis=(1, 2))
+            else:
+                back = jnp.zeros_like(along)
+            z = z + jnp.einsum("dkn,sk->sdn", slope, along)
+            back = back - jnp.einsum("dkn,sdn->sk", slope, pull_z)
+            pull_t = pull_t + (back if self.directions is None else back @ self.directions)
+        if self.globals.kind == "full-rank":
+            factor = self.globals.factor()
+            standard = t @ factor.T
+            pull = jax.scipy.linalg.solve_triangular(factor.T, pull_t.T, lower=False).T
+        else:
+            sd = jnp.exp(self.globals.log_sd)
+            standard, pull = t * sd[None], pull_t / sd[None]
+        theta = frame.global_center[None] + frame.global_scale[None] * (self.globals.loc[None] + standard)
+        place = jax.vmap(self.placement)
+        log_q = -0.5 * jnp.sum(noise**2, axis=1) - log_det - self.dim * _HALF_LOG_2PI
+        return Draws(place(theta, z), log_q, place(pull / frame.global_scale[None], pull_z))
+
+    def _per_direction(self, values: Float[Array, "dK N"]) -> Float[Array, "d K N"]:
+        return values.reshape(self.local.block, self.local.directions, values.shape[1])
+
+    def _within_units(
+        self, e: Float[Array, "S d N"], local: LocalNu
+    ) -> tuple[Float[Array, "S d N"], Float[Array, "S d N"]]:
+        """L_n e_n and the solution p of L_n' p = e_n, by back substitution."""
+        sd, d = jnp.exp(local.log_sd), self.local.block
+        if self.local.kind == "diagonal":
+            return sd[None] * e, e / sd[None]
         entry = {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))}
-        none = jnp.zeros((noise.shape[0], index.shape[0]))
-        shift = [sum((below[None, entry[i, j]] * unit_noise[:, j] for j in range(i)), none) for i in range(d)]
+        moved = [
+            sum((local.below[None, entry[i, j]] * e[:, j] for j in range(i)), sd[None, i] * e[:, i])
+            for i in range(d)
+        ]
         solved: dict[int, Array] = {}
         for i in reversed(range(d)):
-            rest = sum((below[None, entry[k, i]] * solved[k] for k in range(i + 1, d)), none)
-            solved[i] = (unit_noise[:, i] - rest) / sd[None, i]
-        no_globals = jnp.zeros(self.globals.loc.shape)
+            rest = [local.below[None, entry[k, i]] * solved[k] for k in range(i + 1, d)]
+            solved[i] = (e[:, i] - sum(rest, jnp.zeros_like(e[:, i]))) / sd[None, i]
+        return jnp.stack(moved, axis=1), jnp.stack([solved[i] for i in range(d)], axis=1)
 
-        def place_one(block: Float[Array, "d N"]) -> Float[Array, " D"]:
-            return self.placement(no_globals, block)
 
-        place = jax.vmap(place_one)
-        is_local = place_one(jnp.ones(sd.shape))
-        unit_pull = jnp.stack([solved[i] for i in range(d)], axis=1)
-        return theta + place(jnp.stack(shift, axis=1)), jnp.where(
-            (is_local > 0)[None], place(unit_pull), pull
-        )
+def mean_field_family(mean: ArrayLike, sd: ArrayLike) -> Family:
+    """The mean-field Gaussian with means and sds (D,) on the unconstrained scale, every parameter a global."""
+    nothing = jnp.zeros((0, 0))
+    frame = make_frame(mean, sd, nothing, nothing)
+    size, local = len(frame.global_center), LocalGaussian("diagonal", 0)
+    placement = make_placement(np.arange(size), np.empty((0, 0), dtype=np.int64))
+    table = Table(local.start(nothing))
+    return Family(start_globals("mean-field", size), table, local, frame, placement, None)
 
 
 def trainable(family: Family) -> Family:
-    """A tree of booleans: true at the leaves that training moves (globals and the inference function)."""
-    fixed = jax.tree.map(lambda _: False, family)
-    chosen = (
-        jax.tree.map(eqx.is_inexact_array, family.globals),
-        jax.tree.map(eqx.is_inexact_array, family.inference),
-    )
-    spec: Family = eqx.tree_at(lambda f: (f.globals, f.inference), fixed, chosen)
+    """A tree of booleans: true at the leaves that training moves (globals, inference function, directions)."""
+    spec: Family = jax.tree.map(lambda _: False, family)
+    for name in ("globals", "inference", "directions"):
+        part = getattr(family, name)
+        if part is not None:
+            chosen = jax.tree.map(eqx.is_inexact_array, part)
+            spec = eqx.tree_at(operator.attrgetter(name), spec, chosen)
     return spec
 
 

@@ -11,6 +11,7 @@ from .training import Trace
 
 _WINDOW = 0.2  # shares of the trace: its last fifth is held against the fifth before
 _RISE = 1.0  # nats between the two that the falling learning rate alone explains
+_FALL = 10.0  # nats, at least, that the final estimate may lie below the end of the trace
 _REJECTED_SHARE = 0.01
 
 
@@ -29,6 +30,10 @@ class FitOutcome(enum.Enum):
         "Stan's log density was not finite for more than 1 % of the fitted draws: the ELBO leaves them out. Check "
         "constraints that the parameters' declarations do not express."
     )
+    unstable = (
+        "The final ELBO is far below what the trace showed: rare draws of the approximation are disastrous. Lower "
+        "learning_rate (command line: --learning-rate), or choose a poorer family."
+    )
     nonfinite = (
         "Stan's log density was not finite for any draw at the end: the fit is unusable. Try another seed, or declare "
         "the parameters' constraints."
@@ -44,6 +49,8 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
         return FitOutcome.nonfinite
     if evaluation.rejected_share > _REJECTED_SHARE:
         return FitOutcome.draws_rejected
+    if last.mean() - evaluation.elbo > max(_FALL, 3 * float(last.std())):
+        return FitOutcome.unstable
     if before.size:
         noise = np.sqrt(last.var() / last.size + before.var() / before.size)
         if last.mean() - before.mean() > max(3 * noise, _RISE):

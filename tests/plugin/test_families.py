@@ -5,9 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import norm
 
-from avistan.families import Family, LocalGaussian, MeanField, make_frame, make_placement, trainable
+from avistan.families import (
+    Family,
+    GlobalGaussian,
+    LocalGaussian,
+    make_frame,
+    make_placement,
+    start_globals,
+    trainable,
+)
 from avistan.inference_functions import Constant, LocalNu, Table, make_mlp, make_polynomial
 
 N, D_LOCAL, G, R = 5, 3, 2, 4
@@ -25,15 +33,25 @@ def layouts() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def local_nu(rng: np.random.Generator, local: LocalGaussian, units: int) -> LocalNu:
-    sizes = (local.block, local.block, local.num_parameters - 2 * local.block)
-    return LocalNu(*(jnp.asarray(rng.normal(size=(size, units))) for size in sizes))
+    return LocalNu(*(jnp.asarray(rng.normal(size=(size, units))) for size in local.sizes))
 
 
-def random_family(kind: str, source: str, layout: str, seed: int = 0) -> tuple[Family, jax.Array]:
+FORMS = {
+    "diagonal": ("diagonal", "none", "mean-field", 0),
+    "full": ("full", "none", "mean-field", 0),
+    "full-rank": ("diagonal", "none", "full-rank", 0),
+    "conditional": ("full", "mean", "mean-field", G),
+    "everything": ("full", "mean+scale", "full-rank", G),
+    "few directions": ("diagonal", "mean+scale", "full-rank", 1),
+}
+
+
+def random_family(form: str, source: str, layout: str, seed: int = 0) -> tuple[Family, jax.Array]:
     """A family with generic values everywhere, so that a forgotten term can't hide behind a zero or a one."""
     rng = np.random.default_rng(seed)
     at, index = layouts()[layout]
-    local = LocalGaussian(kind, D_LOCAL)
+    kind, conditional, globals_kind, directions = FORMS[form]
+    local = LocalGaussian(kind, D_LOCAL, conditional, directions)
     inputs = jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
     start = local_nu(rng, local, N if source == "table" else 1)
     columns = N if source == "table" else 1
@@ -43,79 +61,100 @@ def random_family(kind: str, source: str, layout: str, seed: int = 0) -> tuple[F
         "polynomial": lambda: make_polynomial(R, 2, start),
         "mlp": lambda: make_mlp(jax.random.key(1), R, 8, start),
     }
-    function = functions[source]()
-    moved = jax.tree.map(
-        lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), dtype=leaf.dtype), function
-    )
+
+    def generic(leaf: jax.Array) -> jax.Array:
+        return leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), dtype=leaf.dtype)
+
+    function = jax.tree.map(generic, functions[source]())
     frame = make_frame(
         rng.normal(size=G),
         rng.uniform(0.5, 2, G),
         rng.normal(size=(D_LOCAL, columns)),
         rng.uniform(0.5, 2, (D_LOCAL, columns)),
     )
-    means = MeanField(jnp.asarray(rng.normal(size=G)), jnp.asarray(rng.normal(size=G)))
-    return Family(means, moved, local, frame, make_placement(at, index)), inputs
+    factor = jax.tree.map(generic, start_globals(globals_kind, G))
+    few = jnp.asarray(rng.normal(size=(directions, G))) if 0 < directions < G else None
+    return Family(factor, function, local, frame, make_placement(at, index), few), inputs
 
 
 CASES = [
-    (kind, source, layout)
-    for kind in ("diagonal", "full")
+    (form, source, layout)
+    for form in FORMS
     for source in ("table", "constant", "polynomial", "mlp")
     for layout in layouts()
+    if form in ("diagonal", "everything") or (source, layout) == ("mlp", "scattered")
 ]
 every_family = pytest.mark.parametrize(
-    ("kind", "source", "layout"), CASES, ids=["-".join(case) for case in CASES]
+    ("form", "source", "layout"), CASES, ids=["-".join(case) for case in CASES]
 )
 
 
-def dense_gaussian(family: Family, inputs: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and Cholesky factor of q, read off the affine map itself at noise 0 and at unit vectors."""
-    dim = family.dim
-    at_zero = np.asarray(family.draw(jnp.zeros((1, dim)), inputs).theta[0])
-    columns = np.asarray(family.draw(jnp.eye(dim), inputs).theta) - at_zero
-    return at_zero, columns.T
+def jacobians(family: Family, inputs: jax.Array, noise: np.ndarray) -> list[np.ndarray]:
+    """d theta / d noise (D, D) at each noise, by differentiating the map."""
+
+    def theta(one: jax.Array) -> jax.Array:
+        return family.draw(one[None], inputs).theta[0]
+
+    return [np.asarray(jax.jacobian(theta)(jnp.asarray(one))) for one in noise]
 
 
 @every_family
-def test_log_q_is_the_density_of_the_gaussian_that_the_draws_come_from(kind, source, layout):
-    family, inputs = random_family(kind, source, layout)
-    mean, factor = dense_gaussian(family, inputs)
-    noise = np.random.default_rng(1).normal(size=(6, family.dim))
+def test_log_q_is_the_density_of_what_the_map_makes_of_normals(form, source, layout):
+    family, inputs = random_family(form, source, layout)
+    noise = np.random.default_rng(1).normal(size=(4, family.dim))
     draws = family.draw(jnp.asarray(noise), inputs)
-    exact = multivariate_normal(mean, factor @ factor.T).logpdf(np.asarray(draws.theta))
-    np.testing.assert_allclose(draws.log_q, exact, rtol=1e-9)
+    volume = [np.linalg.slogdet(jacobian)[1] for jacobian in jacobians(family, inputs, noise)]
+    np.testing.assert_allclose(draws.log_q, norm.logpdf(noise).sum(axis=1) - volume, rtol=1e-9)
 
 
 @every_family
-def test_pull_is_minus_the_gradient_of_log_q_at_the_draw(kind, source, layout):
-    family, inputs = random_family(kind, source, layout)
-    mean, factor = dense_gaussian(family, inputs)
-    noise = np.random.default_rng(2).normal(size=(4, family.dim))
+def test_pull_is_minus_the_gradient_of_log_q_at_the_draw(form, source, layout):
+    family, inputs = random_family(form, source, layout)
+    noise = np.random.default_rng(2).normal(size=(3, family.dim))
     draws = family.draw(jnp.asarray(noise), inputs)
-    precision = np.linalg.inv(factor @ factor.T)
-    np.testing.assert_allclose(
-        draws.pull, (np.asarray(draws.theta) - mean) @ precision, rtol=1e-8, atol=1e-10
-    )
+
+    def log_q(one: jax.Array) -> jax.Array:
+        return family.draw(one[None], inputs).log_q[0]
+
+    for one, jacobian, pull in zip(noise, jacobians(family, inputs, noise), draws.pull, strict=True):
+        slope = np.linalg.solve(jacobian.T, np.asarray(jax.grad(log_q)(jnp.asarray(one))))
+        np.testing.assert_allclose(pull, -slope, rtol=1e-8, atol=1e-10)
 
 
 @every_family
-def test_units_are_independent_of_each_other_and_of_the_globals(kind, source, layout):
-    family, inputs = random_family(kind, source, layout)
-    _, factor = dense_gaussian(family, inputs)
+def test_what_depends_on_what_is_what_the_form_says(form, source, layout):
+    family, inputs = random_family(form, source, layout)
+    (factor,) = jacobians(family, inputs, np.zeros((1, family.dim)))
     covariance = factor @ factor.T
+    kind, conditional, globals_kind, _ = FORMS[form]
     at, index = layouts()[layout]
-    block_of = np.empty(family.dim, dtype=int)
-    block_of[at] = -1 - np.arange(G)
-    block_of[index] = np.arange(N)[:, None]
-    apart = block_of[:, None] != block_of[None]
-    assert np.abs(covariance[apart]).max() == 0
-    within = covariance[~apart & ~np.eye(family.dim, dtype=bool)]
-    assert (np.abs(within).max() > 0.01) == (kind == "full")
+    precision = np.linalg.inv(covariance)
+    pairs = [(i, j) for i in range(N) for j in range(N) if i != j]
+    between = [precision[np.ix_(index[i], index[j])] for i, j in pairs]
+    assert np.abs(between).max() < 1e-9 * np.abs(precision).max()  # independent given the globals
+    within = np.abs(covariance[np.ix_(index[0], index[0])][np.triu_indices(D_LOCAL, 1)]).max()
+    across = np.abs(covariance[np.ix_(at, index[0])]).max()
+    assert (within > 0.01) == (kind == "full" or conditional != "none")
+    assert (across > 0.01) == (conditional != "none")
+    assert (np.abs(covariance[at[0], at[1]]) > 0.01) == (globals_kind == "full-rank")
+
+
+def test_a_new_conditional_factor_is_the_plain_one():
+    plain, inputs = random_family("full", "table", "scattered")
+    local = LocalGaussian("full", D_LOCAL, "mean+scale", G)
+    zeros = jnp.zeros((D_LOCAL * G, N))
+    function = Table(plain.inference.nu._replace(slope=zeros, growth=zeros))
+    lower = jnp.zeros(G * (G - 1) // 2)
+    factor = GlobalGaussian("full-rank", plain.globals.loc, plain.globals.log_sd, lower)
+    richer = Family(factor, function, local, plain.frame, plain.placement, None)
+    noise = jnp.asarray(np.random.default_rng(3).normal(size=(5, plain.dim)))
+    for one, other in zip(plain.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 @every_family
-def test_every_trainable_leaf_receives_a_gradient_and_no_other_leaf_is_trainable(kind, source, layout):
-    family, inputs = random_family(kind, source, layout)
+def test_every_trainable_leaf_receives_a_gradient_and_no_other_leaf_is_trainable(form, source, layout):
+    family, inputs = random_family(form, source, layout)
     noise = jnp.asarray(np.random.default_rng(4).normal(size=(3, family.dim)))
 
     def objective(moved: Family) -> jax.Array:
@@ -130,7 +169,7 @@ def test_every_trainable_leaf_receives_a_gradient_and_no_other_leaf_is_trainable
 
 
 @pytest.mark.parametrize("source", ["constant", "polynomial", "mlp"])
-@pytest.mark.parametrize("kind", ["diagonal", "full"])
+@pytest.mark.parametrize("kind", ["diagonal", "everything"])
 def test_permuting_the_units_permutes_the_local_posteriors(source, kind):
     family, inputs = random_family(kind, source, "scattered")
     order = np.random.default_rng(5).permutation(N)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.families import Family, LocalGaussian, MeanField, make_frame, make_placement, trainable
+from avistan.families import Family, GlobalGaussian, LocalGaussian, make_frame, make_placement, trainable
 from avistan.inference_functions import Table
 from avistan.objective import neg_elbo
 
@@ -33,7 +33,14 @@ def mean_field(loc, log_sd) -> tuple[Family, jax.Array]:
     local = LocalGaussian("diagonal", 0)
     placement = make_placement(np.arange(D), np.empty((0, 0), dtype=np.int64))
     nobody = Table(local.start(jnp.zeros((0, 0))))
-    family = Family(MeanField(jnp.asarray(loc), jnp.asarray(log_sd)), nobody, local, frame, placement)
+    family = Family(
+        GlobalGaussian("mean-field", jnp.asarray(loc), jnp.asarray(log_sd), jnp.zeros(0)),
+        nobody,
+        local,
+        frame,
+        placement,
+        None,
+    )
     return family, jnp.zeros((0, 0), dtype=jnp.float32)
 
 

@@ -1,0 +1,129 @@
+"""Families that grow: a fit starts with the factorized family and takes on structure while the ELBO pays for it.
+
+A richer family starts exactly where the poorer one stands, its new parameters at zero, so that growing loses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .evaluation import Evaluation, gap
+from .families import Family, GlobalGaussian
+from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
+from .methods import Method
+from .preparation import local_form
+
+MAX_FULL_RANK = 500  # globals with a full covariance
+_WORTH = 0.5  # nats that a richer family must bring, and
+_ERRORS = 3.0  # standard errors that they must exceed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthStep:
+    """A family that was tried: its method's name, its ELBO, and what it gained on the one before, nats."""
+
+    method: str
+    elbo: float
+    elbo_se: float
+    gain: float
+    gain_se: float
+    kept: bool
+
+
+def stages(method: Method, block: int, num_globals: int) -> list[Method]:
+    """The families to try after a method's own, each richer than the one before.
+
+    Args:
+        block: latents of a unit; 0 without a level.
+    """
+    found = []
+    correlated = method
+    if block > 1:
+        correlated = _with(correlated, "full")
+    if 1 < num_globals <= MAX_FULL_RANK:
+        correlated = _with(correlated, "full-rank")
+    if correlated != method:
+        found.append(correlated)
+    if block and num_globals and correlated.conditional == "none":
+        found.append(_with(correlated, "conditional"))
+    return found
+
+
+def _with(method: Method, part: str) -> Method:
+    changed = {
+        "full": ("local", "full"),
+        "full-rank": ("globals", "full-rank"),
+        "conditional": ("conditional", "mean"),
+    }
+    name, value = changed[part]
+    if getattr(method, name) == value:
+        return method
+    return replace(method, name=f"{method.name}:{part}", **{name: value})  # type: ignore[arg-type]
+
+
+def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> GrowthStep:
+    """What a richer family bought, on the draws that both share."""
+    value, se = gap(before, evaluation)
+    kept = bool(np.isfinite(value)) and value > max(_WORTH, _ERRORS * se)
+    return GrowthStep(
+        method=method.name,
+        elbo=evaluation.elbo,
+        elbo_se=evaluation.elbo_se,
+        gain=value,
+        gain_se=se,
+        kept=kept,
+    )
+
+
+def grown(family: Family, method: Method) -> Family:
+    """The family of a richer method that is equal to the given one."""
+    size, block = family.globals.size, family.local.block
+    local, directions = local_form(method, block, size)
+    below = jnp.zeros(size * (size - 1) // 2 if method.globals == "full-rank" else 0)
+    if family.globals.kind == "full-rank":
+        below = family.globals.below
+    factor = GlobalGaussian(method.globals, family.globals.loc, family.globals.log_sd, below)
+    function = family.inference
+    if isinstance(function, Table | Constant):
+        function = type(function)(_padded(function.nu, local.sizes))
+    elif isinstance(function, Polynomial):
+        coefficients = _widened(function.coefficients, function.sizes, local.sizes)
+        function = replace(function, coefficients=coefficients, sizes=local.sizes)
+    elif isinstance(function, MLP):
+        weights, bias = function.layers[-1]
+        last = (
+            _widened(weights, function.sizes, local.sizes),
+            _widened(bias[None], function.sizes, local.sizes)[0],
+        )
+        linear = None if function.linear is None else _widened(function.linear, function.sizes, local.sizes)
+        function = replace(
+            function,
+            layers=(*function.layers[:-1], last),
+            linear=linear,
+            start=_widened(function.start[None], function.sizes, local.sizes)[0],
+            sizes=local.sizes,
+        )
+    return Family(factor, function, local, family.frame, family.placement, directions)
+
+
+def _padded(nu: LocalNu, sizes: tuple[int, ...]) -> LocalNu:
+    """Parameters of units (parts, N) with zeros for what is new."""
+    parts = []
+    for part, size in zip(nu, sizes, strict=True):
+        missing = jnp.zeros((size - part.shape[0], part.shape[1]), dtype=part.dtype)
+        parts.append(jnp.concatenate([part, missing]))
+    return LocalNu(*parts)
+
+
+def _widened(values: Float[Array, "T P"], old: tuple[int, ...], new: tuple[int, ...]) -> Float[Array, "T Q"]:
+    """Columns of outputs, part by part, with zero columns for what is new."""
+    edges = np.cumsum([0, *old])
+    columns = []
+    for start, before, after in zip(edges[:-1], old, new, strict=True):
+        columns.append(values[:, start : start + before])
+        columns.append(jnp.zeros((values.shape[0], after - before), dtype=values.dtype))
+    return jnp.concatenate(columns, axis=1)

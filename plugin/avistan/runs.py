@@ -1,0 +1,142 @@
+"""Training runs of a fit: independent restarts, each a chain, and the stages by which a family grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import PRNGKeyArray
+
+from .checkpoints import Checkpoint
+from .evaluation import Evaluation, evaluate
+from .families import Family
+from .growth import GrowthStep, grown, judge_step, stages
+from .log_density import register
+from .methods import Method
+from .options import FitOptions
+from .outcome import FitOutcome, judge
+from .preparation import Preparation, restarted, start_family
+from .training import Progress, Trace, joined, train
+
+_STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """One restart.
+
+    Attributes:
+        inputs: unit inputs (N, R), the same for all restarts.
+        traces: of each stage that was kept; the family changes between two.
+        growth: the richer families that were tried.
+        gradient_evaluations: of training, families that were not kept included.
+    """
+
+    family: Family = field(repr=False)
+    inputs: npt.NDArray[np.float64] = field(repr=False)
+    traces: tuple[Trace, ...] = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
+    growth: tuple[GrowthStep, ...] = ()
+    gradient_evaluations: int
+    seconds_evaluate: float
+
+    @property
+    def trace(self) -> Trace:
+        """All stages one after the other."""
+        return joined(self.traces)
+
+    @property
+    def outcome(self) -> FitOutcome:
+        return judge(self.traces[-1], self.evaluation)
+
+
+def evaluation_key(key: PRNGKeyArray) -> PRNGKeyArray:
+    """The key of the ELBO's draws: the same for every method of one seed."""
+    return jax.random.fold_in(key, 3)
+
+
+def run_chains(
+    preparation: Preparation,
+    method: Method,
+    options: FitOptions,
+    *,
+    chains: int = 1,
+    grow: bool = False,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Method, tuple[Chain, ...]]:
+    """Train a method from `chains` starts, the first at the shared one and the others at random ones.
+
+    Growth is decided by the first chain; the others take the same way, so that all chains are of one family, the method
+    that is returned.
+    """
+    tried = stages(method, preparation.index.shape[1], len(preparation.globals_index)) if grow else []
+    found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
+    kept = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
+    others = [
+        _run_chain(restarted(preparation, n), n, kept, options, progress, checkpoint, judged=False)[1]
+        for n in range(1, chains)
+    ]
+    return found, (first, *others)
+
+
+def _run_chain(
+    preparation: Preparation,
+    number: int,
+    way: Sequence[Method],
+    options: FitOptions,
+    progress: Progress | None,
+    checkpoint: Checkpoint | None,
+    *,
+    judged: bool,
+) -> tuple[Method, Chain]:
+    """One chain through its stages; judged stages that bring too little are dropped."""
+    key = jax.random.key(preparation.seed)
+    method = way[0]
+    family, inputs = start_family(preparation, method)
+    training = options.training
+    _, values = preparation.unit_input(method)
+    with register(preparation.model) as slot:
+
+        def run(family: Family, stage: int) -> tuple[Family, Trace, Evaluation, float]:
+            run_number = number * _STAGES + stage
+            own = (
+                jax.random.fold_in(key, 1) if run_number == 0 else jax.random.fold_in(key, 1000 + run_number)
+            )
+            steps = options.steps if stage == 0 else max(1, options.steps // 2)
+            saves = None if checkpoint is None else checkpoint.chain(run_number)
+            family, trace = train(
+                family, inputs, slot.index, replace(training, steps=steps), own, progress, saves
+            )
+            started = time.perf_counter()
+            found = evaluate(family, inputs, slot.index, evaluation_key(key), options.elbo_draws)
+            return family, trace, found, time.perf_counter() - started
+
+        family, trace, evaluation, seconds = run(family, 0)
+        traces, steps_done, growth = [trace], len(trace.elbo), []
+        for stage, richer in enumerate(way[1:], start=1):
+            candidate, trace, better, more = run(grown(family, richer), stage)
+            seconds, steps_done = seconds + more, steps_done + len(trace.elbo)
+            step = judge_step(richer, better, evaluation)
+            growth.append(step)
+            if step.kept or not judged:
+                method, family, evaluation = richer, candidate, better
+                traces.append(trace)
+    return method, Chain(
+        family=family,
+        inputs=values,
+        traces=tuple(traces),
+        evaluation=evaluation,
+        growth=tuple(growth),
+        gradient_evaluations=steps_done * options.draws_per_step,
+        seconds_evaluate=seconds,
+    )
+
+
+def best_of(chains: Sequence[Chain]) -> int:
+    """Number of the chain with the largest ELBO."""
+    return int(np.argmax([chain.evaluation.elbo for chain in chains]))

@@ -1,0 +1,161 @@
+"""Growing families: nothing is lost on the way, what pays is kept, and restarts share the family."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import avistan as avi
+from avistan.evaluation import Evaluation
+from avistan.families import Family, make_frame, make_placement, start_globals
+from avistan.growth import grown, judge_step, stages
+from avistan.inference_functions import Constant, LocalNu, Table, make_mlp, make_polynomial
+from avistan.methods import parse_method
+from avistan.preparation import local_form
+from programs import bundled
+
+N, D_LOCAL, G, R = 4, 2, 3, 5
+LOCATION_AND_GROUPS = """
+data { int N; vector[N] x; }
+parameters { vector[2] mu; vector[N] z; }
+model {
+  mu[1] ~ normal(0, 1);
+  mu[2] ~ normal(0.9 * mu[1], 0.3);
+  z ~ normal(mu[1], 0.3);
+  x ~ normal(z, 1);
+}
+"""
+
+
+def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
+    """A family with generic values everywhere."""
+    rng = np.random.default_rng(2)
+    method = parse_method(method_name)
+    local, directions = local_form(method, D_LOCAL, G)
+    columns = N if source == "table" else 1
+    nu = LocalNu(*(jnp.asarray(rng.normal(size=(size, columns))) for size in local.sizes))
+    function = {
+        "table": lambda: Table(nu),
+        "constant": lambda: Constant(nu),
+        "polynomial": lambda: make_polynomial(R, 2, nu),
+        "mlp": lambda: make_mlp(jax.random.key(0), R, 6, nu),
+    }[source]()
+    generic = jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), function
+    )
+    frame = make_frame(
+        rng.normal(size=G),
+        rng.uniform(1, 2, G),
+        rng.normal(size=(D_LOCAL, columns)),
+        rng.uniform(1, 2, (D_LOCAL, columns)),
+    )
+    at, index = np.arange(G), (G + np.arange(N * D_LOCAL)).reshape(N, D_LOCAL)
+    factor = start_globals(method.globals, G)
+    family = Family(factor, generic, local, frame, make_placement(at, index), directions)
+    return family, jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
+
+
+@pytest.mark.parametrize("source", ["table", "constant", "polynomial", "mlp"])
+@pytest.mark.parametrize(
+    ("poor", "rich"),
+    [
+        ("avi", "avi:full"),
+        ("avi", "avi:full:full-rank:conditional"),
+        ("avi:full", "avi:full:conditional(mean+scale)"),
+        ("avi:conditional", "avi:full:full-rank:conditional"),
+    ],
+)
+def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):
+    family, inputs = start(poor, source)
+    richer = grown(family, parse_method(rich))
+    noise = jax.random.normal(jax.random.key(1), (3, family.dim))
+    for before, after in zip(family.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
+        np.testing.assert_allclose(before, after, rtol=2e-6, atol=1e-8)
+
+
+def test_stages_add_what_the_program_has_room_for():
+    def names(block, num_globals, method="avi"):
+        return [stage.name for stage in stages(parse_method(method), block, num_globals)]
+
+    assert names(2, 3) == ["avi:full:full-rank", "avi:full:full-rank:conditional"]
+    assert names(1, 1) == ["avi:conditional"]
+    assert names(0, 5, "fvi") == ["fvi:full-rank"]
+    assert names(0, 1, "fvi") == []
+    assert names(2, 501) == ["avi:full", "avi:full:conditional"]
+    assert names(2, 3, "avi:full:conditional") == ["avi:full:conditional:full-rank"]
+    for name in names(2, 3):
+        assert parse_method(name).name == name
+
+
+def test_a_step_must_gain_more_than_half_a_nat_and_its_error():
+    before = Evaluation(np.zeros(400))
+    method = parse_method("avi:full")
+    noise = np.random.default_rng(0).normal(size=400)
+    assert judge_step(method, Evaluation(np.ones(400)), before).kept
+    assert not judge_step(method, Evaluation(np.full(400, 0.3)), before).kept
+    assert not judge_step(method, Evaluation(1 + 20 * noise), before).kept
+    assert not judge_step(method, Evaluation(np.full(400, -np.inf)), before).kept
+
+
+def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothing():
+    x = np.random.default_rng(1).normal(0.5, 1.1, size=60)
+    model = avi.Model(stan_code=LOCATION_AND_GROUPS, data={"N": 60, "x": x})
+    fit = model.fit(seed=1, steps=2000)
+    assert fit.method.name == "avi:full-rank:conditional"
+    assert fit.growth[-1].kept
+    assert fit.growth[-1].elbo == pytest.approx(fit.elbo)
+    precision = np.diag([1 + 0.81 / 0.09, 1 / 0.09])
+    precision[0, 1] = precision[1, 0] = -0.9 / 0.09
+    precision[0, 0] += 60 / (0.09 + 1)
+    covariance = np.linalg.inv(precision)
+    theta, _ = fit.unconstrained_draws(20_000)
+    np.testing.assert_allclose(np.cov(theta[:, :2].T), covariance, atol=0.05 * covariance.max())
+    # The family holds the exact posterior, a Gaussian: the ELBO is the evidence, and hardly noisy.
+    assert fit.evaluation.log_weights.std() < 0.3
+
+
+def test_growth_is_off_where_the_method_is_named_unless_asked_for():
+    model = bundled("eight_schools")
+    assert model.fit(method="avi", seed=1, steps=200).growth == ()
+    assert len(model.fit(method="avi", family="auto", seed=1, steps=200).growth) == 2
+    assert model.fit(seed=1, family="fixed", steps=200).growth == ()
+    with pytest.raises(avi.AvistanError, match="unknown family 'rich'"):
+        model.fit(family="rich")
+
+
+def test_restarts_are_chains_of_one_family_and_repeat(tmp_path):
+    model = bundled("eight_schools")
+    fit = model.fit(method="avi", chains=3, seed=1, steps=400)
+    assert len(fit.chains) == 3
+    assert fit.elbo == max(chain.evaluation.elbo for chain in fit.chains)
+    tree = fit.posterior(100)
+    assert tree["posterior"]["mu"].shape == (3, 100)
+    again = model.fit(method="avi", chains=3, seed=1, steps=400)
+    for one, other in zip(fit.chains, again.chains, strict=True):
+        assert one.trace.elbo.tobytes() == other.trace.elbo.tobytes()
+    assert fit.chains[0].trace.elbo.tobytes() != fit.chains[1].trace.elbo.tobytes()
+    single = model.fit(method="avi", seed=1, steps=400)
+    assert single.trace.elbo.tobytes() == fit.chains[0].trace.elbo.tobytes()
+    fit.save(tmp_path / "fit")
+    loaded = avi.load(tmp_path / "fit")
+    assert [chain.evaluation.elbo for chain in loaded.chains] == [
+        chain.evaluation.elbo for chain in fit.chains
+    ]
+    np.testing.assert_array_equal(
+        loaded.posterior(20)["posterior"]["mu"].values, fit.posterior(20)["posterior"]["mu"].values
+    )
+    kept = fit.keep_chains([2, 0])
+    assert [c.evaluation.elbo for c in kept.chains] == [fit.chains[i].evaluation.elbo for i in (2, 0)]
+    with pytest.raises(avi.AvistanError, match="restarts 0 to 2"):
+        fit.keep_chains([3])
+
+
+def test_restarts_begin_at_scattered_points():
+    modes = """
+    parameters { real x; vector[3] z; }
+    model { target += log_mix(0.5, normal_lpdf(x | -3, 0.3), normal_lpdf(x | 3, 0.3)); z ~ std_normal(); }
+    """
+    fit = avi.Model(stan_code=modes).fit(chains=6, seed=2, steps=200)
+    centres = fit.posterior(200)["posterior"]["x"].mean("draw").values
+    assert (centres > 2).any()
+    assert (centres < -2).any()
