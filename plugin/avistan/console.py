@@ -20,7 +20,11 @@ import typer
 
 from stan_adapters.errors import AvistanError
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, REFUSED, INTERRUPTED = 2, 3, 130
+
+
+class Refusal(str):
+    """An answer that says no: printed as any other, with exit status 3."""
 
 
 def answers[**P](command: Callable[P, str]) -> Callable[P, None]:
@@ -36,10 +40,12 @@ def answers[**P](command: Callable[P, str]) -> Callable[P, None]:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _stop(f"{where}{error.strerror or error}")
-        except KeyboardInterrupt:
-            typer.echo("\ninterrupted: nothing was written.", err=True)
+        except KeyboardInterrupt as interrupt:
+            typer.echo(f"\ninterrupted: {interrupt or 'nothing was written.'}", err=True)
             raise typer.Exit(INTERRUPTED) from None
         typer.echo(text)
+        if isinstance(text, Refusal):
+            raise typer.Exit(REFUSED)
 
     return run
 

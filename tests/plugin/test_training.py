@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,8 +81,7 @@ def test_a_step_whose_draws_are_all_rejected_moves_no_parameter(rejecting):
     family, inputs = start_family(
         prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi")
     )
-    far = family.inference.nu._replace(loc=jnp.full_like(family.inference.nu.loc, 1e3))
-    lost = Family(family.globals, type(family.inference)(far), family.local, family.frame, family.placement)
+    lost = eqx.tree_at(lambda f: f.inference.nu.loc, family, jnp.full_like(family.inference.nu.loc, 1e3))
     with register(rejecting) as slot:
         after, trace = train(
             lost, inputs, slot.index, replace(OPTIONS, steps=10, chunk=10), jax.random.key(1)

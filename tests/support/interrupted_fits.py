@@ -1,0 +1,114 @@
+"""Fits of the command line in processes of their own, for tests to interrupt; every chunk of training is saved.
+
+A server that has imported everything forks them, so that a start costs little.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import arviz_base  # noqa: F401  imported here, so that no fit has to
+import numpy as np
+import orbax.checkpoint  # noqa: F401
+import xarray as xr
+
+import avistan.checkpoints
+import avistan.files
+import avistan.provenance
+from avistan.cli import app
+
+avistan.provenance._sources()  # kept from here on: what was imported is what runs, whatever is edited meanwhile
+_UNDER_WAY = "*/*.partial"
+
+
+def _fit(arguments: list[str], log: Path) -> None:
+    avistan.checkpoints.SECONDS = 0.0
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    app(["fit", *arguments])
+
+
+def _start_server() -> multiprocessing.context.ForkServerContext:
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+class InterruptedFits:
+    """Starts fits with the given arguments and interrupts them."""
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self.folder, self.arguments = folder, arguments
+        folder.mkdir(parents=True)
+        self._context = _start_server()
+        warm_up = self._context.Process(target=int)  # ends when the server has imported everything
+        warm_up.start()
+        warm_up.join()
+
+    def start(self, name: str, *more: str) -> multiprocessing.context.ForkServerProcess:
+        arguments = [*self.arguments, "--output", str(self.output(name)), *more]
+        process = self._context.Process(target=_fit, args=(arguments, self.log(name)))
+        process.start()
+        return process
+
+    def output(self, name: str) -> Path:
+        return self.folder / name
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.folder / f"{name}.checkpoint"
+
+    def saves(self, name: str) -> list[str]:
+        return sorted(path.name for path in self.checkpoint(name).glob("chain-*/*") if path.name.isdigit())
+
+    def run(self, name: str, *more: str) -> float:
+        """Seconds of a whole fit."""
+        started = time.perf_counter()
+        process = self.start(name, *more)
+        process.join()
+        assert process.exitcode == 0, self.log(name).read_text()
+        return time.perf_counter() - started
+
+    def wait_for_saves(
+        self, process: multiprocessing.context.ForkServerProcess, name: str, count: int
+    ) -> None:
+        """Until that many saves came by and another one is under way, or the fit is done."""
+        seen: set[str] = set()
+        while process.is_alive():
+            seen |= {path.name for path in self.checkpoint(name).glob(_UNDER_WAY)}
+            if len(seen) > count:
+                return
+            time.sleep(0.001)
+
+    def stop(
+        self, process: multiprocessing.context.ForkServerProcess, number: int = signal.SIGKILL
+    ) -> int | None:
+        """Send a signal and wait. Returns the exit status."""
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, number)
+        process.join()
+        return process.exitcode
+
+
+def bytes_that_matter(folder: Path) -> dict[str, bytes]:
+    """All that a fit's folder holds but its times: files, arrays and numbers by name."""
+    parts = {name: (folder / name).read_bytes() for name in ("family.eqx", "program.stan", "data.json")}
+    header = json.loads((folder / "fit.json").read_text())
+    assert set(header.pop("timing")) == {"prepare", "compile", "train", "evaluate"}
+    parts["fit.json"] = json.dumps(header).encode()
+    with np.load(folder / "arrays.npz") as arrays:
+        parts |= {f"arrays.npz {name}": arrays[name].tobytes() for name in arrays if name != "trace_seconds"}
+    with xr.open_datatree(folder / "posterior.nc") as tree:
+        for group in tree.subtree:
+            parts |= {
+                f"posterior.nc {group.path} {n}": v.values.tobytes() for n, v in group.variables.items()
+            }
+    return parts
