@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from .competitors import Reference
+from stan_adapters.binding import BoundModel
+from stan_adapters.levels import Level
+from stan_adapters.structure import Structure
+
+from . import comparison_table
+from .competitors import COMPETITORS, Approximation, External, Reference
 from .errors import AvistanError
-from .evaluation import gap
+from .evaluation import Evaluation, evaluate, gap
+from .families import mean_field_family
 from .fit import Fit, fit_method
-from .methods import parse_method
+from .log_density import register
+from .methods import FACTORIZED, parse_method
 from .options import FitOptions
+from .precision import in_float64
 from .preparation import Preparation
+from .runs import evaluation_key
+from .traces import Curve, Reached, curve, first_at
 from .training import Progress
 
 FloatArray = npt.NDArray[np.float64]
 MakeProgress = Callable[[str], Progress | None]
+
+ONE_NAT = 1.0
+ONE_PER_MILLE = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,56 +55,126 @@ class Accuracy:
     sd_ratio_locals: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a method took. Seconds of training, of compilation before it, and of the final estimate after it."""
+
+    seconds: float
+    seconds_compile: float
+    seconds_evaluate: float
+    steps: int | None
+    gradient_evaluations: int | None
+    variational_parameters: int | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
-    """One method's result. A method that failed has an outcome "failed" and its reason, and no numbers."""
+    """One method's result. A method that failed has the outcome "failed" and its reason, and nothing else.
+
+    Attributes:
+        outcome: a `FitOutcome`'s name, "done" for a method from outside, or "failed".
+        elbo, elbo_se: nats, in the engine's constant; None where the approximation's density is not known.
+        gap_to_fvi, gap_se: ELBO of F-VI in the same family, or else of the row "fvi", minus this one's, nats.
+        within_nat, within_per_mille: when training first came within 1 nat, and within 0.1 %, of the best ELBO of all.
+        repeats: the rows of the same method with other seeds.
+    """
 
     method: str
     outcome: str
     reason: str = ""
     fit: Fit | None = field(default=None, repr=False)
+    approximation: Approximation | None = field(default=None, repr=False)
+    evaluation: Evaluation | None = field(default=None, repr=False)
+    elbo: float | None = None
+    elbo_se: float | None = None
     gap_to_fvi: float | None = None
     gap_se: float | None = None
+    cost: Cost | None = None
+    curve: Curve | None = field(default=None, repr=False)
+    within_nat: Reached | None = None
+    within_per_mille: Reached | None = None
+    mean: FloatArray | None = field(default=None, repr=False)  # (D,) marginals, unconstrained
+    sd: FloatArray | None = field(default=None, repr=False)
     accuracy: Accuracy | None = None
-    seconds: float | None = None
+    repeats: tuple[Row, ...] = field(default=(), repr=False)
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome == "failed"
+
+    @property
+    def khat(self) -> float | None:
+        """Pareto k-hat of all parameters together, where the density of the approximation is known."""
+        return None if self.evaluation is None else self.evaluation.khat
+
+    def draws(self, number: int) -> FloatArray:
+        """At most `number` unconstrained draws (S, D).
+
+        Raises:
+            AvistanError: the method failed.
+        """
+        if self.fit is not None:
+            return np.asarray(self.fit.unconstrained_draws(number)[0])
+        if self.approximation is not None:
+            return self.approximation.theta[:number]
+        raise AvistanError(f"{self.method} failed and has no draws: {self.reason}")
 
     def to_json(self) -> dict[str, Any]:
-        fit, accuracy = self.fit, self.accuracy
+        cost, accuracy = self.cost, self.accuracy
         row: dict[str, Any] = {
             "method": self.method,
             "outcome": self.outcome,
-            "elbo": None if fit is None else fit.elbo,
-            "elbo_se": None if fit is None else fit.elbo_se,
+            "elbo": self.elbo,
+            "elbo_se": self.elbo_se,
             "gap_to_fvi": self.gap_to_fvi,
             "gap_se": self.gap_se,
-            "seconds": self.seconds,
-            "seconds_compile": None if fit is None else fit.timing.compile,
-            "steps": None if fit is None else len(fit.trace.elbo),
-            "gradient_evaluations": None if fit is None else fit.gradient_evaluations,
-            "variational_parameters": None if fit is None else fit.num_variational_parameters,
-            "khat": None if fit is None else fit.evaluation.khat,
-            "reference_mean_error": None if accuracy is None else accuracy.mean_error,
-            "reference_sd_ratio": None if accuracy is None else accuracy.sd_ratio,
-            "reference_mean_error_globals": None if accuracy is None else accuracy.mean_error_globals,
-            "reference_sd_ratio_globals": None if accuracy is None else accuracy.sd_ratio_globals,
-            "reference_mean_error_locals": None if accuracy is None else accuracy.mean_error_locals,
-            "reference_sd_ratio_locals": None if accuracy is None else accuracy.sd_ratio_locals,
+            **{name: cost and getattr(cost, name) for name in Cost.__dataclass_fields__},
+            "khat": self.khat,
+            "steps_to_1_nat": self.within_nat and self.within_nat.steps,
+            "seconds_to_1_nat": self.within_nat and self.within_nat.seconds,
+            "steps_to_0.1_percent": self.within_per_mille and self.within_per_mille.steps,
+            "seconds_to_0.1_percent": self.within_per_mille and self.within_per_mille.seconds,
+            **{f"reference_{n}": accuracy and getattr(accuracy, n) for n in Accuracy.__dataclass_fields__},
             "reason": self.reason,
         }
-        return {key: None if isinstance(v, float) and not np.isfinite(v) else v for key, v in row.items()}
+        if self.repeats:
+            every = (self, *self.repeats)
+            row["repeats"] = {
+                "outcome": [r.outcome for r in every],
+                "elbo": [r.elbo for r in every],
+                "gap_to_fvi": [r.gap_to_fvi for r in every],
+                "seconds": [r.cost and r.cost.seconds for r in every],
+            }
+        return row
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
     """A competition's result. Prints as a table; `to_json` is what `avistan compare --json` prints."""
 
-    program: str
+    model: BoundModel = field(repr=False)
+    structure: Structure = field(repr=False)
     units: int
     unconstrained_dim: int
-    seed: int
+    seeds: tuple[int, ...]
+    options: FitOptions
+    level: Level | None = field(repr=False)
     reference: Reference | None = field(repr=False)
     rows: tuple[Row, ...]
     seconds_prepare: float
+
+    @property
+    def program(self) -> str:
+        return self.structure.program
+
+    @property
+    def seed(self) -> int:
+        return self.seeds[0]
+
+    @property
+    def best_elbo(self) -> float | None:
+        """The largest ELBO of all methods, nats."""
+        return _best(self.rows)
 
     def __getitem__(self, method: str) -> Row:
         for row in self.rows:
@@ -100,146 +185,235 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         return {
             "program": self.program,
+            "verdict": str(self.structure.verdict),
             "units": self.units,
             "unconstrained_dim": self.unconstrained_dim,
             "seed": self.seed,
+            "seeds": list(self.seeds),
+            "options": asdict(self.options),
             "reference": None if self.reference is None else self.reference.name,
             "seconds_prepare": self.seconds_prepare,
-            "seconds_reference": None if self.reference is None else self.reference.seconds,
+            "seconds_reference": None if self.reference is None else _finite(self.reference.seconds),
             "methods": [row.to_json() for row in self.rows],
         }
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.program}: {self.units} units, {self.unconstrained_dim} unconstrained parameters, seed {self.seed}",
-            "",
-            f"{'method':<20}{'outcome':<15}{'ELBO':>12}{'+-':>7}{'gap to F-VI':>13}{'+-':>8}"
-            f"{'seconds':>9}{'compile':>9}{'params':>8}{'k-hat':>7}",
-        ]
-        notes = []
-        for row in self.rows:
-            fit = row.fit
-            if fit is None:
-                lines.append(f"{row.method:<20}{row.outcome:<15}")
-                notes.append(f"{row.method}: {row.reason}")
-                continue
-            lines.append(
-                f"{row.method:<20}{row.outcome:<15}{fit.elbo:>12.2f}{fit.elbo_se:>7.2f}{_number(row.gap_to_fvi, 13, 3)}"
-                f"{_number(row.gap_se, 8, 3)}{row.seconds or 0:>9.2f}{fit.timing.compile:>9.2f}"
-                f"{fit.num_variational_parameters:>8}{_number(fit.evaluation.khat, 7, 2)}"
-            )
-            if fit.outcome.value:
-                notes.append(f"{row.method}: {fit.outcome.value}")
-        measured = [row for row in self.rows if row.accuracy is not None]
-        if self.reference is not None and measured:
-            lines += [
-                "",
-                f"against {self.reference.name} ({self.reference.seconds:.1f} s, {self.reference.theta.shape[0]} x "
-                f"{self.reference.theta.shape[1]} draws, largest R-hat {self.reference.max_rhat:.3f}):",
-                f"{'':<20}{'mean error, sds':>32}{'sd ratio':>24}",
-                f"{'method':<20}{'globals':>20}{'locals':>12}{'globals':>12}{'locals':>12}",
-            ]
-            for row in measured:
-                a = row.accuracy
-                assert a is not None
-                lines.append(
-                    f"{row.method:<20}{_number(a.mean_error_globals, 20, 3)}{_number(a.mean_error_locals, 12, 3)}"
-                    f"{_number(a.sd_ratio_globals, 12, 3)}{_number(a.sd_ratio_locals, 12, 3)}"
-                )
-            if self.reference.caveat:
-                notes.append(self.reference.caveat)
-        if notes:
-            lines += ["", *notes]
-        return "\n".join(lines)
-
-
-def _number(value: float | None, width: int, digits: int) -> str:
-    return f"{'-' if value is None or not np.isfinite(value) else format(value, f'.{digits}f'):>{width}}"
+        return comparison_table.as_text(self)
 
 
 def run_competition(
-    preparation: Preparation,
+    preparations: Sequence[tuple[Preparation, float]],
     methods: Sequence[str],
     options: FitOptions,
     *,
+    structure: Structure,
+    external: External,
     reference: Reference | None = None,
-    seconds_prepare: float = 0.0,
     progress: MakeProgress | None = None,
 ) -> Comparison:
     """Fit every method from the shared start and measure them on the same draws.
 
-    A method that can't serve the program is a row with its reason. The gap is measured against the row "fvi" with the
-    same local factor, where there is one.
+    A method that can't serve the program is a row with its reason. The gap is measured against F-VI in the same family,
+    where it takes part, else against the row "fvi".
+
+    Args:
+        preparations: for each seed the start that its methods share, and the seconds it took.
 
     Raises:
         MethodError: a name that is no method, before anything runs.
     """
-    parsed = [parse_method(name) for name in methods]
-    rows: list[Row] = []
-    for method in parsed:
-        started = time.perf_counter()
-        try:
-            fit = fit_method(
-                preparation,
-                method,
-                options,
-                seconds_prepare=seconds_prepare,
-                progress=progress(method.name) if progress else None,
-            )
-        except AvistanError as error:
-            rows.append(Row(method=method.name, outcome="failed", reason=str(error)))
-            continue
-        rows.append(
-            Row(
-                method=method.name,
-                outcome=fit.outcome.name,
-                fit=fit,
-                accuracy=None if reference is None else accuracy(fit, reference),
-                seconds=time.perf_counter() - started - fit.timing.compile,
-            )
-        )
+    for name in methods:
+        check_method(name)
+    rounds = [
+        _one_round(made, seconds, methods, options, external, reference, progress, number)
+        for number, (made, seconds) in enumerate(preparations)
+    ]
+    first = preparations[0][0]
     return Comparison(
-        program=preparation.model.program.name,
-        units=len(preparation.index),
-        unconstrained_dim=preparation.model.dim,
-        seed=preparation.seed,
+        model=first.model,
+        structure=structure,
+        units=len(first.index),
+        unconstrained_dim=first.model.dim,
+        seeds=tuple(made.seed for made, _ in preparations),
+        options=options,
+        level=first.level,
         reference=reference,
-        rows=tuple(_with_gap(row, rows) for row in rows),
-        seconds_prepare=seconds_prepare,
+        rows=tuple(replace(same[0], repeats=same[1:]) for same in zip(*rounds, strict=True)),
+        seconds_prepare=preparations[0][1],
     )
 
 
-def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
-    if row.fit is None:
-        return row
-    for other in rows:
-        if other.fit is None or other.fit.method.function != "table":
+def check_method(name: str) -> None:
+    """That a name is a method's or a competitor's.
+
+    Raises:
+        MethodError: it is not, with what there is.
+    """
+    if name not in COMPETITORS:
+        parse_method(name)
+
+
+def _one_round(
+    preparation: Preparation,
+    seconds_prepare: float,
+    methods: Sequence[str],
+    options: FitOptions,
+    external: External,
+    reference: Reference | None,
+    progress: MakeProgress | None,
+    number: int,
+) -> list[Row]:
+    rows = []
+    for name in methods:
+        bar = progress(name if number == 0 else f"{name}, seed {preparation.seed}") if progress else None
+        try:
+            if name in COMPETITORS:
+                row = _outside(external, name, preparation, options)
+                if bar is not None:
+                    bar(1, 1, row.elbo if row.elbo is not None else np.nan)
+            else:
+                row = _inside(preparation, name, options, seconds_prepare, bar)
+        except AvistanError as error:
+            rows.append(Row(method=name, outcome="failed", reason=str(error)))
             continue
-        if other.fit.method.local == row.fit.method.local:
-            value, se = gap(row.fit.evaluation, other.fit.evaluation)
-            return replace(row, gap_to_fvi=value, gap_se=se)
-    return row
+        measured = None
+        if reference is not None and row.mean is not None and row.sd is not None:
+            measured = accuracy(row.mean, row.sd, reference, preparation.level)
+        rows.append(replace(row, accuracy=measured))
+    best = _best(rows)
+    return [_with_milestones(_with_gap(row, rows), best) for row in rows]
 
 
-def accuracy(fit: Fit, reference: Reference, draws: int = 4000) -> Accuracy:
-    """Errors of a fit's marginal means and sds against a reference."""
-    theta, _ = fit.unconstrained_draws(draws)
-    sd = reference.sd
-    error = np.abs(theta.mean(axis=0) - reference.mean) / sd
-    ratio = theta.std(axis=0, ddof=1) / sd
+def _inside(
+    preparation: Preparation, name: str, options: FitOptions, seconds_prepare: float, bar: Progress | None
+) -> Row:
+    """A method of avistan's own."""
+    fit = fit_method(preparation, parse_method(name), options, seconds_prepare=seconds_prepare, progress=bar)
+    mean, sd = fit.marginals()
+    return Row(
+        method=fit.method.name,
+        outcome=fit.outcome.name,
+        reason=fit.outcome.value,
+        fit=fit,
+        evaluation=fit.evaluation,
+        elbo=_finite(fit.elbo),
+        elbo_se=_finite(fit.elbo_se),
+        cost=Cost(
+            seconds=fit.timing.train,
+            seconds_compile=fit.timing.compile,
+            seconds_evaluate=fit.timing.evaluate,
+            steps=len(fit.trace.elbo),
+            gradient_evaluations=fit.gradient_evaluations,
+            variational_parameters=fit.num_variational_parameters,
+        ),
+        curve=curve(fit.trace),
+        mean=mean,
+        sd=sd,
+    )
+
+
+def _outside(external: External, name: str, preparation: Preparation, options: FitOptions) -> Row:
+    """A method from outside; a mean-field Gaussian is measured as avistan's own are."""
+    made = external.approximate(name, seed=preparation.seed)
+    mean, sd = made.theta.mean(axis=0), made.theta.std(axis=0, ddof=1)
+    evaluation, elbo, elbo_se, seconds = None, made.elbo, made.elbo_se, 0.0
+    if made.mean_field is not None:
+        mean, sd = made.mean_field
+        started = time.perf_counter()
+        evaluation = _evaluate_mean_field(preparation, mean, sd, options)
+        seconds = time.perf_counter() - started
+        elbo, elbo_se = _finite(evaluation.elbo), _finite(evaluation.elbo_se)
+    return Row(
+        method=name,
+        outcome="done",
+        reason=made.caveat,
+        approximation=made,
+        evaluation=evaluation,
+        elbo=elbo,
+        elbo_se=elbo_se,
+        cost=Cost(
+            seconds=made.seconds,
+            seconds_compile=made.seconds_compile,
+            seconds_evaluate=seconds,
+            steps=made.steps,
+            gradient_evaluations=made.gradient_evaluations,
+            variational_parameters=None if made.mean_field is None else 2 * len(mean),
+        ),
+        curve=None if made.trace is None else Curve(made.trace.steps, made.trace.seconds, made.trace.elbo),
+        mean=mean,
+        sd=sd,
+    )
+
+
+@in_float64
+def _evaluate_mean_field(
+    preparation: Preparation, mean: FloatArray, sd: FloatArray, options: FitOptions
+) -> Evaluation:
+    inputs = jnp.zeros((0, 0), dtype=jnp.float32)
+    with register(preparation.model) as slot:
+        key = evaluation_key(jax.random.key(preparation.seed))
+        return evaluate(mean_field_family(mean, sd), inputs, slot.index, key, options.elbo_draws)
+
+
+def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
+    """The row with its gap to F-VI: from common draws where both densities are known, else from both estimates."""
+    other = _baseline(row, rows)
+    if other is None:
+        return row
+    if row.evaluation is not None and other.evaluation is not None:
+        value, se = gap(row.evaluation, other.evaluation)
+        return replace(row, gap_to_fvi=_finite(value), gap_se=_finite(se))
+    if row.elbo is None or row.elbo_se is None or other.elbo is None or other.elbo_se is None:
+        return row
+    return replace(row, gap_to_fvi=other.elbo - row.elbo, gap_se=float(np.hypot(row.elbo_se, other.elbo_se)))
+
+
+def _baseline(row: Row, rows: Sequence[Row]) -> Row | None:
+    """F-VI in the row's own family if it takes part, else the paper's, which is factorized."""
+    tables = [r for r in rows if r.fit is not None and r.fit.method.function == "table"]
+    own = FACTORIZED if row.fit is None else row.fit.method.family
+    for family in (own, FACTORIZED):
+        for table in tables:
+            if table.fit is not None and table.fit.method.family == family:
+                return table
+    return None
+
+
+def _with_milestones(row: Row, best: float | None) -> Row:
+    if row.curve is None or best is None:
+        return row
+    return replace(
+        row,
+        within_nat=first_at(row.curve, best - ONE_NAT),
+        within_per_mille=first_at(row.curve, best - ONE_PER_MILLE * abs(best)),
+    )
+
+
+def _best(rows: Sequence[Row]) -> float | None:
+    return max((row.elbo for row in rows if row.elbo is not None), default=None)
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def accuracy(mean: FloatArray, sd: FloatArray, reference: Reference, level: Level | None) -> Accuracy:
+    """Errors of marginal means and sds (D,) against a reference; `level` says which coordinates are local."""
+    error = np.abs(mean - reference.mean) / reference.sd
+    ratio = sd / reference.sd
     is_local = np.zeros(len(sd), dtype=bool)
-    if fit.level is not None:
-        is_local[fit.level.index.ravel()] = True
+    if level is not None:
+        is_local[level.index.ravel()] = True
 
-    def mean(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> float:
+    def average(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> float:
         return float(values[chosen].mean()) if chosen.any() else float("nan")
 
     every = np.ones(len(sd), dtype=bool)
     return Accuracy(
-        mean_error=mean(error, every),
-        sd_ratio=mean(ratio, every),
-        mean_error_globals=mean(error, ~is_local),
-        sd_ratio_globals=mean(ratio, ~is_local),
-        mean_error_locals=mean(error, is_local),
-        sd_ratio_locals=mean(ratio, is_local),
+        mean_error=average(error, every),
+        sd_ratio=average(ratio, every),
+        mean_error_globals=average(error, ~is_local),
+        sd_ratio_globals=average(ratio, ~is_local),
+        mean_error_locals=average(error, is_local),
+        sd_ratio_locals=average(ratio, is_local),
     )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import avistan as avi
+import prophet_series
 from avistan.competitors import nuts
-from avistan.evaluation import Evaluation, gap, paired_standard_error
+from avistan.evaluation import Evaluation, gap, paired_standard_error, pareto_khat
 from programs import NORMALS, bind, bundled
 
 KEYS = {
@@ -109,6 +110,20 @@ def test_the_standard_error_counts_antithetic_pairs_once():
     assert np.isclose(paired_standard_error(values), even.std(ddof=1) / np.sqrt(500))
 
 
+@pytest.mark.parametrize("ratio", [0.2, 0.4])
+def test_khat_of_a_normal_that_is_too_narrow_is_one_minus_its_variance_ratio(ratio):
+    noise = np.random.default_rng(3).normal(size=40_000)
+    log_weights = (
+        0.5 * (1 - ratio) * noise**2
+    )  # of N(0, 1) against N(0, ratio), whose tail index is 1 - ratio
+    assert abs(pareto_khat(log_weights) - (1 - ratio)) < 0.12
+
+
+def test_khat_of_a_normal_that_is_too_wide_is_small():
+    noise = np.random.default_rng(4).normal(size=4000)
+    assert pareto_khat(-0.5 * noise**2) < 0.2
+
+
 def test_rejected_draws_leave_the_gap_to_the_draws_that_both_share():
     one = Evaluation(np.array([1.0, 2.0, -np.inf, 3.0]))
     other = Evaluation(np.array([2.0, 2.5, 4.0, -np.inf]))
@@ -116,3 +131,56 @@ def test_rejected_draws_leave_the_gap_to_the_draws_that_both_share():
     assert value == pytest.approx(0.75)
     assert one.rejected_share == 0.25
     assert one.elbo == 2.0
+
+
+def test_cmdstan_takes_part_with_a_real_executable(require):
+    prophet = require("prophet")
+    model = avi.Model(prophet_series.folder(prophet) / "prophet.stan", data=prophet_series.trend())
+    table = model.compare(
+        ["fvi", "cmdstan-advi", "cmdstan-pathfinder"],
+        reference="cmdstan-nuts",
+        reference_options={"chains": 2, "warmup": 300, "draws": 300},
+        cmdstan_exe=prophet_series.executable(prophet),
+        seed=1,
+        **SMALL,
+    )
+    advi, pathfinder = table["cmdstan-advi"], table["cmdstan-pathfinder"]
+    assert advi.outcome == pathfinder.outcome == "done"
+    # The Gaussian that CmdStan found is measured on the normals of F-VI, which has trained longer in the same family.
+    assert advi.elbo < table["fvi"].elbo + 3 * advi.gap_se
+    assert advi.gap_to_fvi == pytest.approx(table["fvi"].elbo - advi.elbo)
+    assert advi.gap_se < 2 * advi.elbo_se
+    assert advi.cost.variational_parameters == 2 * table.unconstrained_dim
+    assert pathfinder.elbo is None
+    assert pathfinder.accuracy.mean_error < 1
+    assert json.dumps(table.to_json(), allow_nan=False)
+
+
+def test_other_seeds_repeat_the_competition(eight_schools):
+    table = eight_schools.compare(["avi", "fvi", "avi:data(nothing)"], seed=3, repeats=2, **SMALL)
+    assert table.seeds == (3, 4)
+    again = eight_schools.compare(["avi", "fvi"], seed=4, **SMALL)
+    assert table["avi"].repeats[0].elbo == again["avi"].elbo
+    assert table.to_json()["methods"][2]["repeats"]["outcome"] == ["failed", "failed"]
+    assert "over 2 seeds, 3 to 4" in str(table)
+
+
+def test_milestones_say_when_training_came_near_the_best(eight_schools):
+    table = eight_schools.compare(["fvi", "constant"], seed=1, **SMALL)
+    best = table["fvi"]
+    first = best.within_nat
+    assert best.curve.elbo[first.steps - 1] >= table.best_elbo - 1
+    assert (best.curve.elbo[: first.steps - 1] < table.best_elbo - 1).all()
+    assert 0 <= first.seconds <= best.cost.seconds
+
+
+def test_draws_of_another_sampler_are_a_reference(eight_schools, tmp_path):
+    options = {"chains": 2, "warmup": 200, "draws": 200}
+    named = eight_schools.compare(["fvi"], reference="nuts", reference_options=options, seed=1, **SMALL)
+    tree = named.reference.to_datatree(eight_schools.bound)
+    given = eight_schools.compare(["fvi"], reference=tree, seed=1, **SMALL)
+    assert given["fvi"].accuracy.mean_error == pytest.approx(named["fvi"].accuracy.mean_error, rel=1e-6)
+    assert "nan" not in str(given)
+    assert json.dumps(given.to_json(), allow_nan=False)
+    with pytest.raises(avi.AvistanError, match="unknown reference"):
+        eight_schools.compare(["fvi"], reference="nutz", **SMALL)
