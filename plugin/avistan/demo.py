@@ -16,7 +16,7 @@ import xarray as xr
 from ._bundled import models_root
 from .console import wants_progress
 from .errors import AvistanError
-from .files import REPORT, best_row, write_netcdf, write_report
+from .files import PAGE, PICTURES, REPORT, best_row, write_netcdf, write_report
 from .model import Model
 from .places import check_folder_place, whole_folder
 
@@ -75,12 +75,11 @@ def run(
         f"Written to {output}{'/' if output.name else ''} after {time.perf_counter() - started:.0f} seconds:"
     )
     _say(
-        "  comparison.json    the table above\n"
+        f"  {PAGE}        everything above with pictures, to open in a browser\n"
+        "  comparison.json    its numbers\n"
         f"  posterior.nc       1000 draws of the {fit.method.name} fit; read it with arviz.from_netcdf\n"
         f"  {NEW_PERSONS}     the same for the new persons\n"
-        "  elbo_steps.png     ELBO while training, by step\n"
-        "  elbo_seconds.png   the same, by time\n"
-        "  forest.png         intervals of the items and of some persons, for all methods and NUTS"
+        f"  {PICTURES[0]}, {PICTURES[1]}, {PICTURES[2]}: the report's pictures, for slides"
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from stan_adapters.dependence import Dependence
+
+from .picture import Picture
 
 _FLOOR, _CEILING = 1e-10, 1.0  # relative change: rounding, and as large as the score itself
 _MAX_LABELS = 40
@@ -16,11 +19,11 @@ def dependence_plot(found: Dependence, title: str = "") -> Figure:
     """Rows moved, columns answer; white is no change. Units come first, then the other parameters."""
     count = len(found.labels)
     size = min(9.0, 3.4 + 0.16 * count)
-    figure = Figure(figsize=(size + 1.0, size), layout="constrained")
+    figure = Picture(figsize=(size + 1.0, size), layout="constrained")
     axes = figure.subplots()
     shown = np.ma.masked_less(np.clip(found.change, None, _CEILING), _FLOOR)
-    image = axes.imshow(shown, norm=LogNorm(_FLOOR, _CEILING), cmap="Blues", interpolation="nearest")
-    image.cmap.set_bad("white")
+    blues = matplotlib.colormaps["Blues"].with_extremes(bad="white")
+    image = axes.imshow(shown, norm=LogNorm(_FLOOR, _CEILING), cmap=blues, interpolation="nearest")
     rejected_rows, rejected_columns = np.nonzero(np.isnan(found.change))
     if rejected_rows.size:
         axes.scatter(rejected_columns, rejected_rows, marker="x", s=6, color="#999999", linewidths=0.5)

@@ -1,7 +1,8 @@
-"""Results as files: comparison.json, posterior.nc and pictures."""
+"""Results as files: the report, comparison.json, posterior.nc and pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from .console import to_json
 from .errors import FitError
 from .model import Model
 from .places import whole_file
+from .posterior import to_datatree
 
-COMPARISON, POSTERIOR = "comparison.json", "posterior.nc"
+PAGE, COMPARISON, POSTERIOR = "report.html", "comparison.json", "posterior.nc"
+DIAGNOSIS = "diagnosis.json"
+POSTERIOR_STORE = "posterior.zarr"  # of a fit too large for a file written at once
 PICTURES = ("elbo_steps.png", "elbo_seconds.png", "forest.png")
-REPORT = (COMPARISON, POSTERIOR, *PICTURES)
+REPORT = (PAGE, COMPARISON, POSTERIOR, *PICTURES)
 
 _WORTH_PACKING = 10_000  # numbers
 
@@ -65,37 +69,60 @@ def _plain_attrs(attrs: Any) -> dict[str, Any]:
 
 
 def best_row(comparison: Comparison) -> Row:
-    """The row whose posterior is written: the first amortized method, else the first with a fit.
+    """The row whose posterior is written: the first amortized method, else avistan's first, else the first.
 
     Raises:
         FitError: every method failed.
     """
-    fitted = [row for row in comparison.rows if row.fit is not None]
-    if not fitted:
+    done = [row for row in comparison.rows if not row.failed]
+    if not done:
         reasons = "; ".join(f"{row.method}: {row.reason}" for row in comparison.rows)
-        raise FitError(f"no method could be fitted. {reasons or 'No method was named.'}")
-    return next((row for row in fitted if row.fit is not None and row.fit.method.amortized), fitted[0])
+        raise FitError(f"every method failed. {reasons or 'No method was named.'}")
+    own = [row for row in done if row.fit is not None]
+    return next((row for row in own if row.fit is not None and row.fit.method.amortized), (own or done)[0])
 
 
-def write_report(comparison: Comparison, folder: Path, draws: int = 1000) -> None:
-    """Write the files named in `REPORT` to a folder.
+def row_posterior(comparison: Comparison, row: Row, draws: int) -> xr.DataTree:
+    """Draws of a row's approximation as an ArviZ DataTree."""
+    if row.fit is not None:
+        return row.fit.posterior(draws)
+    model, theta = comparison.model, row.draws(draws)
+    values, _ = model.constrain(theta, seed=comparison.seed)
+    lp, _ = model.log_density_gradient(theta)
+    unit_size = None if comparison.level is None else comparison.level.name
+    return to_datatree(
+        model.program,
+        model.data,
+        values,
+        sample_stats={"lp": lp},
+        unit_size=unit_size,
+        attrs={"method": row.method},
+    )
+
+
+def write_report(
+    comparison: Comparison, folder: Path, draws: int = 1000, *, variables: Sequence[str] | None = None
+) -> None:
+    """Write the files named in `REPORT` to a folder: a page for reading, the rest for other programs and slides.
+
+    Args:
+        draws: of the posterior.
+        variables: shown in the forest plots, such as "tau" or "theta[3]"; by default the program's parameters.
 
     Raises:
-        FitError: every method failed.
+        FitError: every method failed, or the program has no such variable.
     """
-    from . import plots
+    from . import plots, report
+    from .intervals import intervals
 
-    fit = best_row(comparison).fit
-    assert fit is not None
+    tree = row_posterior(comparison, best_row(comparison), draws)
+    shown = intervals(comparison, variables=variables)
+    (folder / PAGE).write_text(report.render(comparison, shown), encoding="utf-8")
     (folder / COMPARISON).write_text(to_json(comparison.to_json()) + "\n")
-    write_netcdf(fit.posterior(draws), folder / POSTERIOR)
+    write_netcdf(tree, folder / POSTERIOR)
     for name, figure in zip(
         PICTURES,
-        (
-            plots.elbo_trace(comparison),
-            plots.elbo_trace(comparison, against="seconds"),
-            plots.forest(comparison),
-        ),
+        (plots.elbo_trace(comparison), plots.elbo_trace(comparison, against="seconds"), plots.forest(shown)),
         strict=True,
     ):
         plots.save(figure, folder / name)

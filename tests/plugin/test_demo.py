@@ -22,6 +22,7 @@ def shown(tmp_path_factory):
 
 def test_the_demonstration_writes_what_it_promises(shown):
     assert {path.name for path in shown.iterdir()} == {*REPORT, "new_persons.nc"}
+    assert "Amortization can be lossless here" in (shown / "report.html").read_text(encoding="utf-8")
     comparison = json.loads((shown / "comparison.json").read_text())
     assert comparison["units"] == 1000
     assert comparison["reference"] == "nuts"
