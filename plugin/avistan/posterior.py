@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import arviz_base
@@ -12,13 +13,17 @@ import numpy.typing as npt
 import xarray as xr
 
 from stan_adapters.binding import Draws
+from stan_adapters.certificate import Probe
 from stan_adapters.data import StanData
+from stan_adapters.layout import Container, Layout
 from stan_adapters.outcomes import outcomes
 from stan_adapters.program import Declaration, Program
 
 from .errors import FitError
+from .training import Trace
 
 _IDENTIFIER = re.compile(r"[A-Za-z]\w*")
+_SAMPLE_DIMS = ("chain", "draw")
 Names = str | Sequence[str] | Mapping[str, str] | None
 
 
@@ -34,53 +39,127 @@ def to_datatree(
     dims: Mapping[str, Sequence[str]] | None = None,
     log_likelihood: Names | bool = None,
     posterior_predictive: Names = None,
+    log_prior: Names | bool = None,
+    unconstrained: tuple[Layout, npt.NDArray[np.float64]] | None = None,
+    groups: Mapping[str, xr.Dataset] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """A DataTree of constrained draws.
 
+    `coords`, `dims`, `log_likelihood` and `posterior_predictive` mean what they mean in `arviz_base.from_cmdstanpy`;
+    a mapping {label: name in the program} also renames, so that {"y": "y_rep"} stands beside the observed y.
+
     Args:
-        draws: by name, each (chains * draws, *declared shape).
+        draws: by name, each (chains * draws, *declared shape). Those declared as integers become integers.
         sample_stats: such as `lp` and `log_q`, each (chains * draws,).
         unit_size: declared size of the amortized level; the dims of that size carry its name.
+        dims: names of the declared dimensions; those not given are the declared sizes.
         log_likelihood: names of pointwise log likelihoods, or {observed name: name}. Default: `log_lik` where the
             program has it; False keeps it in the posterior.
         posterior_predictive: names of replicated data.
+        log_prior: names of log prior densities, which power scaling of the prior needs. Default: `lprior` (as brms
+            writes it) where the program has it; False keeps it in the posterior.
+        unconstrained: the layout and points (chains * draws, D) for the group unconstrained_posterior.
+        groups: further groups, such as those that `elbo_trace`, `certificate` and `unit_diagnostics` make.
 
     Raises:
         FitError: a name that the draws do not have.
     """
-    likelihood = _selection("log_likelihood", _default_likelihood(log_likelihood, draws), draws)
+    likelihood = _selection("log_likelihood", _default("log_lik", log_likelihood, draws), draws)
     predictive = _selection("posterior_predictive", posterior_predictive, draws)
-    moved = set(likelihood.values()) | set(predictive.values())
+    prior = _selection("log_prior", _default("lprior", log_prior, draws), draws)
+    moved = {*likelihood.values(), *predictive.values(), *prior.values()}
+    integers = {declaration.name for declaration in program.declarations if declaration.type.is_integer}
 
-    def chained(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def chained(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if name in integers and values.dtype.kind == "f" and np.isfinite(values).all():
+            values = values.astype(np.int64)
         return values.reshape(num_chains, len(values) // num_chains, *values.shape[1:])
 
-    groups: dict[str, dict[str, Any]] = {
-        "posterior": {name: chained(values) for name, values in draws.items() if name not in moved},
-        "sample_stats": {name: chained(np.asarray(values)) for name, values in sample_stats.items()},
+    made: dict[str, dict[str, Any]] = {
+        "posterior": {name: chained(name, values) for name, values in draws.items() if name not in moved},
+        "sample_stats": {name: chained("", np.asarray(values)) for name, values in sample_stats.items()},
     }
-    for group, chosen in (("log_likelihood", likelihood), ("posterior_predictive", predictive)):
+    selections = {"log_likelihood": likelihood, "posterior_predictive": predictive, "log_prior": prior}
+    for group, chosen in selections.items():
         if chosen:
-            groups[group] = {label: chained(draws[name]) for label, name in chosen.items()}
+            made[group] = {label: chained(name, draws[name]) for label, name in chosen.items()}
     observed, constant = _data_by_role(program, data)
-    groups |= {
+    made |= {
         name: values for name, values in (("observed_data", observed), ("constant_data", constant)) if values
     }
-    all_dims = declared_dims(program, unit_size)
-    for label, name in (likelihood | predictive).items():
-        if name in all_dims:
-            all_dims[label] = all_dims[name]
-    all_dims |= {name: list(names) for name, names in (dims or {}).items()}
-    kept = {name for values in groups.values() for name in values}
-    used = {name: names for name, names in all_dims.items() if name in kept}
-    named = _fitting(used, groups)
-    for values in groups.values():  # the size `J` beside a variable of dim `J` is the length of that dim
+
+    inferred = declared_dims(program, unit_size)
+    for label, name in chain.from_iterable(chosen.items() for chosen in selections.values()):
+        if name in inferred:
+            inferred[label] = inferred[name]
+    given = {name: list(names) for name, names in (dims or {}).items()}
+    named = _fitting(inferred, given, made)
+    for values in made.values():  # the size `J` beside a variable of dim `J` is the length of that dim
         for dim in {dim for name in values for dim in named.get(name, ())} & set(values):
             del values[dim]
-    tree = arviz_base.from_dict(groups, coords=dict(coords or {}), dims=named)
+    tree = arviz_base.from_dict(made, coords=dict(coords or {}), dims=named)
+    if unconstrained is not None:
+        layout, theta = unconstrained
+        tree["unconstrained_posterior"] = xr.DataTree(
+            _unconstrained(layout, theta, num_chains, inferred | given, coords)
+        )
+    for group, dataset in (groups or {}).items():
+        known = {dim: values for dim, values in (coords or {}).items() if dim in dataset.dims}
+        tree[group] = xr.DataTree(dataset.assign_coords(known))
     tree.attrs |= dict(attrs or {})
     return tree
+
+
+def elbo_trace(chains: Sequence[Sequence[Trace]]) -> xr.Dataset:
+    """What training saw: ELBO (nats), rejected draws and stage of every step: dims (chain, step), steps from 1.
+
+    A chain that ended earlier than others has NaN, 0 and stage -1 from there on.
+
+    Args:
+        chains: the traces of each chain's stages, between which its family grew.
+    """
+    lengths = [[len(trace.elbo) for trace in traces] for traces in chains]
+    shape = len(chains), max(sum(of_chain) for of_chain in lengths)
+    elbo, rejected, stage = np.full(shape, np.nan), np.zeros(shape, np.int64), np.full(shape, -1)
+    for row, (traces, of_chain) in enumerate(zip(chains, lengths, strict=True)):
+        elbo[row, : sum(of_chain)] = np.concatenate([trace.elbo for trace in traces])
+        rejected[row, : sum(of_chain)] = np.concatenate([trace.num_rejected for trace in traces])
+        stage[row, : sum(of_chain)] = np.repeat(np.arange(len(traces)), of_chain)
+    dims = ("chain", "step")
+    return xr.Dataset(
+        {"elbo": (dims, elbo), "num_rejected": (dims, rejected), "stage": (dims, stage)},
+        coords={"chain": np.arange(shape[0]), "step": np.arange(1, shape[1] + 1)},
+    )
+
+
+def certificate(probes: Sequence[Probe]) -> xr.Dataset:
+    """The evidence for a level, one entry a probe: `holds`, `statistic` against `tolerance`, `evaluations`."""
+    fields = ("holds", "statistic", "tolerance", "evaluations")
+    kinds = {"holds": np.bool_, "evaluations": np.int64}
+    return xr.Dataset(
+        {
+            name: ("probe", np.array([getattr(probe, name) for probe in probes], kinds.get(name, np.float64)))
+            for name in fields
+        },
+        coords={"probe": [probe.probe for probe in probes]},
+    )
+
+
+def unit_diagnostics(unit_size: str, values: Mapping[str, npt.ArrayLike]) -> xr.Dataset:
+    """Numbers about units, each (N, ...), with the level's dim first."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    sizes = {len(array) for array in arrays.values()}
+    if len(sizes) > 1:
+        lengths = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
+        raise FitError(f"unit diagnostics need one entry for each unit of {unit_size}, got {lengths}.")
+    return xr.Dataset(
+        {
+            name: ((unit_size, *(f"{name}_dim_{axis}" for axis in range(array.ndim - 1))), array)
+            for name, array in arrays.items()
+        },
+        coords={unit_size: np.arange(*sizes)} if sizes else {},
+    )
 
 
 def declared_dims(program: Program, unit_size: str | None) -> dict[str, list[str]]:
@@ -96,32 +175,83 @@ def _dims(declaration: Declaration, unit_size: str | None) -> list[str]:
     names: list[str] = []
     for number, size in enumerate(declaration.type.dims):
         usable = size.text == unit_size or _IDENTIFIER.fullmatch(size.text)
-        fresh = size.text not in names and size.text not in ("chain", "draw", "sample", declaration.name)
+        fresh = size.text not in names and size.text not in (*_SAMPLE_DIMS, "sample", declaration.name)
         names.append(size.text if usable and fresh else f"{declaration.name}_dim_{number}")
     return names
 
 
-def _fitting(dims: Mapping[str, list[str]], groups: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Dims whose sizes agree everywhere; a variable that disagrees with an earlier one keeps ArviZ's own names."""
+def _fitting(
+    inferred: Mapping[str, list[str]],
+    given: Mapping[str, list[str]],
+    groups: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[str]]:
+    """Given dims as they are, and inferred ones whose sizes agree with those and with each other.
+
+    An inferred variable that disagrees with an earlier one keeps ArviZ's own names.
+    """
+    shapes = [
+        (name, np.shape(value)[0 if group.endswith("data") else len(_SAMPLE_DIMS) :])
+        for group, values in groups.items()
+        for name, value in values.items()
+    ]
     sizes: dict[str, int] = {}
     fitting: dict[str, list[str]] = {}
-    for group, values in groups.items():
-        skip = 0 if group.endswith("data") else 2
-        for name, value in values.items():
-            names, shape = dims.get(name), np.shape(value)[skip:]
-            if names is None or len(names) != len(shape):
-                continue
-            if all(sizes.get(dim, size) == size for dim, size in zip(names, shape, strict=True)):
-                sizes |= dict(zip(names, shape, strict=True))
-                fitting[name] = names
+    for name, shape in shapes:
+        if name in given:
+            fitting[name] = given[name]
+            sizes |= dict(zip(given[name], shape, strict=False))
+    for name, shape in shapes:
+        names = inferred.get(name)
+        if name in given or names is None or len(names) != len(shape):
+            continue
+        if all(sizes.get(dim, size) == size for dim, size in zip(names, shape, strict=True)):
+            sizes |= dict(zip(names, shape, strict=True))
+            fitting[name] = names
     return fitting
 
 
-def _default_likelihood(given: Names | bool, draws: Draws) -> Names:
-    if given is False:
-        return None
-    if given is None or given is True:
-        return "log_lik" if "log_lik" in draws else None
+def _unconstrained(
+    layout: Layout,
+    theta: npt.NDArray[np.float64],
+    num_chains: int,
+    dims: Mapping[str, list[str]],
+    coords: Mapping[str, Any] | None,
+) -> xr.Dataset:
+    """One variable a parameter: the dims along which it falls into blocks, then `NAME_free` within a block."""
+    values, named = {}, {}
+    for container in layout.containers:
+        positions = _positions(container)
+        values[container.name] = theta[:, positions].reshape(num_chains, -1, *positions.shape)
+        axes = len(container.axes)
+        names = list(dims.get(container.name, ()))[:axes]
+        names += [f"{container.name}_dim_{number}" for number in range(len(names), axes)]
+        named[container.name] = [*names, *([f"{container.name}_free"] if positions.ndim > axes else [])]
+    fitting: dict[Hashable, Sequence[Hashable]] = {
+        name: tuple(names) for name, names in _fitting(named, {}, {"unconstrained_posterior": values}).items()
+    }
+    dataset: xr.Dataset = arviz_base.dict_to_dataset(values, coords=dict(coords or {}), dims=fitting)
+    return dataset
+
+
+def _positions(container: Container) -> npt.NDArray[np.int64]:
+    """Places of a parameter's coordinates: its axes, then those inside a block unless that is a single number."""
+    axes = tuple(axis.size for axis in container.axes)
+    inside = container.size // max(int(np.prod(axes)), 1)
+    single = inside == 1 and not container.whole
+    if container.size == 0:
+        return np.empty(axes if not container.whole else (*axes, 0), dtype=np.int64)
+    flat = (
+        container.positions(0)
+        if axes
+        else np.arange(container.offset, container.offset + container.size, dtype=np.int64)
+    )
+    return flat.reshape(axes if single else (*axes, inside))
+
+
+def _default(name: str, given: Names | bool, draws: Draws) -> Names:
+    """What None and True mean: the customary name where the draws have it; False means none."""
+    if given is None or isinstance(given, bool):
+        return name if given is not False and name in draws else None
     return given
 
 

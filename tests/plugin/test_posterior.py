@@ -1,17 +1,13 @@
-"""The DataTree: groups, dims, names, and ArviZ's own functions on it."""
+"""The DataTree: groups, dims, names; what ArviZ does with it is in `test_arviz`."""
 
-import warnings
-
-import arviz
-import arviz_stats
 import numpy as np
 import pytest
-import xarray as xr
 
 import avistan as avi
+from avistan.drawing import DrawsWarning
 from avistan.errors import FitError
-from avistan.files import write_netcdf
-from avistan.fit import DrawsWarning
+from avistan.posterior import elbo_trace
+from avistan.training import Trace
 from programs import bundled
 
 
@@ -33,9 +29,11 @@ def test_groups_follow_the_roles_of_the_variables(tree):
         "posterior_predictive",
         "observed_data",
         "constant_data",
+        "elbo_trace",
+        "certificate",
     }
     assert set(tree["posterior"].data_vars) == {"mu", "tau", "theta_raw", "theta"}
-    assert set(tree["sample_stats"].data_vars) == {"lp", "log_q"}
+    assert set(tree["sample_stats"].data_vars) == {"lp", "log_q", "log_weight"}
     assert set(tree["observed_data"].data_vars) == {"y"}
     assert set(tree["constant_data"].data_vars) == {"sigma"}  # J is the size of its dim
 
@@ -59,7 +57,10 @@ def test_lp_and_log_q_belong_to_the_draws(fit, tree):
     draws = {name: tree["posterior"][name].values[0] for name in names}
     lp, _ = fit.model.log_density_gradient(fit.model.unconstrain_draws(draws))
     np.testing.assert_allclose(tree["sample_stats"]["lp"].values[0], lp, rtol=1e-10)
-    weights = (tree["sample_stats"]["lp"] - tree["sample_stats"]["log_q"]).values
+    weights = tree["sample_stats"]["log_weight"].values
+    np.testing.assert_allclose(
+        weights, (tree["sample_stats"]["lp"] - tree["sample_stats"]["log_q"]).values, rtol=1e-12
+    )
     assert abs(weights.mean() - fit.elbo) < 5 * weights.std() / np.sqrt(weights.size) + 5 * fit.elbo_se
 
 
@@ -89,24 +90,126 @@ def test_users_name_coords_dims_and_groups(fit):
         fit.posterior(draws=50, posterior_predictive="y_hat")
 
 
-def test_arviz_reads_it(tree):
-    assert {"mu", "tau"} <= set(arviz_stats.summary(tree, var_names=["mu", "tau"]).index)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Pareto k of a school left out
-        loo = arviz_stats.loo(tree, var_name="log_lik")
-    assert np.isfinite(loo.elpd)
+def test_given_dims_are_never_dropped_in_silence(fit):
+    with pytest.raises(ValueError, match="sigma, there are more dims"):
+        fit.posterior(draws=5, dims={"theta": ["school"], "sigma": ["school", "place"]})
+    tree = fit.posterior(draws=5, dims={"y": ["school"]}, coords={"school": list("ABCDEFGH")})
+    assert tree["observed_data"]["y"].dims == ("school",)
+    assert tree["posterior"]["theta"].dims == ("chain", "draw", "J")
 
 
-def test_netcdf_round_trip_keeps_every_group_and_attribute(tree, tmp_path):
-    path = tmp_path / "posterior.nc"
-    write_netcdf(tree, path)
-    for read in (arviz.from_netcdf(path), xr.open_datatree(path, engine="h5netcdf")):
-        assert set(read.children) == set(tree.children)
-        for name in tree.children:
-            for variable in tree[name].data_vars:
-                np.testing.assert_array_equal(read[name][variable].values, tree[name][variable].values)
-        assert read.attrs["seed"] == 1
-        read.close()
+def test_the_trace_of_every_restart_is_kept(fit, eight_schools):
+    two = eight_schools.fit(seed=1, steps=300, elbo_draws=50, chains=2)
+    group = two.posterior(5)["elbo_trace"]
+    assert group.sizes["chain"] == 2
+    for number, chain in enumerate(two.chains):
+        steps = len(chain.trace.elbo)
+        np.testing.assert_array_equal(group["elbo"].values[number, :steps], chain.trace.elbo)
+        assert np.isnan(group["elbo"].values[number, steps:]).all()
+        stages = group["stage"].values[number, :steps]
+        assert np.bincount(stages).tolist() == [len(trace.elbo) for trace in chain.traces]
+    assert group["step"].values[0] == 1
+
+
+def test_traces_of_unequal_length_stand_side_by_side():
+    group = elbo_trace([[trace_of(3)], [trace_of(2), trace_of(3)]])
+    np.testing.assert_array_equal(group["elbo"], [[0, 1, 2, np.nan, np.nan], [0, 1, 0, 1, 2]])
+    np.testing.assert_array_equal(group["stage"], [[0, 0, 0, -1, -1], [0, 0, 1, 1, 1]])
+    np.testing.assert_array_equal(group["num_rejected"], [[7, 7, 7, 0, 0], [7, 7, 7, 7, 7]])
+
+
+def trace_of(steps):
+    return Trace(
+        elbo=np.arange(float(steps)),
+        num_rejected=np.full(steps, 7),
+        chunk_steps=np.array([0, steps]),
+        seconds=np.array([0.0, 1.0]),
+        seconds_compile=0.0,
+    )
+
+
+def test_the_certificate_is_the_evidence_that_inspection_shows(tree, eight_schools):
+    probes = eight_schools.inspect().certificate
+    found = tree["certificate"]
+    assert found["probe"].values.tolist()[0] == probes[0].probe
+    assert found["holds"].values[0] == probes[0].holds
+    assert found["statistic"].values[0] == probes[0].statistic
+    assert found["tolerance"].values[0] == probes[0].tolerance
+    assert found["evaluations"].values[0] == probes[0].evaluations
+
+
+def test_unit_diagnostics_have_the_levels_dim(fit):
+    values = {"khat": np.linspace(0, 1, 8), "quantiles": np.zeros((8, 3))}
+    tree = fit.posterior(5, unit_diagnostics=values, coords={"J": list("ABCDEFGH")})
+    group = tree["unit_diagnostics"]
+    assert group["khat"].sel(J="H").item() == 1
+    assert group["quantiles"].dims == ("J", "quantiles_dim_0")
+    with pytest.raises(FitError, match="khat: 8, gap: 7"):
+        fit.posterior(5, unit_diagnostics={"khat": np.zeros(8), "gap": np.zeros(7)})
+    flat = avi.Model(stan_code="parameters { real x; } model { x ~ std_normal(); }").fit(steps=5)
+    with pytest.raises(FitError, match="need a level of units"):
+        flat.posterior(5, unit_diagnostics={"khat": np.zeros(8)})
+
+
+UNCONSTRAINED = """
+data { int<lower=1> J; int<lower=1> K; }
+parameters {
+  real<lower=0> s;
+  array[J] simplex[K] p;
+  matrix[2, K] m;
+  array[J] real<lower=0> r;
+  corr_matrix[3] omega;
+  array[2, J] vector[K] v;
+}
+model {
+  s ~ lognormal(0, 1); r ~ lognormal(0, 1); to_vector(m) ~ std_normal(); omega ~ lkj_corr(2);
+  for (j in 1 : J) { p[j] ~ dirichlet(rep_vector(2, K)); v[1, j] ~ std_normal(); v[2, j] ~ std_normal(); }
+}
+"""
+
+
+def test_the_unconstrained_posterior_has_each_parameter_with_its_own_dims():
+    fit = avi.Model(stan_code=UNCONSTRAINED, data={"J": 4, "K": 3}).fit(method="fvi", steps=20, elbo_draws=20)
+    tree = fit.posterior(6, unconstrained=True)
+    found = tree["unconstrained_posterior"]
+    assert {name: array.dims[2:] for name, array in found.data_vars.items()} == {
+        "s": (),
+        "p": ("J", "p_free"),
+        "m": ("m_dim_0", "K"),
+        "r": ("J",),
+        "omega": ("omega_free",),
+        "v": ("v_dim_0", "J", "K"),
+    }
+    assert dict(found.sizes) == {
+        "chain": 1,
+        "draw": 6,
+        "J": 4,
+        "K": 3,
+        "p_free": 2,
+        "m_dim_0": 2,
+        "omega_free": 3,
+        "v_dim_0": 2,
+    }
+    posterior = tree["posterior"]
+    np.testing.assert_allclose(np.exp(found["s"]), posterior["s"])
+    np.testing.assert_allclose(np.exp(found["r"]), posterior["r"])
+    for name in ("m", "v"):  # unbounded: the two are the same numbers in the same places
+        np.testing.assert_array_equal(found[name], posterior[name])
+    theta, _ = fit.unconstrained_draws(6)
+    place = fit.model.layout["p"].positions(0)
+    np.testing.assert_array_equal(found["p"].values[0], theta[:, place])
+
+
+def test_declared_integers_are_integers():
+    code = """
+    data { int N; }
+    parameters { real x; }
+    model { x ~ std_normal(); }
+    generated quantities { array[N] int k; real y = 1; for (n in 1 : N) k[n] = poisson_rng(2); }
+    """
+    posterior = avi.Model(stan_code=code, data={"N": 3}).fit(steps=5).posterior(20)["posterior"]
+    assert posterior["k"].dtype == np.int64
+    assert posterior["y"].dtype == np.float64
 
 
 def test_expressions_and_repeated_sizes_get_arviz_names_and_units_the_levels():

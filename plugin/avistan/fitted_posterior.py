@@ -1,0 +1,120 @@
+"""The posterior of a fit: every restart a chain, in memory or written a batch of draws at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from stan_adapters.binding import Draws
+
+from .draw_store import write_batches
+from .drawing import (
+    FITTED_UNITS,
+    Batch,
+    Fitted,
+    check_draws,
+    draw_batches,
+    joined,
+    numbers_per_draw,
+    warn_of_rejected,
+)
+from .errors import FitError
+from .importance import corrected_draws
+from .places import StrPath
+from .posterior import certificate, elbo_trace, to_datatree, unit_diagnostics
+
+FloatArray = npt.NDArray[np.float64]
+_LARGE = 2**27  # numbers of all draws, 1 GiB, from which a posterior is better written than held
+
+
+def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
+    """The DataTree of a fit with `draws` draws of every chain; options as in `Fit.posterior`."""
+    drawn = joined(list(_batches(fit, draws, seed)))
+    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
+    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), **options)
+
+
+def is_large(fit: Fitted, draws: int) -> bool:
+    """Whether a posterior of so many draws is better written batch by batch than held in memory."""
+    return draws * len(fit.chains) * sum(numbers_per_draw(fit.model)) > _LARGE
+
+
+def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
+    """The DataTree of importance-resampled draws, one chain; the k-hat of the weights is among the attributes.
+
+    Raises:
+        FitError: k-hat says that the weights can't be relied on.
+    """
+    check_draws(draws)
+    theta, weights = corrected_draws(fit, draws, seed=seed)
+    lp, _ = fit.model.log_density_gradient(theta)
+    values, num_rejected = fit.model.constrain(theta, seed=fit.seed if seed is None else seed)
+    warn_of_rejected(num_rejected, draws, fit.model.program.name, stacklevel=3)
+    options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "psis", "khat": weights.khat}
+    return _tree(fit, values, theta, {"lp": lp}, 1, **options)
+
+
+def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **options: Any) -> None:
+    """Write the same DataTree to a zarr store without ever holding it.
+
+    Raises:
+        FitError: the path holds something else or can't be written.
+    """
+    check_draws(draws)
+    num_rejected = 0
+
+    def trees() -> Iterator[tuple[int, int, xr.DataTree]]:
+        nonlocal num_rejected
+        for batch in _batches(fit, draws, seed):
+            num_rejected += batch.num_rejected
+            yield (
+                batch.chain,
+                batch.start,
+                _tree(fit, batch.values, batch.theta, batch.sample_stats, 1, **options),
+            )
+
+    write_batches(trees(), path, chains=len(fit.chains), draws=draws)
+    warn_of_rejected(num_rejected, draws * len(fit.chains), fit.model.program.name, stacklevel=3)
+
+
+def _batches(fit: Fitted, draws: int, seed: int | None) -> Iterator[Batch]:
+    chains = [(chain.family, chain.inputs) for chain in fit.chains]
+    given = fit.seed if seed is None else seed
+    return draw_batches(fit.model, chains, draws, seed=given, purpose=FITTED_UNITS)
+
+
+def _tree(
+    fit: Fitted,
+    values: Draws,
+    theta: FloatArray,
+    sample_stats: Mapping[str, FloatArray],
+    num_chains: int,
+    *,
+    unconstrained: bool = False,
+    unit_values: Mapping[str, npt.ArrayLike] | None = None,
+    **options: Any,
+) -> xr.DataTree:
+    groups = {"elbo_trace": elbo_trace([chain.traces for chain in fit.chains])}
+    if fit.certificate:
+        groups["certificate"] = certificate(fit.certificate)
+    if unit_values:
+        if fit.level is None:
+            raise FitError(
+                "unit_diagnostics need a level of units, and every parameter of this fit is global."
+            )
+        groups["unit_diagnostics"] = unit_diagnostics(fit.level.name, unit_values)
+    return to_datatree(
+        fit.model.program,
+        fit.model.data,
+        values,
+        sample_stats=sample_stats,
+        num_chains=num_chains,
+        unit_size=None if fit.level is None else fit.level.name,
+        unconstrained=(fit.model.layout, theta) if unconstrained else None,
+        groups=groups,
+        **options,
+    )

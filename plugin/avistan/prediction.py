@@ -1,0 +1,141 @@
+"""Posteriors of units never seen: a trained inference function reads their own data; nothing is trained."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from stan_adapters.binding import BoundModel
+from stan_adapters.data import RawData, read_data
+from stan_adapters.levels import Level, make_level
+
+from .drawing import NEW_UNITS, Fitted, check_draws, draw_batches, joined, warn_of_rejected
+from .errors import FitError
+from .families import make_placement
+from .novelty import FAR, Cloud, make_cloud, unit_features
+from .posterior import to_datatree, unit_diagnostics
+from .precision import in_float64
+from .refinement import unrefined
+
+FloatArray = npt.NDArray[np.float64]
+_CLOUD = "cloud"
+
+
+class NewUnitsWarning(UserWarning):
+    """New units are unlike those that were fitted."""
+
+
+@in_float64
+def predict(fit: Fitted, data: RawData, draws: int, seed: int | None, **datatree: Any) -> xr.DataTree:
+    """Posterior of new units from their own data and the fitted globals.
+
+    Returns: a DataTree as of `Fit.posterior`, for the new data: the group predictions has what belongs to the new units
+        (latents, transformed parameters, generated quantities), the group unit_diagnostics how far each unit lies from
+        the fitted ones (`distance`; 1 is typical of fitted units, see `novelty`).
+
+    Raises:
+        FitError: the method has free factors of the fitted units, or the new data change the globals.
+
+    Warns:
+        NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far.
+    """
+    if fit.method.function == "table" or fit.level is None:
+        raise FitError(
+            f"{fit.method.name} has a free factor for each fitted unit and none for new ones: fit with method='avi'."
+        )
+    check_draws(draws)
+    program = fit.model.program
+    given = fit.seed if seed is None else seed
+    with BoundModel(program, read_data(program, data), engine=fit.model.engine_choice) as model:
+        level = level_in(fit, model)
+        globals_index = level.globals_index(model.dim)
+        placement = make_placement(globals_index, level.index)
+        inputs, distance = _read_units(fit, model, level)
+        chains = [
+            (eqx.tree_at(lambda family: family.placement, unrefined(chain.family), placement), inputs)
+            for chain in fit.chains
+        ]
+        drawn = joined(list(draw_batches(model, chains, draws, seed=given, purpose=NEW_UNITS)))
+        groups = {}
+        if distance is not None:
+            groups["unit_diagnostics"] = unit_diagnostics(level.name, {"distance": distance})
+            _warn_of_far(distance, level.name)
+        warn_of_rejected(drawn.num_rejected, len(drawn.theta), program.name, stacklevel=4)
+        tree = to_datatree(
+            program,
+            model.data,
+            drawn.values,
+            sample_stats=drawn.sample_stats,
+            num_chains=len(fit.chains),
+            unit_size=level.name,
+            groups=groups,
+            **datatree,
+        )
+    of_globals = {declaration.name for declaration in program.parameters} - set(level.latents)
+    parts = [
+        tree[group].to_dataset() for group in ("posterior", "posterior_predictive") if group in tree.children
+    ]
+    kept = [part.drop_vars(of_globals, errors="ignore") for part in parts]
+    tree["predictions"] = xr.DataTree(xr.merge(kept))
+    return tree
+
+
+def _read_units(fit: Fitted, model: BoundModel, level: Level) -> tuple[FloatArray, FloatArray | None]:
+    """What the inference function reads of new units, and their distances from the fitted ones where it reads any."""
+    if fit.unit_input is None:
+        return np.empty((level.num_units, fit.chains[0].inputs.shape[1])), None
+    inputs, features = unit_features(fit.unit_input, model, level.index, level.globals_index(model.dim))
+    return inputs, fitted_cloud(fit).distance(features)
+
+
+def fitted_cloud(fit: Fitted) -> Cloud:
+    """Where the fitted units lie; kept with the fit."""
+    if _CLOUD not in fit._kept:
+        assert fit.unit_input is not None
+        assert fit.level is not None
+        index, globals_index = fit.level.index, fit.level.globals_index(fit.model.dim)
+        _, features = unit_features(fit.unit_input, fit.model, index, globals_index)
+        fit._kept[_CLOUD] = make_cloud(features, fit.seed)
+    cloud: Cloud = fit._kept[_CLOUD]
+    return cloud
+
+
+def _warn_of_far(distance: FloatArray, level: str) -> None:
+    far = distance > FAR
+    if far.any():
+        worst = int(distance.argmax())
+        warnings.warn(
+            f"{far.sum()} of {far.size} new units of {level} lie outside the cloud of the fitted units: unit "
+            f"{worst + 1} is the worst, {distance[worst]:.3g} times as far from its nearest fitted unit as those are "
+            "from each other. Their posteriors are extrapolated: fit again with such units among the data, and see "
+            "`distance` in the group unit_diagnostics.",
+            NewUnitsWarning,
+            stacklevel=5,
+        )
+
+
+def level_in(fit: Fitted, model: BoundModel) -> Level:
+    """The fitted level in data of other units.
+
+    Raises:
+        FitError: a global parameter or a unit's block has another size than in the fit.
+    """
+    assert fit.level is not None
+    local = set(fit.level.latents)
+    for fitted, new in zip(fit.model.layout.containers, model.layout.containers, strict=True):
+        if fitted.name not in local and fitted.size != new.size:
+            raise FitError(
+                f"{fitted.name} is a global of the fit with {fitted.size} unconstrained entries; the new data "
+                f"give it {new.size}. New units need data that leave the globals as they were."
+            )
+    level = make_level(model.layout, fit.level.name, fit.level.members)
+    if level.block != fit.level.block:
+        raise FitError(
+            f"a unit of {level.name} has {fit.level.block} latents in the fit and {level.block} in the new data."
+        )
+    return level
