@@ -1,0 +1,190 @@
+"""What the gate found: checks with their numbers, what they mean, and what to do. One text for all readers."""
+
+from __future__ import annotations
+
+import enum
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+FloatArray = npt.NDArray[np.float64]
+_WIDTH = 110
+
+
+class Trust(enum.Enum):
+    """Whether a fit can be trusted, and why not; the value is advice, empty where none is needed.
+
+    Ordered: a fit with several troubles is named after the first of them, because that one may cause the others.
+    """
+
+    passed = ""
+    draws_rejected = (
+        "Stan's log density is not finite where the fit puts draws: declare the parameters' constraints, or try "
+        "another seed."
+    )
+    stopped_early = (
+        "Training had not finished: fit again with more steps (command line: --steps), say twice as many."
+    )
+    better_optimum = "Another start reaches a better optimum: fit with chains=4 (command line: --chains 4)."
+    several_modes = (
+        "Starts end in different places of like density: the posterior has several modes, and the fit covers one of "
+        "them. If they are relabellings of each other, order the parameters (`ordered`); else sample with NUTS."
+    )
+    globals_misfit = (
+        "q does not cover the globals' posterior: fit a richer family "
+        "(method='avi:full-rank:full:conditional'), reparameterize a funnel (non-centred latents), or use "
+        "NUTS with fit.create_inits."
+    )
+    globals_biased = (
+        "Means or sds of the globals are off, and importance weights can correct them: use "
+        "fit.posterior(resample='psis'), or fit a richer family "
+        "(method='avi:full-rank:full:conditional')."
+    )
+    units_misfit = (
+        "Many units' factors do not cover their conditional posteriors: fit a full covariance within units "
+        "(method='avi:full:conditional'), look at the worst units' data, or use NUTS."
+    )
+    units_apart = (
+        "The inference function leaves units short of their own optimum: fit.refine() frees them, or choose a wider "
+        "function (method='avi:mlp(128)') or more steps."
+    )
+    not_judged = (
+        "A check that decides could not be made, so nothing says that the fit is good: see which one, and compare "
+        "with NUTS."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of a diagnosis.
+
+    Attributes:
+        name: what was checked.
+        passed: None where the check was not run, or only informs.
+        value, threshold: the number and its limit, in `unit`; None where there is none.
+        finding: a sentence that says what the number means here.
+        trouble: what a failure is called.
+    """
+
+    name: str
+    passed: bool | None
+    finding: str
+    value: float | None = None
+    threshold: float | None = None
+    unit: str = ""
+    trouble: Trust = Trust.passed
+
+    @property
+    def status(self) -> str:
+        return {True: "passed", False: "FAILED", None: "-"}[self.passed]
+
+    def to_json(self) -> dict[str, Any]:
+        def number(value: float | None) -> float | None:
+            return value if value is not None and np.isfinite(value) else None
+
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "value": number(self.value),
+            "threshold": number(self.threshold),
+            "unit": self.unit,
+            "finding": self.finding,
+            "advice": self.trouble.value if self.passed is False else "",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Diagnosis:
+    """The verdict on a fit: `passed`, or the first trouble with its advice. Prints as a table.
+
+    Attributes:
+        checks: in the order in which they were made.
+        units: per-unit numbers, each (N,), nan where a unit was not looked at: `khat`, `amortization_gap` and
+            `amortization_gap_se` (nats), `conditional_error` and `conditional_sd_ratio` (in conditional sds).
+        level: name of the units' size; None without one.
+        seconds: what the checks took.
+    """
+
+    program: str
+    method: str
+    checks: tuple[Check, ...]
+    units: dict[str, FloatArray] = field(repr=False)
+    level: str | None
+    seconds: float
+
+    @property
+    def outcome(self) -> Trust:
+        failed = [check.trouble for check in self.checks if check.passed is False]
+        return next((trouble for trouble in Trust if trouble in failed), Trust.passed)
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome is Trust.passed
+
+    def __getitem__(self, name: str) -> Check:
+        return next(check for check in self.checks if check.name == name)
+
+    def worst_units(self, name: str = "khat", count: int = 5) -> list[tuple[int, float]]:
+        """Units with the largest numbers of a kind: their numbers, counted from 1, and the numbers."""
+        values = self.units.get(name, np.empty(0))
+        order = np.argsort(np.where(np.isfinite(values), -values, np.inf))[:count]
+        return [(int(unit) + 1, float(values[unit])) for unit in order if np.isfinite(values[unit])]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "program": self.program,
+            "method": self.method,
+            "passed": self.passed,
+            "outcome": self.outcome.name,
+            "advice": self.outcome.value,
+            "checks": [check.to_json() for check in self.checks],
+            "level": self.level,
+            "worst_units": {
+                name: [[unit, value] for unit, value in self.worst_units(name)]
+                for name in self.units
+                if not name.endswith("_se")
+            },
+            "seconds": self.seconds,
+        }
+
+    def to_dataset(self) -> xr.Dataset:
+        """Per-unit numbers over the level's dim, for a group `unit_diagnostics`; empty without a level."""
+        dim = self.level if self.level is not None and self.level.isidentifier() else "unit"
+        return xr.Dataset({name: (dim, values) for name, values in self.units.items()})
+
+    def __str__(self) -> str:
+        verdict = "passed" if self.passed else f"NO, {self.outcome.name.replace('_', ' ')}"
+        lines = [f"{self.method} fit of {self.program}: {verdict}", ""]
+        for check in self.checks:
+            number = "" if check.value is None else f"{check.value:.3g}"
+            limit = "" if check.threshold is None else f"(limit {check.threshold:.3g}{_spaced(check.unit)})"
+            lines.append(f"{check.status:<8}{check.name:<28}{number:>9}  {limit}".rstrip())
+            lines += textwrap.wrap(
+                check.finding, _WIDTH - 8, initial_indent=" " * 8, subsequent_indent=" " * 8
+            )
+        failed = [c.trouble for c in self.checks if c.passed is False]
+        told = [trouble for trouble in Trust if trouble in failed]
+        if told:
+            lines += ["", "What to do:"]
+            for trouble in told:
+                lines += _wrapped(trouble.value, "- ", "  ")
+        return "\n".join(lines)
+
+
+def _spaced(unit: str) -> str:
+    return f" {unit}" if unit else ""
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

@@ -1,0 +1,516 @@
+"""Importance ratios of a fit: of its globals with the local latents integrated out, and draws corrected by them.
+
+The joint ratio p(theta, z, x) / q(theta, z) of all parameters varies the more, the more units there are, so its weights
+are useless long before q is bad. For separable units the marginal p(theta, x) is a product of one integral for each
+unit (`stan_adapters.unit_density`), and the ratio p(theta, x) / q(theta) judges, and corrects, what is global.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from arviz_stats.base import array_stats
+from scipy.special import gammaln
+
+from stan_adapters.binding import BoundModel
+from stan_adapters.certificate import Prober, probe_points, separability
+from stan_adapters.errors import StructureError
+from stan_adapters.levels import Level
+from stan_adapters.unit_density import UnitDensity, cholesky, line_directions, solve_lower
+
+from .errors import FitError
+from .evaluation import pareto_khat
+from .families import Family
+from .precision import in_float64
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Rng = np.random.Generator
+
+_GROWTH_RANGE = 5.0
+_CHECKED = 40  # draws of the globals at which coarse integrals are held against fine ones
+_COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of the effective draws
+_FEW_LATENTS = 300  # with fewer, integrals are fine from the start
+_ROUNDS = 2  # of adapted proposals, each of half as many draws as there are of q
+_FREEDOM, _WIDER = 5.0, 1.1  # t proposals, a little wider than what the weights say
+_NEARLY_EQUAL = 0.5  # share of effective draws
+_MOST_ADAPTED, _LEAST_PER_DIMENSION = (
+    60,
+    5,
+)  # dimensions, and draws for each, with which a covariance is found
+
+
+@runtime_checkable
+class FittedFamily(Protocol):
+    """What importance ratios need of a fit."""
+
+    @property
+    def model(self) -> BoundModel: ...
+    @property
+    def level(self) -> Level | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def family(self) -> Family: ...
+    @property
+    def inputs(self) -> FloatArray: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Approximation:
+    """q(theta) prod_n q(z_n | theta) in numpy, on the unconstrained scale; the composition is that of `families`.
+
+    theta = center + factor t, and z_n = loc_n + slope_n t + exp(growth_n t) chol_n e_n, with standard normal t and e.
+
+    Attributes:
+        center: (G,).
+        factor: (G, G) lower, or (G,) its diagonal.
+        loc, chol: (N, d), (N, d, d) lower.
+        slope, growth: (N, d, K) along the rows of `directions` (K, G), which is None for K = G; None: zero.
+    """
+
+    center: FloatArray
+    factor: FloatArray
+    loc: FloatArray
+    chol: FloatArray
+    slope: FloatArray | None = None
+    growth: FloatArray | None = None
+    directions: FloatArray | None = None
+
+    @property
+    def num_globals(self) -> int:
+        return len(self.center)
+
+    @property
+    def log_det(self) -> float:
+        diagonal = self.factor if self.factor.ndim == 1 else np.diagonal(self.factor)
+        return float(np.log(diagonal).sum())
+
+    def draw_globals(self, rng: Rng, draws: int) -> FloatArray:
+        """Draws (S, G) of theta."""
+        return self.globals_at(rng.standard_normal((draws, self.num_globals)))
+
+    def globals_at(self, t: FloatArray) -> FloatArray:
+        """theta (S, G) of standard normals (S, G)."""
+        return np.asarray(self.center + (t * self.factor if self.factor.ndim == 1 else t @ self.factor.T))
+
+    def standard(self, theta: FloatArray) -> FloatArray:
+        """The standard normals t (S, G) of theta (S, G)."""
+        if self.factor.ndim == 1:
+            return (theta - self.center) / self.factor
+        return np.linalg.solve(self.factor, (theta - self.center).T).T
+
+    def log_q_globals(self, theta: FloatArray) -> FloatArray:
+        """log q(theta) (S,), nats."""
+        square = (self.standard(theta) ** 2).sum(axis=1)
+        return np.asarray(-0.5 * square - self.log_det - 0.5 * self.num_globals * np.log(2 * np.pi))
+
+    def local_means(self, theta: FloatArray) -> FloatArray:
+        """Means (S, N, d) of q(z_n | theta)."""
+        return np.asarray(self._follow(self.slope, theta) + self.loc)
+
+    def local_scales(self, theta: FloatArray) -> FloatArray:
+        """Factors (S, N, d), or ones (1, 1, 1), by which the rows of `chol` grow with theta."""
+        if self.growth is None:
+            return np.ones((1, 1, 1))
+        return np.asarray(np.exp(_GROWTH_RANGE * np.tanh(self._follow(self.growth, theta) / _GROWTH_RANGE)))
+
+    def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
+        scales = self.local_scales(theta)
+        z = self.local_means(theta) + scales * np.einsum("nij,snj->sni", self.chol, e)
+        log_det = np.log(np.diagonal(self.chol, axis1=1, axis2=2)).sum(axis=1) + np.log(scales).sum(axis=2)
+        half = 0.5 * self.loc.shape[1] * np.log(2 * np.pi)
+        return z, np.asarray(-0.5 * (e**2).sum(axis=2) - log_det - half)
+
+    def log_q_locals(self, theta: FloatArray, z: FloatArray) -> FloatArray:
+        """log q(z_n | theta) (S, N) at z (S, N, d), nats."""
+        e = solve_lower(self.chol, (z - self.local_means(theta)) / self.local_scales(theta))
+        return self.locals_at(theta, e)[1]
+
+    def _follow(self, rates: FloatArray | None, theta: FloatArray) -> FloatArray:
+        if rates is None:
+            return np.zeros((1, 1, 1))
+        t = self.standard(theta)
+        along = t if self.directions is None else t @ self.directions.T
+        return np.asarray(np.einsum("ndk,sk->snd", rates, along))
+
+
+@in_float64
+def approximation(family: Family, inputs: FloatArray) -> Approximation:
+    """The numpy form of a family at unit inputs (N, R)."""
+    frame, own, local = family.frame, family.globals, family.local
+    scale = np.asarray(frame.global_scale)
+    if own.kind == "full-rank":
+        factor = scale[:, None] * np.asarray(own.factor())
+    else:
+        factor = scale * np.exp(np.asarray(own.log_sd))
+    nu = family.local_parameters(jnp.asarray(inputs, dtype=jnp.float32))
+    block, num_units = nu.loc.shape
+    chol = np.zeros((num_units, block, block))
+    chol[:, np.arange(block), np.arange(block)] = np.exp(np.asarray(nu.log_sd)).T
+    if nu.below.shape[0]:
+        rows, columns = np.tril_indices(block, -1)
+        chol[:, rows, columns] = np.asarray(nu.below).T
+
+    def per_direction(values: FloatArray) -> FloatArray | None:
+        if not values.shape[0]:
+            return None
+        return np.moveaxis(values.reshape(block, local.directions, num_units), 2, 0)
+
+    return Approximation(
+        center=np.asarray(frame.global_center) + scale * np.asarray(own.loc),
+        factor=factor,
+        loc=np.asarray(nu.loc).T,
+        chol=chol,
+        slope=per_direction(np.asarray(nu.slope)),
+        growth=per_direction(np.asarray(nu.growth)),
+        directions=None if family.directions is None else np.asarray(family.directions),
+    )
+
+
+def unit_density(fit: FittedFamily) -> UnitDensity | None:
+    """Densities of the fitted level's units; None without a level, or where a probe finds its units coupled."""
+    if fit.level is None:
+        return None
+    rng = np.random.default_rng([fit.seed, 21])
+    try:
+        points = probe_points(fit.model, rng, 1, layout=fit.model.layout)
+    except StructureError:
+        return None
+    if not separability(Prober(fit.model, points, rng), fit.level, rounds=1).holds:
+        return None
+    return UnitDensity(fit.model, fit.level.index, fit.level.globals_index(fit.model.dim))
+
+
+def khat_threshold(draws: int) -> float:
+    """Above which k-hat says that importance weights of so many draws can't be relied on.
+
+    Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024.
+    """
+    return float(min(1 - 1 / np.log10(max(draws, 11)), 0.7))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Marginals:
+    """log p(theta, x) at S draws of the globals, the locals integrated out.
+
+    Attributes:
+        values: (S,) nats, up to the program's constant; nan where an integral met a point that Stan rejects.
+        error: standard deviation over draws of what is left of the integrals' error, nats.
+        laplace_error: that of Laplace's values, for comparison.
+    """
+
+    values: FloatArray
+    error: float
+    laplace_error: float
+
+
+def log_marginals(density: UnitDensity, q: Approximation, theta: FloatArray, rng: Rng) -> Marginals:
+    """Marginal log densities at globals (S, G): every unit's integral by quadrature around its conditional mode.
+
+    Coarse quadrature is held against a fine one at some draws; where they disagree, the fine one serves all.
+    """
+    lines = line_directions(rng, (1, density.num_units), density.block, frames=1 if density.block == 2 else 2)
+
+    def integrals(part: FloatArray, *, coarse: bool) -> tuple[FloatArray, FloatArray]:
+        values, laplace = np.empty(len(part)), np.empty(len(part))
+        for rows in density.batches(len(part), copies=8):
+            modes = density.modes(part[rows], _repeat(q.local_means(part[rows]), rows))
+            found = density.conditionals(part[rows], modes, lines, coarse=coarse)
+            laplace[rows] = modes.laplace
+            values[rows] = modes.log_density + (modes.log_volume + found.correction).sum(axis=1)
+        return values, laplace
+
+    coarse = density.index.size > _FEW_LATENTS
+    values, laplace = integrals(theta, coarse=coarse)
+    error = 0.0
+    if coarse:
+        checked = np.unique(np.linspace(0, len(theta) - 1, min(_CHECKED, len(theta))).round().astype(int))
+        fine, _ = integrals(theta[checked], coarse=False)
+        difference = fine - values[checked]
+        error = _spread(difference)
+        if error <= _COARSE_ERROR:
+            values = values + np.nanmean(difference)
+        else:
+            values, _ = integrals(theta, coarse=False)
+            error = 0.0
+    return Marginals(values=values, error=error, laplace_error=_spread(values - laplace))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GlobalsImportance:
+    """Importance weights of draws of the globals.
+
+    Attributes:
+        theta: (S, G) draws of q(theta), or of it and of proposals adapted to the weights.
+        log_p: (S,) log p(theta, x), nats; nan where there is none.
+        log_q: (S,) log density of what `theta` was drawn from, nats.
+        smoothed: (S,) Pareto smoothed and normalized log weights; -inf where there is none.
+        khat: tail index of the weights.
+        threshold: above which they can't be relied on.
+        marginal: whether locals are integrated out; else these are weights of all parameters together.
+        adapted: whether there are proposals beside q.
+    """
+
+    theta: FloatArray
+    log_p: FloatArray
+    log_q: FloatArray
+    smoothed: FloatArray
+    khat: float
+    threshold: float
+    marginal: bool
+    adapted: bool = False
+
+    @property
+    def num_usable(self) -> int:
+        return int(np.isfinite(self.log_p).sum())
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the weights can be used: their k-hat says so, or proposals with heavy tails left them nearly equal.
+
+        The tail index of nearly equal weights is that of a tail in which nothing lies; of q's own draws k-hat decides.
+        """
+        return self.khat <= self.threshold or (
+            self.adapted and self.effective_draws >= _NEARLY_EQUAL * self.num_usable
+        )
+
+    @property
+    def effective_draws(self) -> float:
+        """Independent draws of the posterior that the weighted draws are worth."""
+        return float(1 / np.exp(2 * self.smoothed[np.isfinite(self.smoothed)]).sum())
+
+    def mean_sd(self) -> tuple[FloatArray, FloatArray]:
+        """Weighted means and sds (G,) of the globals on the unconstrained scale."""
+        mean, covariance = _moments(self.theta, np.exp(self.smoothed))
+        return mean, np.sqrt(np.diag(covariance))
+
+
+def globals_importance(
+    fit: FittedFamily, draws: int = 1000, *, seed: int | None = None, adapted: bool = False
+) -> GlobalsImportance:
+    """Importance weights of draws of the fit's globals, with the locals integrated out.
+
+    Without separable units the weights are those of all parameters together, and `theta` holds all of them.
+
+    Args:
+        draws: of q(theta).
+        adapted: add draws of proposals that follow the weights, see `adapt`.
+    """
+    density, q = unit_density(fit), approximation(fit.family, fit.inputs)
+    rng = np.random.default_rng([fit.seed if seed is None else seed, 22])
+    weights = weigh(fit, density, q, draws, rng)
+    return adapt(fit, density, q, weights, rng) if adapted else weights
+
+
+def weigh(
+    fit: FittedFamily, density: UnitDensity | None, q: Approximation, draws: int, rng: Rng
+) -> GlobalsImportance:
+    """Weights of `draws` draws of q, from parts that are at hand."""
+    theta = q.draw_globals(rng, draws)
+    log_q = q.log_q_globals(theta)
+    if density is None and fit.level is not None:
+        theta, log_p, log_q = _all_parameters(fit, q, theta, log_q, rng)
+    else:
+        log_p = _target(fit, density, q, theta, rng)
+    return _weighted(theta, log_p, log_q, marginal=density is not None)
+
+
+def adapt(
+    fit: FittedFamily, density: UnitDensity | None, q: Approximation, weights: GlobalsImportance, rng: Rng
+) -> GlobalsImportance:
+    """More draws, from t distributions with the weighted draws' means and covariances, and the weights of all together.
+
+    Each round sees what the ones before found, and all draws weigh by the mixture of what they came from: where q is
+    too narrow, its neighbours make up for it. Weights that are good already are left as they are, and so are draws in
+    many dimensions.
+
+    Source: adaptive multiple importance sampling, Cornuet, Marin, Mira & Robert, Scandinavian Journal of Statistics
+    2012.
+    """
+    size = weights.theta.shape[1]
+    if weights.reliable and weights.effective_draws >= _NEARLY_EQUAL * weights.num_usable:
+        return weights
+    if not 0 < size <= _MOST_ADAPTED or weights.num_usable < _LEAST_PER_DIMENSION * size:
+        return weights
+    parts: list[tuple[FloatArray, FloatArray]] = []
+    draws = len(weights.theta) // 2
+    theta, log_p, counts = weights.theta, weights.log_p, [len(weights.theta)]
+    log_densities = [weights.log_q]
+    for _ in range(_ROUNDS):
+        log_mixture = _mixture(log_densities, counts)
+        tempered = _tempered(np.where(np.isfinite(log_p), log_p - log_mixture, -np.inf), size)
+        mean, covariance = _moments(theta, tempered)
+        factor = cholesky(_WIDER**2 * covariance)
+        parts.append((mean, factor))
+        normal = rng.standard_normal((draws, size))
+        scale = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (draws, 1)))
+        fresh = mean + (scale * normal) @ factor.T
+        log_p = np.concatenate([log_p, _target(fit, density, q, fresh, rng)])
+        own = q.log_q_globals(fresh)
+        theta = np.concatenate([theta, fresh])
+        log_densities[0] = np.concatenate([log_densities[0], own])
+        counts.append(draws)
+        log_densities = [log_densities[0], *(_log_student(theta, *part) for part in parts)]
+    log_mixture = _mixture(log_densities, counts)
+    return replace(_weighted(theta, log_p, log_mixture, marginal=weights.marginal), adapted=True)
+
+
+def _target(
+    fit: FittedFamily, density: UnitDensity | None, q: Approximation, theta: FloatArray, rng: Rng
+) -> FloatArray:
+    """log p(theta, x) (S,) nats, nan where there is none."""
+    if density is None:
+        log_p = fit.model.log_density_gradient(theta)[0]
+        return np.where(np.isfinite(log_p), log_p, np.nan)
+    return log_marginals(density, q, theta, rng).values
+
+
+def _all_parameters(
+    fit: FittedFamily, q: Approximation, theta: FloatArray, log_q: FloatArray, rng: Rng
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Draws (S, D) of all parameters of coupled units, their log densities and log q."""
+    assert fit.level is not None
+    parts = UnitDensity(fit.model, fit.level.index, fit.level.globals_index(fit.model.dim))
+    points, log_p = np.empty((len(theta), fit.model.dim)), np.empty(len(theta))
+    for rows in parts.batches(len(theta)):
+        count = rows.stop - rows.start
+        z, local = q.locals_at(theta[rows], rng.standard_normal((count, parts.num_units, parts.block)))
+        points[rows] = parts.points(theta[rows], z)
+        log_p[rows] = fit.model.log_density_gradient(points[rows])[0]
+        log_q[rows] += local.sum(axis=1)
+    return points, np.where(np.isfinite(log_p), log_p, np.nan), log_q
+
+
+def _weighted(
+    theta: FloatArray, log_p: FloatArray, log_q: FloatArray, *, marginal: bool
+) -> GlobalsImportance:
+    usable = np.isfinite(log_p)
+    smoothed = np.full(len(theta), -np.inf)
+    smoothed[usable] = _smoothed((log_p - log_q)[usable])
+    return GlobalsImportance(
+        theta=theta,
+        log_p=log_p,
+        log_q=log_q,
+        smoothed=smoothed,
+        khat=weights_khat(log_p - log_q),
+        threshold=khat_threshold(int(usable.sum())),
+        marginal=marginal,
+    )
+
+
+def corrected_draws(
+    fit: FittedFamily, draws: int = 1000, *, seed: int | None = None
+) -> tuple[FloatArray, GlobalsImportance]:
+    """Draws (S, D) on the unconstrained scale, the globals corrected by importance resampling and each unit's latents
+    drawn from their conditional density given these; and the weights behind them.
+
+    Raises:
+        FitError: k-hat says that the weights can't be relied on.
+    """
+    given = fit.seed if seed is None else seed
+    density, q = unit_density(fit), approximation(fit.family, fit.inputs)
+    rng = np.random.default_rng([given, 22])
+    weights = weigh(fit, density, q, max(1000, draws), rng)
+    if density is not None or fit.level is None:
+        weights = adapt(fit, density, q, weights, rng)
+    if not weights.reliable:
+        raise FitError(
+            f"importance weights can't correct this fit: the k-hat of its {_what(weights)} is {weights.khat:.2f}, and "
+            f"above {weights.threshold:.2f} weights are dominated by a few draws. Fit a richer family "
+            "(method='avi:full-rank:full:conditional'), or train longer."
+        )
+    rng = np.random.default_rng([given, 23])
+    theta = weights.theta[systematic(np.exp(weights.smoothed), draws, rng)]
+    if density is None:
+        return theta, weights
+    points = np.empty((draws, fit.model.dim))
+    for rows in density.batches(draws, copies=8):
+        part = theta[rows]
+        modes = density.modes(part, _repeat(q.local_means(part), rows))
+        lines = line_directions(rng, (len(part), density.num_units), density.block)
+        points[rows] = density.points(part, density.conditionals(part, modes, lines, rng).z)
+    return points, weights
+
+
+def _what(weights: GlobalsImportance) -> str:
+    return "globals" if weights.marginal else "parameters together"
+
+
+def _moments(theta: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean (G,) and covariance (G, G) of draws (S, G) with weights (S,) of any sum."""
+    weights = weights / weights.sum()
+    mean = weights @ theta
+    away = theta - mean
+    return mean, (weights[:, None] * away).T @ away
+
+
+def _mixture(log_densities: list[FloatArray], counts: list[int]) -> FloatArray:
+    """Log density (S,) of the mixture that draws came from, each component by its share of them."""
+    shares = np.log(np.array(counts) / sum(counts))
+    stacked = np.stack(log_densities) + shares[: len(log_densities), None]
+    return np.asarray(np.logaddexp.reduce(stacked, axis=0))
+
+
+def _tempered(log_weights: FloatArray, size: int) -> FloatArray:
+    """Weights (S,), flattened just so far that they are worth enough draws for a covariance of this size."""
+    wanted = min(_LEAST_PER_DIMENSION * size, 0.5 * np.isfinite(log_weights).sum())
+    for power in (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.0):
+        flat = np.where(np.isfinite(log_weights), power * log_weights, -np.inf)
+        weights = np.exp(flat - np.max(flat))
+        if weights.sum() ** 2 / (weights**2).sum() >= wanted:
+            break
+    return np.asarray(weights)
+
+
+def _log_student(theta: FloatArray, mean: FloatArray, factor: FloatArray) -> FloatArray:
+    """Log density (S,) of a t distribution with lower factor (G, G) of its scale matrix."""
+    size = len(mean)
+    away = np.linalg.solve(factor, (theta - mean).T)
+    whole = gammaln(0.5 * (_FREEDOM + size)) - gammaln(0.5 * _FREEDOM) - 0.5 * size * np.log(np.pi * _FREEDOM)
+    tail = 0.5 * (_FREEDOM + size) * np.log1p((away**2).sum(axis=0) / _FREEDOM)
+    return np.asarray(whole - np.log(np.diagonal(factor)).sum() - tail)
+
+
+def systematic(weights: FloatArray, draws: int, rng: Rng) -> npt.NDArray[np.int64]:
+    """Numbers (draws,) of draws taken in proportion to weights (S,), in random order, with the least noise.
+
+    Source: systematic resampling, Kitagawa, Journal of Computational and Graphical Statistics 1996.
+    """
+    cumulative = np.cumsum(weights / weights.sum())
+    places = (np.arange(draws) + rng.random()) / draws
+    return rng.permutation(np.minimum(np.searchsorted(cumulative, places), len(weights) - 1))
+
+
+def _smoothed(log_weights: FloatArray) -> FloatArray:
+    """Pareto smoothed and normalized log weights (S,)."""
+    if not log_weights.size:
+        return log_weights
+    smoothed = log_weights
+    if log_weights.size >= 100 and np.ptp(log_weights) > 0:
+        # It takes log likelihoods, whose inverse weighs a draw.
+        smoothed = np.asarray(array_stats.psislw(log_weights.max() - log_weights)[0])
+    return np.asarray(smoothed - np.logaddexp.reduce(smoothed))
+
+
+def weights_khat(log_weights: FloatArray) -> float:
+    """k-hat of weights (S,), those that are not finite left out; -inf where all are equal to rounding."""
+    kept = log_weights[np.isfinite(log_weights)]
+    if kept.size >= 100 and np.ptp(kept) < 1e-6:
+        return -np.inf
+    return pareto_khat(kept)
+
+
+def _spread(values: FloatArray) -> float:
+    kept = values[np.isfinite(values)]
+    return float(kept.std()) if kept.size else float("nan")
+
+
+def _repeat(means: FloatArray, rows: slice) -> FloatArray:
+    """Means (S or 1, N, d) for each draw of a batch."""
+    return np.array(np.broadcast_to(means, (rows.stop - rows.start, *means.shape[1:])))
