@@ -22,7 +22,10 @@ _HOME = {
     "FitOptions": "options",
     "FitOutcome": "outcome",
     "Comparison": "compare",
-    "Reference": "competitors",
+    "Reference": "references",
+    "Calibration": "calibration",
+    "WarmStart": "warm_start",
+    "calibrate": "sbc",
     "load": "fit",
     "AvistanError": "errors",
     "models_root": "_bundled",
@@ -31,22 +34,27 @@ _HOME = {
 if TYPE_CHECKING:
     from ._bundled import models_root as models_root
     from .compare import Comparison as Comparison
-    from .competitors import Reference as Reference
     from .errors import AvistanError as AvistanError
     from .fit import Fit as Fit
     from .fit import load as load
     from .model import Model as Model
     from .options import FitOptions as FitOptions
     from .outcome import FitOutcome as FitOutcome
+    from .references import Reference as Reference
+    from .sbc import calibrate as calibrate
+    from .warm_start import WarmStart as WarmStart
 
 __all__ = [
     "AvistanError",
+    "Calibration",
     "Comparison",
     "Fit",
     "FitOptions",
     "FitOutcome",
     "Model",
     "Reference",
+    "WarmStart",
+    "calibrate",
     "load",
     "models_root",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -84,3 +85,8 @@ def split_methods(text: str) -> list[str]:
     if not all(names):
         raise MethodError(f"--methods {text!r} has an empty name: give names separated by single commas.")
     return names
+
+
+def split_variables(text: str) -> list[str]:
+    """Names of variables separated by commas outside brackets: "tau,theta[1,2]" are two."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]

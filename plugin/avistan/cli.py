@@ -1,4 +1,4 @@
-"""The command line: `avistan inspect`, `fit`, `predict`, `compare`, `models`.
+"""The command line: `avistan inspect`, `fit`, `predict`, `compare`, `sbc`, `models`.
 
 Only what a command needs is imported when it runs: help, the list of models and errors of usage never load JAX.
 """
@@ -30,14 +30,17 @@ from .arguments import (
     StanFile,
     Steps,
     split_methods,
+    split_variables,
 )
-from .console import answers, to_json, wants_progress
+from .console import Refusal, answers, to_json, wants_progress
 from .errors import AvistanError
+from .sbc_command import sbc
 
 app = typer.Typer(
     name="avistan",
     help="Amortized variational inference for existing Stan programs.",
-    epilog="Answers go to standard output (--json: one JSON object), errors to standard error with exit status 2.",
+    epilog="Answers go to standard output (--json: one JSON object), errors to standard error with exit status 2. "
+    "Status 3: the answer is a no (fit: its diagnosis failed; sbc: ranks are not uniform).",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -108,6 +111,15 @@ def fit(
     ] = "auto",
     seed: Seed = 1,
     level: LevelName = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            show_default="auto with --method auto",
+            help="auto: grow beyond the method's own family while the ELBO pays for it; fixed.",
+        ),
+    ] = None,
+    chains: Annotated[int, typer.Option("--chains", min=1, help="Independent restarts.")] = 1,
     engine: Engine = "auto",
     include_path: IncludePath = None,
     draws: Draws = 1000,
@@ -118,9 +130,19 @@ def fit(
     num_references: NumReferences = None,
     max_rank: MaxRank = None,
     elbo_draws: ElboDraws = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue an interrupted fit from its checkpoint beside the output."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the posterior although the diagnosis fails.")
+    ] = False,
     json: Json = False,
 ) -> str:
-    """Fit by variational inference; write the fit and its posterior (posterior.nc) to a folder."""
+    """Fit by variational inference, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
+
+    Where the diagnosis fails, the fit and diagnosis.json are written and the posterior is not: exit status 3.
+    """
     options = _given(
         steps=steps,
         draws_per_step=draws_per_step,
@@ -130,20 +152,52 @@ def fit(
         max_rank=max_rank,
         elbo_draws=elbo_draws,
     )
-    from .files import POSTERIOR, write_netcdf
+    from .checkpoints import beside, check_checkpoint_place, interruptible, remove
+    from .files import DIAGNOSIS, POSTERIOR, POSTERIOR_STORE, write_netcdf
+    from .fitted_posterior import is_large
     from .places import check_folder_place, whole_folder
     from .storage import FIT_FILES
 
     check_folder_place(output, FIT_FILES)
-    model = _model(stan_file, data, engine, include_path)
-    structure = model.inspect(level=level)
-    result = model.fit(method=method, seed=seed, level=level, show_progress=wants_progress(), **options)
-    with whole_folder(output, FIT_FILES) as folder:
-        result.save(folder)
-        write_netcdf(result.posterior(draws), folder / POSTERIOR)
+    checkpoint = beside(output)
+    check_checkpoint_place(checkpoint, resume=resume)
+    with interruptible(checkpoint):
+        model = _model(stan_file, data, engine, include_path)
+        structure = model.inspect(level=level)
+        result = model.fit(
+            method=method,
+            seed=seed,
+            level=level,
+            family=family,
+            chains=chains,
+            show_progress=wants_progress(),
+            checkpoint=checkpoint,
+            resume=resume,
+            **options,
+        )
+        diagnosis = result.diagnose()
+        trusted = diagnosis.passed or force
+        with whole_folder(output, FIT_FILES) as folder:
+            result.save(folder)
+            (folder / DIAGNOSIS).write_text(to_json(diagnosis.to_json()) + "\n")
+            large = is_large(result, draws)
+            written = POSTERIOR_STORE if large else POSTERIOR
+            if not trusted:
+                written = ""
+            elif large:
+                result.write_posterior(folder / written, draws)
+            else:
+                write_netcdf(result.posterior(draws), folder / written)
+        remove(checkpoint)
     if not json:
-        return f"{result}\nwritten to {output}: the fit and {POSTERIOR} ({draws} draws)"
-    return to_json(
+        told = (
+            f"{written} ({draws} draws)"
+            if written
+            else "no draws, because the diagnosis failed (--force writes them)"
+        )
+        text = f"{result}\n\n{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {told}"
+        return text if trusted else Refusal(text)
+    text = to_json(
         {
             "program": model.program.name,
             "method": result.method.name,
@@ -161,9 +215,11 @@ def fit(
             "gradient_evaluations": result.gradient_evaluations,
             "variational_parameters": result.num_variational_parameters,
             "khat": result.evaluation.khat,
+            "diagnosis": diagnosis.to_json(),
             "output": str(output),
         }
     )
+    return text if trusted else Refusal(text)
 
 
 @app.command()
@@ -217,12 +273,33 @@ def compare(
     output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier report.")],
     data: DataFile = None,
     methods: Annotated[
-        str, typer.Option("--methods", help="Methods as in fit, separated by commas.")
+        str,
+        typer.Option(
+            "--methods",
+            help="Separated by commas: methods as in fit, pathfinder, cmdstan-advi, cmdstan-pathfinder.",
+        ),
     ] = "avi,fvi,constant",
     reference: Annotated[
-        str | None, typer.Option("--reference", help="nuts: measure every method against it.")
+        str | None,
+        typer.Option(
+            "--reference", help="Measure every method against nuts, cmdstan-nuts or draws in a netCDF file."
+        ),
     ] = None,
     seed: Seed = 1,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="How many seeds, counted up from --seed.")
+    ] = 1,
+    cmdstan_exe: Annotated[
+        Path | None, typer.Option("--cmdstan-exe", help="The program compiled by CmdStan.")
+    ] = None,
+    variables: Annotated[
+        str | None,
+        typer.Option(
+            "--variables",
+            help="Shown in the report's forest plot, such as tau,theta[3].",
+            show_default="the parameters",
+        ),
+    ] = None,
     level: LevelName = None,
     engine: Engine = "auto",
     include_path: IncludePath = None,
@@ -257,25 +334,33 @@ def compare(
         max_rank=max_rank,
         elbo_draws=elbo_draws,
     )
-    from .files import REPORT, best_row, write_report
+    from .files import PAGE, REPORT, best_row, write_report
+    from .intervals import check_variables
     from .places import check_folder_place, whole_folder
 
     check_folder_place(output, REPORT)
-    comparison = _model(stan_file, data, engine, include_path).compare(
+    model = _model(stan_file, data, engine, include_path)
+    shown_variables = None if variables is None else split_variables(variables)
+    if shown_variables is not None:
+        check_variables(model.bound, shown_variables)
+    comparison = model.compare(
         split_methods(methods),
         reference=reference,
         seed=seed,
+        repeats=repeats,
         level=level,
+        cmdstan_exe=cmdstan_exe,
         show_progress=wants_progress(),
         reference_options=_given(chains=reference_chains, warmup=reference_warmup, draws=reference_draws),
         **options,
     )
     shown = best_row(comparison)
     with whole_folder(output, REPORT) as folder:
-        write_report(comparison, folder, draws)
+        write_report(comparison, folder, draws, variables=shown_variables)
     if json:
         return to_json(comparison.to_json())
-    return f"{comparison}\n\nwritten to {output}: {', '.join(REPORT)} (posterior: {shown.method})"
+    files = f"written to {output}: {', '.join(REPORT)} (posterior: {shown.method})"
+    return f"{comparison}\n\n{files}\nopen {output / PAGE} in a browser"
 
 
 @app.command()
@@ -301,6 +386,9 @@ def models(
     if name is not None:
         return "\n".join(str(file) for file in chosen[0].files)
     return as_table(chosen)
+
+
+app.command()(sbc)
 
 
 def _model(stan_file: Path, data: Path | None, engine: str, include_path: list[Path] | None) -> Any:

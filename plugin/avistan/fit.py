@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import arviz_stats
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -19,26 +16,34 @@ import pandas as pd
 import xarray as xr
 
 from stan_adapters.binding import BoundModel, Draws
-from stan_adapters.data import RawData, read_data
+from stan_adapters.certificate import Probe
+from stan_adapters.data import RawData
 from stan_adapters.levels import Level, Member, make_level
 
+from . import fitted_posterior
+from .checkpoints import Checkpoint
+from .diagnosis import Diagnosis
+from .diagnostics import diagnose
+from .drawing import FITTED_UNITS, unconstrained, warn_of_rejected
 from .errors import FitError
-from .evaluation import Evaluation, evaluate, sample
+from .evaluation import Evaluation
 from .families import Family, make_placement, num_variational_parameters
-from .log_density import register
+from .growth import GrowthStep
 from .methods import Method, parse_method
 from .options import FitOptions
-from .outcome import FitOutcome, judge
-from .posterior import Names, to_datatree
+from .outcome import FitOutcome
+from .posterior import Names
 from .precision import in_float64
-from .preparation import Preparation, skeleton, split, start_family
+from .prediction import predict
+from .preparation import Preparation, skeleton, split
+from .refinement import num_refined, refine, with_rows
+from .runs import Chain, best_of, run_chains
 from .storage import open_fit, write_fit
-from .training import Progress, Trace, train
+from .training import Progress, Trace
 from .unit_inputs import UnitInput, read_unit_input
+from .warm_start import WarmStart, warm_start
 
-
-class DrawsWarning(UserWarning):
-    """Some draws could not be turned into the program's variables."""
+_TRACE = tuple(Trace.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +63,11 @@ class Fit:
     Attributes:
         model: the bound model; stays open as long as the fit is used.
         level: the amortized level, None where every parameter is global.
+        method: of all chains; where the family grew, the one that it ended with.
         reason: why this method was used, in a sentence.
-        unit_input, inputs: what the inference function reads, and its values (N, R).
-        trace: ELBO (nats) and rejected draws of every step.
+        unit_input: what the inference function reads.
+        chains: independent restarts. What a fit says of itself (`elbo`, `trace`, `outcome`) is of the best one.
+        certificate: the probes that the level passed.
     """
 
     model: BoundModel
@@ -69,16 +76,42 @@ class Fit:
     options: FitOptions
     seed: int
     reason: str
-    family: Family = field(repr=False)
     unit_input: UnitInput | None = field(repr=False)
-    inputs: npt.NDArray[np.float64] = field(repr=False)
-    trace: Trace = field(repr=False)
-    evaluation: Evaluation = field(repr=False)
+    chains: tuple[Chain, ...]
     timing: Timing
-    gradient_evaluations: int
+    certificate: tuple[Probe, ...] = field(default=(), repr=False)
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     # -- what was found -----------------------------------------------------------------------------------------
+
+    @property
+    def best(self) -> Chain:
+        """The chain with the largest ELBO."""
+        return self.chains[best_of(self.chains)]
+
+    @property
+    def family(self) -> Family:
+        """q of the best chain."""
+        return self.best.family
+
+    @property
+    def inputs(self) -> npt.NDArray[np.float64]:
+        """Unit inputs (N, R)."""
+        return self.best.inputs
+
+    @property
+    def trace(self) -> Trace:
+        """ELBO (nats) and rejected draws of every step of the best chain."""
+        return self.best.trace
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.best.evaluation
+
+    @property
+    def growth(self) -> tuple[GrowthStep, ...]:
+        """The richer families that were tried, and what each bought."""
+        return self.chains[0].growth
 
     @property
     def elbo(self) -> float:
@@ -92,11 +125,28 @@ class Fit:
 
     @property
     def outcome(self) -> FitOutcome:
-        return judge(self.trace, self.evaluation)
+        return self.best.outcome
 
     @property
     def num_variational_parameters(self) -> int:
         return num_variational_parameters(self.family)
+
+    @property
+    def gradient_evaluations(self) -> int:
+        """Stan gradients of training, all chains together."""
+        return sum(chain.gradient_evaluations for chain in self.chains)
+
+    def keep_chains(self, numbers: Sequence[int]) -> Fit:
+        """The fit with only some of its restarts, numbered from 0: what ended in a worse optimum can be dropped.
+
+        Raises:
+            FitError: no such restart, or none at all.
+        """
+        if not numbers or any(number not in range(len(self.chains)) for number in numbers):
+            raise FitError(
+                f"keep_chains({list(numbers)}): this fit has the restarts 0 to {len(self.chains) - 1}."
+            )
+        return replace(self, chains=tuple(self.chains[number] for number in numbers), _kept={})
 
     def __str__(self) -> str:
         of = "" if self.level is None else f", {self.level.num_units} units of {self.level.name}"
@@ -105,8 +155,48 @@ class Fit:
         return (
             f"{self.method.name} fit of {self.model.program.name}{of}: "
             f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {self.outcome.name} after {len(self.trace.elbo)} steps, "
-            f"{self.timing.train:.1f} s (+ {start:.1f} s start). {self.reason}{advice}"
+            f"{self.timing.train:.1f} s (+ {start:.1f} s start). {self.reason}{advice}{self._restarts()}{self._grown()}"
         )
+
+    def _restarts(self) -> str:
+        if len(self.chains) < 2:
+            return ""
+        elbos = ", ".join(f"{chain.evaluation.elbo:.2f}" for chain in self.chains)
+        return f"\nELBOs of {len(self.chains)} restarts: {elbos}."
+
+    def _grown(self) -> str:
+        return "".join(
+            f"\n{step.method}: {step.gain:+.2f} +- {step.gain_se:.2f} nats, {'kept' if step.kept else 'not kept'}."
+            for step in self.growth
+        )
+
+    def diagnose(self, *, nuts: bool = False, seed: int | None = None) -> Diagnosis:
+        """Whether the fit can be trusted: what passed, what failed, the numbers, and what to do. Prints as a table.
+
+        Costs about as much as the fit. A diagnosis is kept, and its numbers of single units become a group of
+        `posterior`.
+
+        Args:
+            nuts: also sample some units' latents with the globals held at draws, and compare.
+            seed: of the checks; default the fit's.
+        """
+        key = f"diagnosis {seed} {nuts}"
+        if key not in self._kept:
+            self._kept[key] = self._kept["diagnosis"] = diagnose(self, seed=seed, nuts=nuts)
+        found: Diagnosis = self._kept[key]
+        return found
+
+    def refine(self, units: Sequence[int] | None = None, *, steps: int = 300) -> Fit:
+        """The fit with chosen units freed from the inference function (F-VI from the amortized start).
+
+        Args:
+            units: numbers counted from 0, as in ArviZ's coordinates; None frees all.
+            steps: Adam steps, with the globals held.
+
+        Raises:
+            FitError: no separable level, or no such unit.
+        """
+        return refine(self, units, steps=steps)
 
     # -- draws --------------------------------------------------------------------------------------------------
 
@@ -115,40 +205,88 @@ class Fit:
         self, draws: int = 1000, *, seed: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats."""
-        _check_draws(draws)
-        key = jax.random.fold_in(jax.random.key(self.seed if seed is None else seed), 4)
-        theta, log_q = sample(self.family, jnp.asarray(self.inputs, dtype=jnp.float32), key, draws)
-        return np.asarray(theta), np.asarray(log_q)
+        given = self.seed if seed is None else seed
+        return unconstrained(self.model, self.family, self.inputs, draws, seed=given, purpose=FITTED_UNITS)
+
+    @in_float64
+    def marginals(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
+        family = self.family
+        if family.globals.kind == "mean-field" and family.local.plain:
+            noise = jnp.stack([jnp.zeros(family.dim), jnp.ones(family.dim)])
+            theta = np.asarray(family.draw(noise, jnp.asarray(self.inputs, dtype=jnp.float32)).theta)
+            return theta[0], theta[1] - theta[0]
+        theta = self.unconstrained_draws(4000)[0]
+        return theta.mean(axis=0), theta.std(axis=0, ddof=1)
 
     def posterior(
         self,
         draws: int = 1000,
         *,
         seed: int | None = None,
+        resample: str | None = None,
+        unconstrained: bool = False,
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
         log_likelihood: Names | bool = None,
         posterior_predictive: Names = None,
+        log_prior: Names | bool = None,
+        unit_diagnostics: Mapping[str, npt.ArrayLike] | None = None,
     ) -> xr.DataTree:
-        """Draws as an ArviZ DataTree: posterior, sample_stats (`lp`, `log_q`), observed_data and constant_data.
+        """Draws as an ArviZ DataTree.
 
-        Dims are (chain, draw) and, for the units, the level's declared size. Arguments as in `arviz_base`'s converters;
-        a variable `log_lik` becomes the group log_likelihood by default.
+        Groups: posterior, sample_stats (`lp`, `log_q`, `log_weight`, nats), observed_data, constant_data, elbo_trace,
+        certificate where the fit knows it, and those asked for. Dims are (chain, draw), one chain for each restart, and
+        for the units the level's declared size.
+
+        Args:
+            draws: of each chain.
+            resample: "psis" corrects the globals by Pareto smoothed importance weights with the locals integrated out;
+                the result is one chain.
+            unconstrained: add the group unconstrained_posterior, with one variable for each parameter.
+            coords, dims, log_likelihood, posterior_predictive: as in `arviz_base.from_cmdstanpy`; a variable `log_lik`
+                becomes the group log_likelihood by default. A mapping {label: name} also renames.
+            log_prior: names of log prior densities, for power scaling; `lprior` by default where the program has it.
+            unit_diagnostics: numbers for each unit, (N, ...) by name, for a group of that name; by default those of
+                `diagnose`, if it was called.
+
+        Raises:
+            FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
         """
-        theta, log_q = self.unconstrained_draws(draws, seed=seed)
-        lp, _ = self.model.log_density_gradient(theta)
-        values = _constrained(self.model, theta, self.seed if seed is None else seed)
-        return to_datatree(
-            self.model.program,
-            self.model.data,
-            values,
-            sample_stats={"lp": lp, "log_q": log_q},
-            unit_size=None if self.level is None else self.level.name,
+        if resample not in (None, "psis"):
+            raise FitError(f"resample={resample!r}: choose 'psis' or None.")
+        make = fitted_posterior.posterior if resample is None else fitted_posterior.corrected_posterior
+        if unit_diagnostics is None and "diagnosis" in self._kept:
+            unit_diagnostics = self._kept["diagnosis"].units
+        return make(
+            self,
+            draws,
+            seed,
+            unconstrained=unconstrained,
             coords=coords,
             dims=dims,
             log_likelihood=log_likelihood,
             posterior_predictive=posterior_predictive,
+            log_prior=log_prior,
+            unit_values=unit_diagnostics,
             attrs=self._attrs(draws, seed),
+        )
+
+    def write_posterior(
+        self, path: str | os.PathLike[str], draws: int = 1000, *, seed: int | None = None, **datatree: Any
+    ) -> None:
+        """Write what `posterior` returns to a zarr store, never holding more than a few draws of all units.
+
+        `xarray.open_datatree(path, engine="zarr")` reads it, a part at a time. Arguments as in `posterior`; the draws
+        are the same.
+
+        Raises:
+            FitError: the path holds something else or can't be written, or as in `posterior`.
+        """
+        unit_values = datatree.pop("unit_diagnostics", None)
+        attrs = self._attrs(draws, seed)
+        fitted_posterior.write_posterior(
+            self, path, draws, seed, unit_values=unit_values, attrs=attrs, **datatree
         )
 
     def _attrs(self, draws: int, seed: int | None) -> dict[str, Any]:
@@ -200,11 +338,14 @@ class Fit:
         """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name."""
         theta, _ = self.unconstrained_draws(chains, seed=seed)
         draws, _ = self.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
-        return [{name: values[chain] for name, values in draws.items()} for chain in range(chains)]
+        return [{name: np.asarray(v[chain]) for name, v in draws.items()} for chain in range(chains)]
+
+    def warm_start(self, chains: int = 4, *, seed: int | None = None) -> WarmStart:
+        """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie."""
+        return warm_start(self, chains=chains, seed=seed)
 
     # -- new units ----------------------------------------------------------------------------------------------
 
-    @in_float64
     def predict(
         self, data: RawData, draws: int = 1000, *, seed: int | None = None, **datatree: Any
     ) -> xr.DataTree:
@@ -212,74 +353,19 @@ class Fit:
 
         Args:
             data: of the same program, with the new units in place of the fitted ones.
-            datatree: `coords`, `dims`, `log_likelihood`, `posterior_predictive`, as in `posterior`.
+            datatree: `coords`, `dims`, `log_likelihood`, `posterior_predictive`, `log_prior`, as in `posterior`.
 
-        Returns: a DataTree whose group `posterior` has the globals' draws and the new units' latents, and whose group
-            `predictions` has the latents and the generated quantities of the new units.
-
-        Raises:
-            FitError: the fit has no inference function (F-VI), or the data change the globals' sizes.
-        """
-        if self.level is None or self.method.function == "table":
-            raise FitError(
-                f"{self.method.name} has a free factor for each fitted unit and none for new ones: "
-                "fit with method='avi'."
-            )
-        _check_draws(draws)
-        program = self.model.program
-        given = seed if seed is not None else self.seed
-        with BoundModel(program, read_data(program, data), engine=self.model.engine_choice) as model:
-            level = self._level_of(model)
-            globals_index = level.globals_index(model.dim)
-            inputs = np.zeros((level.num_units, self.inputs.shape[1]))
-            if self.unit_input is not None:
-                inputs = self.unit_input(model, level.index, globals_index)
-            family = eqx.tree_at(
-                lambda f: f.placement, self.family, make_placement(globals_index, level.index)
-            )
-            key = jax.random.fold_in(jax.random.key(given), 5)
-            theta, log_q = sample(family, jnp.asarray(inputs, dtype=jnp.float32), key, draws)
-            points = np.asarray(theta)
-            lp, _ = model.log_density_gradient(points)
-            values = _constrained(model, points, given)
-            tree = to_datatree(
-                program,
-                model.data,
-                values,
-                sample_stats={"lp": lp, "log_q": np.asarray(log_q)},
-                unit_size=level.name,
-                attrs=self._attrs(draws, seed),
-                **datatree,
-            )
-        globals_names = {d.name for d in program.parameters} - set(level.latents)
-        groups = [
-            tree["posterior"],
-            *([tree["posterior_predictive"]] if "posterior_predictive" in tree else []),
-        ]
-        kept = [group.to_dataset().drop_vars(globals_names, errors="ignore") for group in groups]
-        tree["predictions"] = xr.DataTree(xr.merge(kept))
-        return tree
-
-    def _level_of(self, model: BoundModel) -> Level:
-        """The fitted level in data of other units.
+        Returns: a DataTree whose group `posterior` has the globals' draws and the new units' latents, whose group
+            `predictions` has only what belongs to the new units, and whose group `unit_diagnostics` has their distance
+            from the fitted units (1 is typical of those among themselves).
 
         Raises:
-            FitError: a global parameter or a unit's block has another size than in the fit.
+            FitError: the method has free factors of the fitted units, or the new data change the globals.
+
+        Warns:
+            NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
         """
-        assert self.level is not None
-        local = set(self.level.latents)
-        for fitted, new in zip(self.model.layout.containers, model.layout.containers, strict=True):
-            if fitted.name not in local and fitted.size != new.size:
-                raise FitError(
-                    f"{fitted.name} is a global of the fit with {fitted.size} unconstrained entries; the new data "
-                    f"give it {new.size}. New units need data that leave the globals as they were."
-                )
-        level = make_level(model.layout, self.level.name, self.level.members)
-        if level.block != self.level.block:
-            raise FitError(
-                f"a unit of {level.name} has {self.level.block} latents in the fit and {level.block} in the new data."
-            )
-        return level
+        return predict(self, data, draws, seed, attrs=self._attrs(draws, seed), **datatree)
 
     # -- storage ------------------------------------------------------------------------------------------------
 
@@ -302,45 +388,29 @@ class Fit:
             "elbo_se": self.elbo_se,
             "level": level and {"name": level.name, "members": [[m.name, m.axis] for m in level.members]},
             "unit_input": None if self.unit_input is None else self.unit_input.kind,
-            "data_names": list(self.method.data),
             "timing": asdict(self.timing),
-            "gradient_evaluations": self.gradient_evaluations,
+            "chains": [_chain_header(chain) for chain in self.chains],
+            "certificate": [asdict(probe) for probe in self.certificate],
         }
-        arrays = {
-            "inputs": self.inputs,
-            "log_weights": self.evaluation.log_weights,
-            "trace_elbo": self.trace.elbo,
-            "trace_num_rejected": self.trace.num_rejected,
-            "trace_chunk_steps": self.trace.chunk_steps,
-            "trace_seconds": self.trace.seconds,
-        }
+        arrays = {"inputs": self.inputs}
+        for number, chain in enumerate(self.chains):
+            arrays |= {f"chain_{number}_{name}": values for name, values in _chain_arrays(chain).items()}
         if self.unit_input is not None:
             arrays |= {f"input_{name}": values for name, values in self.unit_input.arrays().items()}
         write_fit(
             path,
             header=header,
             arrays=arrays,
-            leaves=(self.family.globals, self.family.inference, self.family.frame),
+            leaves=tuple(_leaves(chain.family) for chain in self.chains),
             program=self.model.program,
             data=self.model.data,
         )
 
 
-def _check_draws(draws: int) -> None:
-    if draws < 1:
-        raise FitError(f"draws={draws}: give a positive whole number.")
-
-
 def _constrained(model: BoundModel, theta: npt.NDArray[np.float64], seed: int) -> Draws:
     """All variables of unconstrained draws (S, D), with a warning where Stan rejected some: those rows are NaN."""
     values, failed = model.constrain(theta, seed=seed)
-    if failed:
-        warnings.warn(
-            f"Stan rejected {failed} of {len(theta)} draws of {model.program.name} in transformed parameters or "
-            "generated quantities; all their values are NaN.",
-            DrawsWarning,
-            stacklevel=3,
-        )
+    warn_of_rejected(failed, len(theta), model.program.name)
     return values
 
 
@@ -361,12 +431,9 @@ def load(path: str | os.PathLike[str]) -> Fit:
             level = make_level(model.layout, header["level"]["name"], members)
         index, globals_index = split(model, level)
         empty = skeleton(method, index.shape, len(globals_index), arrays["inputs"].shape[1])
-        leaves = saved.read_leaves((empty.globals, empty.inference, empty.frame))
-        family = eqx.tree_at(
-            lambda f: (f.globals, f.inference, f.frame, f.placement),
-            empty,
-            (*leaves, make_placement(globals_index, index)),
-        )
+        placed = eqx.tree_at(lambda f: f.placement, empty, make_placement(globals_index, index))
+        likes = [with_rows(placed, chain["refined"]) for chain in header["chains"]]
+        leaves = saved.read_leaves(tuple(_leaves(like) for like in likes))
         unit_arrays = {k.removeprefix("input_"): v for k, v in arrays.items() if k.startswith("input_")}
         return Fit(
             model=model,
@@ -375,20 +442,58 @@ def load(path: str | os.PathLike[str]) -> Fit:
             options=FitOptions(**header["options"]),
             seed=header["seed"],
             reason=header["reason"],
-            family=family,
-            unit_input=read_unit_input(header["unit_input"], unit_arrays, header["data_names"]),
-            inputs=arrays["inputs"],
-            trace=Trace(
-                elbo=arrays["trace_elbo"],
-                num_rejected=arrays["trace_num_rejected"],
-                chunk_steps=arrays["trace_chunk_steps"],
-                seconds=arrays["trace_seconds"],
-                seconds_compile=header["timing"]["compile"],
+            unit_input=read_unit_input(header["unit_input"], unit_arrays, method.data),
+            chains=tuple(
+                _read_chain(number, chain, arrays, like, parts)
+                for number, (chain, like, parts) in enumerate(
+                    zip(header["chains"], likes, leaves, strict=True)
+                )
             ),
-            evaluation=Evaluation(arrays["log_weights"]),
             timing=Timing(**header["timing"]),
-            gradient_evaluations=header["gradient_evaluations"],
+            certificate=tuple(Probe(**probe) for probe in header["certificate"]),
         )
+
+
+def _chain_header(chain: Chain) -> dict[str, Any]:
+    return {
+        "stages": len(chain.traces),
+        "refined": num_refined(chain.family),
+        "growth": [asdict(step) for step in chain.growth],
+        "gradient_evaluations": chain.gradient_evaluations,
+        "seconds_evaluate": chain.seconds_evaluate,
+    }
+
+
+def _chain_arrays(chain: Chain) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {"log_weights": chain.evaluation.log_weights}
+    for stage, trace in enumerate(chain.traces):
+        arrays |= {f"trace_{stage}_{name}": np.asarray(getattr(trace, name)) for name in _TRACE}
+    return arrays
+
+
+def _read_chain(
+    number: int, header: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]], like: Family, leaves: Any
+) -> Chain:
+    start = f"chain_{number}_"
+    traces = []
+    for stage in range(header["stages"]):
+        parts = {name: arrays[f"{start}trace_{stage}_{name}"] for name in _TRACE}
+        compiling = float(parts.pop("seconds_compile"))
+        traces.append(Trace(**parts, seconds_compile=compiling))
+    return Chain(
+        family=eqx.tree_at(_leaves, like, leaves, is_leaf=lambda leaf: leaf is None),
+        inputs=arrays["inputs"],
+        traces=tuple(traces),
+        evaluation=Evaluation(arrays[f"{start}log_weights"]),
+        growth=tuple(GrowthStep(**step) for step in header["growth"]),
+        gradient_evaluations=header["gradient_evaluations"],
+        seconds_evaluate=header["seconds_evaluate"],
+    )
+
+
+def _leaves(family: Family) -> tuple[Any, ...]:
+    """What a saved fit holds of its family; the rest follows from the program."""
+    return family.globals, family.inference, family.frame, family.directions
 
 
 @in_float64
@@ -397,42 +502,40 @@ def fit_method(
     method: Method,
     options: FitOptions,
     *,
+    chains: int = 1,
+    grow: bool = False,
     reason: str = "",
+    certificate: Sequence[Probe] = (),
     seconds_prepare: float = 0.0,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Train and evaluate one method from the shared start.
+    """Train and evaluate one method; training is saved to `checkpoint` and continued from it.
 
     Methods that share a preparation and a seed share every random number of training and evaluation.
+
+    Args:
+        chains: independent restarts.
+        grow: try richer families too, and keep what pays.
     """
-    seed = preparation.seed
-    family, inputs = start_family(preparation, method)
-    key = jax.random.key(seed)
-    with register(preparation.model) as slot:
-        family, trace = train(
-            family, inputs, slot.index, options.training, jax.random.fold_in(key, 1), progress
-        )
-        started = time.perf_counter()
-        evaluation = evaluate(family, inputs, slot.index, jax.random.fold_in(key, 3), options.elbo_draws)
-        seconds_evaluate = time.perf_counter() - started
-    unit_input, values = preparation.unit_input(method)
+    ended, made = run_chains(
+        preparation, method, options, chains=chains, grow=grow, progress=progress, checkpoint=checkpoint
+    )
+    unit_input, _ = preparation.unit_input(method)
     return Fit(
         model=preparation.model,
         level=preparation.level,
-        method=method,
+        method=ended,
         options=options,
-        seed=seed,
+        seed=preparation.seed,
         reason=reason,
-        family=family,
         unit_input=unit_input,
-        inputs=values,
-        trace=trace,
-        evaluation=evaluation,
+        chains=made,
         timing=Timing(
             prepare=seconds_prepare,
-            compile=trace.seconds_compile,
-            train=float(trace.seconds[-1]),
-            evaluate=seconds_evaluate,
+            compile=sum(chain.trace.seconds_compile for chain in made),
+            train=sum(float(chain.trace.seconds[-1]) for chain in made),
+            evaluate=sum(chain.seconds_evaluate for chain in made),
         ),
-        gradient_evaluations=options.steps * options.draws_per_step,
+        certificate=tuple(certificate),
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
+
+import xarray as xr
 
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import RawData, read_data
@@ -15,14 +19,16 @@ from stan_adapters.levels import Level
 from stan_adapters.program import Program
 from stan_adapters.structure import Structure, Verdict, inspect_structure, with_unit_data
 
-from .compare import Comparison, run_competition
-from .competitors import REFERENCES, Reference, nuts
-from .errors import MethodError
+from .checkpoints import Checkpoint, check_checkpoint_place
+from .compare import Comparison, check_method, run_competition
+from .competitors import REFERENCES, External, Reference
+from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .methods import Method, parse_method
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import bars, quiet
+from .provenance import describe_fit
 
 StrPath = str | os.PathLike[str]
 
@@ -99,7 +105,11 @@ class Model:
         method: str = "auto",
         seed: int = 1,
         level: str | None = None,
+        family: str | None = None,
+        chains: int = 1,
         show_progress: bool = False,
+        checkpoint: StrPath | None = None,
+        resume: bool = False,
         **options: Any,
     ) -> Fit:
         """Fit by variational inference.
@@ -109,14 +119,30 @@ class Model:
                 "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full".
             seed: repeats the result to the byte on one machine.
             level: the level to amortize, by its declared size or one of its latents.
+            family: "auto" lets the family grow beyond the method's own (correlations within units and of the globals,
+                units that follow the globals) while the ELBO pays for it; "fixed" does not. Default: "auto" with the
+                method "auto", else "fixed".
+            chains: independent restarts; each becomes a chain of the posterior.
             show_progress: a progress bar on standard error.
+            checkpoint: a folder in which long training is saved every few seconds. It is kept, and may be deleted when
+                the fit is saved.
+            resume: continue what `checkpoint` holds, to the same bytes as without the interruption.
             options: fields of `FitOptions`, such as steps, draws_per_step or learning_rate.
 
         Raises:
             MethodError: an unknown method or option.
             StartError, StructureError: nowhere to start, no such level.
+            CheckpointError: the checkpoint is of another fit, damaged, in use, or there and not to be resumed.
         """
         chosen_options = make_options(options)
+        if checkpoint is not None:
+            check_checkpoint_place(checkpoint, resume=resume)
+        elif resume:
+            raise FitError("resume=True continues a checkpoint: give its folder as checkpoint=.")
+        if family not in (None, "auto", "fixed"):
+            raise MethodError(f"unknown family {family!r}: choose 'auto' or 'fixed', or name one in method=.")
+        if isinstance(chains, bool) or chains < 1:
+            raise MethodError(f"chains={chains!r}: give a positive whole number.")
         structure = self._structure(level)
         parsed, reason = self._resolve(method, structure)
         preparation, seconds = self._prepare(self._level_for(parsed, structure), seed, chosen_options)
@@ -125,7 +151,19 @@ class Model:
                 preparation.unit_input(parsed)
             except StructureError as error:
                 parsed, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
-        with bars() if show_progress else quiet() as progress:
+        with contextlib.ExitStack() as stack:
+            saves = None
+            if checkpoint is not None:
+                fitted = describe_fit(
+                    self.bound,
+                    preparation.level,
+                    method=parsed.name,
+                    options=asdict(chosen_options),
+                    seed=seed,
+                )
+                fitted |= {"family": family or "", "chains": chains}
+                saves = stack.enter_context(Checkpoint(checkpoint, fitted, resume=resume))
+            progress = stack.enter_context(bars() if show_progress else quiet())
             return fit_method(
                 preparation,
                 parsed,
@@ -133,15 +171,21 @@ class Model:
                 reason=reason,
                 seconds_prepare=seconds,
                 progress=progress(parsed.name),
+                checkpoint=saves,
+                chains=chains,
+                grow=(family or ("auto" if method == "auto" else "fixed")) == "auto",
+                certificate=structure.certificate,
             )
 
     def compare(
         self,
         methods: Sequence[str] = ("avi", "fvi", "constant"),
         *,
-        reference: str | Reference | None = None,
+        reference: str | StrPath | xr.DataTree | Reference | None = None,
         seed: int = 1,
+        repeats: int = 1,
         level: str | None = None,
+        cmdstan_exe: StrPath | None = None,
         show_progress: bool = False,
         reference_options: Mapping[str, Any] | None = None,
         **options: Any,
@@ -149,34 +193,42 @@ class Model:
         """Fit several methods from one start and measure them on the same draws.
 
         Args:
-            reference: "nuts" (stanli's sampler), a `Reference`, or None.
-            reference_options: for "nuts": chains, warmup, draws.
+            methods: names as in `fit`, and "cmdstan-advi", "cmdstan-pathfinder", "pathfinder".
+            reference: "nuts" (stanli's sampler), "cmdstan-nuts", a DataTree or the path of a netCDF file with a group
+                `posterior`, a `Reference`, or None.
+            repeats: how many seeds, counted up from `seed`; the first gives the table, the others its spread.
+            cmdstan_exe: the program compiled by CmdStan; without it a CmdStan installation compiles it when needed.
+            reference_options: for NUTS: chains, warmup, draws.
 
         Raises:
             MethodError: a name that is no method or reference, before anything runs.
+            AvistanError: the reference failed, with its reason.
         """
         chosen_options = make_options(options)
         for name in methods:
-            parse_method(name)
-        if isinstance(reference, str) and reference not in REFERENCES:
-            near = difflib.get_close_matches(reference, REFERENCES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise MethodError(f"unknown reference {reference!r}.{hint} References: {', '.join(REFERENCES)}.")
+            check_method(name)
+        if isinstance(repeats, bool) or repeats < 1:
+            raise MethodError(f"repeats={repeats!r}: give a positive whole number.")
+        if isinstance(reference, str):
+            _check_reference(reference)
         structure = self._structure(level)
         target = self._level_for(parse_method("avi"), structure)
-        preparation, seconds = self._prepare(target, seed, chosen_options)
-        with bars() if show_progress else quiet() as progress:
-            if isinstance(reference, str):
-                waiting = progress(reference)
-                reference = nuts(self.bound, seed=seed, **dict(reference_options or {}))
+        with (
+            External(self.bound, cmdstan_exe=cmdstan_exe) as external,
+            bars() if show_progress else quiet() as progress,
+        ):
+            if reference is not None and not isinstance(reference, Reference):
+                waiting = progress("reference" if isinstance(reference, xr.DataTree) else str(reference))
+                reference = external.reference(reference, seed=seed, **dict(reference_options or {}))
                 if waiting is not None:
                     waiting(1, 1, float("nan"))
             return run_competition(
-                preparation,
+                [self._prepare(target, seed + number, chosen_options) for number in range(repeats)],
                 methods,
                 chosen_options,
+                structure=structure,
+                external=external,
                 reference=reference,
-                seconds_prepare=seconds,
                 progress=progress,
             )
 
@@ -218,3 +270,18 @@ class Model:
             )
             self._preparations[key] = (made, time.perf_counter() - started)
         return self._preparations[key]
+
+
+def _check_reference(name: str) -> None:
+    """That a text names a reference or a file.
+
+    Raises:
+        MethodError: it does neither.
+    """
+    if name in REFERENCES or os.path.exists(name):
+        return
+    near = difflib.get_close_matches(name, REFERENCES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise MethodError(
+        f"unknown reference {name!r}.{hint} References: {', '.join(REFERENCES)}, or the path of a netCDF file."
+    )

@@ -21,12 +21,20 @@ from stan_adapters.program import Program
 from .errors import FitError
 from .places import whole_folder
 
-FORMAT = 1
+FORMAT = 2
 _HEADER, _LEAVES, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
 
-
-FIT_FILES = (_HEADER, _LEAVES, _ARRAYS, _PROGRAM, _DATA, "posterior.nc")  # the last one is the command line's
+FIT_FILES = (
+    _HEADER,
+    _LEAVES,
+    _ARRAYS,
+    _PROGRAM,
+    _DATA,
+    "diagnosis.json",
+    "posterior.nc",
+    "posterior.zarr",
+)  # the command line's last
 
 
 def versions() -> dict[str, str]:

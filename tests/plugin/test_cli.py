@@ -21,6 +21,7 @@ from avistan.arguments import split_methods
 from avistan.cli import app
 from avistan.errors import FitError
 from avistan.model import Model
+from avistan.prediction import NewUnitsWarning
 
 SCHOOLS = avi.models_root() / "eight_schools"
 PROGRAM, DATA = SCHOOLS / "eight_schools.stan", SCHOOLS / "data.json"
@@ -204,7 +205,17 @@ def test_the_posterior_of_a_fit_is_netcdf_that_xarray_and_arviz_read(fitted):
 def test_a_fit_replaces_an_earlier_fit_in_the_same_place(tmp_path):
     for seed in (1, 2):
         result = run(
-            "fit", PROGRAM, DATA, "--method", "fvi", "--seed", seed, "--output", tmp_path / "fit", *QUICK
+            "fit",
+            PROGRAM,
+            DATA,
+            "--method",
+            "fvi",
+            "--seed",
+            seed,
+            "--output",
+            tmp_path / "fit",
+            *QUICK,
+            "--force",
         )
         assert result.exit_code == 0, result.stderr
     assert avi.load(tmp_path / "fit").seed == 2
@@ -215,7 +226,7 @@ def test_data_of_no_units_are_fitted_by_free_factors_with_the_reason(tmp_path):
     data = tmp_path / "none.json"
     data.write_text('{"N": 0, "x": [], "tau": 1, "sigma": 2}')
     linear = avi.models_root() / "linear" / "linear.stan"
-    result = run("fit", linear, data, "--output", tmp_path / "fit", *QUICK, "--json")
+    result = run("fit", linear, data, "--output", tmp_path / "fit", *QUICK, "--force", "--json")
     assert result.exit_code == 0, result.stderr
     summary = strict_json(result.stdout)
     assert summary["method"] == "fvi"
@@ -238,7 +249,9 @@ def test_predict_writes_the_latents_of_new_units(fitted, tmp_path):
     assert summary["draws"] == 40
     tree = xr.open_datatree(tmp_path / "new.nc").load()
     assert tree["predictions"]["theta_raw"].shape == (1, 40, 3)
-    expected = avi.load(folder).predict(new, 40, seed=5)
+    assert "lie outside the cloud of the fitted units" in result.stderr
+    with pytest.warns(NewUnitsWarning, match="unit 3 is the worst"):
+        expected = avi.load(folder).predict(new, 40, seed=5)
     np.testing.assert_array_equal(tree["predictions"]["theta_raw"], expected["predictions"]["theta_raw"])
 
 
@@ -472,7 +485,7 @@ def test_a_comparison_without_any_fit_is_an_error_with_the_reasons(tmp_path):
     result = run(
         "compare", PROGRAM, DATA, "--methods", "avi:data(x)", "--output", tmp_path / "report", *QUICK
     )
-    assert_refused(result, "avi:data(x)", "no method could be fitted")
+    assert_refused(result, "avi:data(x)", "every method failed")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -550,3 +563,25 @@ def test_the_entry_point_is_the_command_line():
     assert callable(cli.main)
     result = run_process("--version", code="import runpy; runpy.run_module('avistan', run_name='__main__')")
     assert result.stdout.startswith("avistan ")
+
+
+def test_a_fit_that_fails_its_diagnosis_is_kept_without_draws_unless_forced(tmp_path):
+    folder = avi.models_root() / "eight_schools"
+    command = ["fit", folder / "eight_schools_centered.stan", folder / "data.json", *QUICK]
+    refused = run(*command, "--output", tmp_path / "no", "--json")
+    assert refused.exit_code == 3
+    found = strict_json(refused.stdout)["diagnosis"]
+    assert not found["passed"]
+    assert found["outcome"] == "globals_misfit"
+    assert found["advice"]
+    assert not (tmp_path / "no" / "posterior.nc").exists()
+    assert strict_json((tmp_path / "no" / "diagnosis.json").read_text()) == found
+    assert avi.load(tmp_path / "no").elbo == strict_json(refused.stdout)["elbo"]
+    told = run(*command, "--output", tmp_path / "told")
+    assert told.exit_code == 3
+    assert "NO, globals misfit" in told.stdout
+    assert "What to do:" in told.stdout
+    assert "--force writes them" in told.stdout
+    forced = run(*command, "--output", tmp_path / "yes", "--force")
+    assert forced.exit_code == 0
+    assert (tmp_path / "yes" / "posterior.nc").exists()
