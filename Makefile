@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean
+# make demo | test | lint | bench | docs | clean
 #
 # Every target sets up what it needs: .venv in this folder, created once and installed again when a file that the
 # installation depends on changes. Needs Python 3.12 or newer; a C++ compiler is optional (see docs).
@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -26,6 +26,14 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PYTHON) benchmarks/step_cost.py
+
+# Notebooks with their outputs, as pages that need no network.
+docs: $(INSTALLED)
+	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet ipykernel nbconvert
+	$(PYTHON) -m nbconvert --to html --execute --output-dir build/docs notebooks/*.ipynb \
+	  --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= \
+	  --ExecutePreprocessor.timeout=1200
+	@echo "written to build/docs"
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache demo-output
