@@ -13,6 +13,7 @@ import xarray as xr
 
 FloatArray = npt.NDArray[np.float64]
 _WIDTH = 110
+_WORSE_IF_LARGE = ("khat", "amortization_gap", "conditional_error")
 
 
 class Trust(enum.Enum):
@@ -36,8 +37,8 @@ class Trust(enum.Enum):
     )
     globals_misfit = (
         "q does not cover the globals' posterior: fit a richer family "
-        "(method='avi:full-rank:full:conditional'), reparameterize a funnel (non-centred latents), or use "
-        "NUTS with fit.create_inits."
+        "(method='avi:full-rank:full:conditional') with more steps, reparameterize a funnel (non-centred latents), or "
+        "use NUTS with fit.create_inits."
     )
     globals_biased = (
         "Means or sds of the globals are off, and importance weights can correct them: use "
@@ -103,8 +104,9 @@ class Diagnosis:
 
     Attributes:
         checks: in the order in which they were made.
-        units: per-unit numbers, each (N,), nan where a unit was not looked at: `khat`, `amortization_gap` and
-            `amortization_gap_se` (nats), `conditional_error` and `conditional_sd_ratio` (in conditional sds).
+        units: per-unit numbers, each (N,), nan where a unit was not looked at: `khat` and `effective_share` of its
+            importance weights, `amortization_gap` and `amortization_gap_se` (nats), and with the spot check
+            `conditional_error` of its mean in conditional sds and `conditional_sd_ratio`, q's sd over the right one.
         level: name of the units' size; None without one.
         seconds: what the checks took.
     """
@@ -145,8 +147,8 @@ class Diagnosis:
             "level": self.level,
             "worst_units": {
                 name: [[unit, value] for unit, value in self.worst_units(name)]
-                for name in self.units
-                if not name.endswith("_se")
+                for name in _WORSE_IF_LARGE
+                if name in self.units
             },
             "seconds": self.seconds,
         }

@@ -48,7 +48,7 @@ _WINDOW = 0.2  # of a trace: its last fifth against the fifth before
 _NATS = 1.0  # that an ELBO may still gain
 _NATS_PER_UNIT = 0.01  # the mean of a unit moves by a seventh of its sd for that
 _CONTINUED = 0.1  # of the steps are run again
-_LEAST_STEPS = 200
+_LEAST_STEPS = 200  # of a training that can be judged, and of its continuation
 _REJECTED_SHARE = 0.01
 _RHAT = 1.05  # means of restarts a third of an sd apart
 _KHAT = 0.7  # Vehtari et al., JMLR 2024
@@ -113,6 +113,7 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
 def _trace(chain: Chain) -> Check:
     """The last fifth of the trace against the fifth before, and against the best there ever was."""
     name, elbo = "ELBO trace", chain.traces[-1].elbo
+    steps = sum(len(trace.elbo) for trace in chain.traces)
     window = max(2, int(_WINDOW * len(elbo)))
     parts = [elbo[max(0, stop - window) : stop] for stop in range(len(elbo), 0, -window)]
     parts = [part[np.isfinite(part)] for part in parts]
@@ -130,13 +131,18 @@ def _trace(chain: Chain) -> Check:
     best = int(np.argmax(means))
     fall = float(means[best] - means[0])
     fell = fall > max(_NATS, 3 * float(np.hypot(errors[0], errors[best])))
-    if fell:
+    short = steps < _LEAST_STEPS
+    if short:
+        finding = (
+            f"{steps} steps are too few to see whether the ELBO settles: it takes {_LEAST_STEPS} at least."
+        )
+    elif fell:
         finding = f"The ELBO ended {fall:.2f} nats below what it had reached earlier: training fell back."
     else:
         finding = f"Between the last two fifths of training the ELBO rose by {rise:.2f} nats."
     return Check(
         name=name,
-        passed=not fell and rise <= limit,
+        passed=not short and not fell and rise <= limit,
         value=-fall if fell else rise,
         threshold=limit,
         unit="nats",

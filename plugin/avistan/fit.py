@@ -177,7 +177,7 @@ class Fit:
         `posterior`.
 
         Args:
-            nuts: also sample some units' latents with the globals held at draws, and compare.
+            nuts: also sample the units' latents by Markov chains with the globals held at draws, and compare.
             seed: of the checks; default the fit's.
         """
         key = f"diagnosis {seed} {nuts}"

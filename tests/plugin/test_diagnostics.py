@@ -165,6 +165,12 @@ def test_a_fit_stopped_far_too_early_says_so(name):
     assert "--steps" in str(diagnosis)
 
 
+def test_too_few_steps_are_told_though_they_began_near_the_optimum():
+    diagnosis = diagnose(bundled("eight_schools").fit(seed=1, steps=50))
+    assert diagnosis.outcome is Trust.stopped_early
+    assert "too few" in diagnosis["ELBO trace"].finding
+
+
 def test_a_rate_that_fell_too_soon_does_not_hide_what_is_left():
     fit = bundled("lsat_2pl").fit(method="constant", seed=1, steps=600, learning_rate=0.002)
     diagnosis = diagnose(fit)
