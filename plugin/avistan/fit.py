@@ -242,7 +242,7 @@ class Fit:
         Args:
             draws: of each chain.
             resample: "psis" corrects the globals by Pareto smoothed importance weights with the locals integrated out;
-                the result is one chain.
+                "elbo" mixes the restarts, weighted by exp(ELBO). The result is one chain.
             unconstrained: add the group unconstrained_posterior, with one variable for each parameter.
             coords, dims, log_likelihood, posterior_predictive: as in `arviz_base.from_cmdstanpy`; a variable `log_lik`
                 becomes the group log_likelihood by default. A mapping {label: name} also renames.
@@ -253,12 +253,16 @@ class Fit:
         Raises:
             FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
         """
-        if resample not in (None, "psis"):
-            raise FitError(f"resample={resample!r}: choose 'psis' or None.")
-        make = fitted_posterior.posterior if resample is None else fitted_posterior.corrected_posterior
+        ways = {
+            None: fitted_posterior.posterior,
+            "psis": fitted_posterior.corrected_posterior,
+            "elbo": fitted_posterior.weighted_posterior,
+        }
+        if resample not in ways:
+            raise FitError(f"resample={resample!r}: choose 'psis', 'elbo' or None.")
         if unit_diagnostics is None and "diagnosis" in self._kept:
             unit_diagnostics = self._kept["diagnosis"].units
-        return make(
+        return ways[resample](
             self,
             draws,
             seed,

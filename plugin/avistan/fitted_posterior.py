@@ -28,6 +28,7 @@ from .places import StrPath
 from .posterior import certificate, elbo_trace, to_datatree, unit_diagnostics
 
 FloatArray = npt.NDArray[np.float64]
+_MIXTURE = 24  # purpose of random numbers
 _LARGE = 2**27  # numbers of all draws, 1 GiB, from which a posterior is better written than held
 
 
@@ -56,6 +57,26 @@ def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: An
     warn_of_rejected(num_rejected, draws, fit.model.program.name, stacklevel=3)
     options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "psis", "khat": weights.khat}
     return _tree(fit, values, theta, {"lp": lp}, 1, **options)
+
+
+def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
+    """The DataTree of the mixture of all restarts, weighted by exp(ELBO); one chain.
+
+    `sample_stats` says which restart a draw is from, the attribute `weights` how the restarts weigh. The ELBO bounds
+    the mass that q covers: restarts in separate modes are weighted by it, restarts in one mode compete.
+    """
+    elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
+    weights = np.exp(elbos - elbos.max())
+    weights /= weights.sum()
+    drawn = joined(list(_batches(fit, draws, seed)))
+    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
+    rng = np.random.default_rng([fit.seed if seed is None else seed, _MIXTURE])
+    restart = rng.choice(len(weights), size=draws, p=weights)
+    rows = restart * draws + np.arange(draws)
+    values = {name: value[rows] for name, value in drawn.values.items()}
+    options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "elbo", "weights": weights.tolist()}
+    stats = {"lp": drawn.lp[rows], "restart": restart}
+    return _tree(fit, values, drawn.theta[rows], stats, 1, **options)
 
 
 def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **options: Any) -> None:
@@ -91,7 +112,7 @@ def _tree(
     fit: Fitted,
     values: Draws,
     theta: FloatArray,
-    sample_stats: Mapping[str, FloatArray],
+    sample_stats: Mapping[str, npt.NDArray[Any]],
     num_chains: int,
     *,
     unconstrained: bool = False,

@@ -150,12 +150,20 @@ def test_restarts_are_chains_of_one_family_and_repeat(tmp_path):
         fit.keep_chains([3])
 
 
-def test_restarts_begin_at_scattered_points():
+def test_restarts_begin_at_scattered_points_and_mix_by_their_elbo():
     modes = """
     parameters { real x; vector[3] z; }
-    model { target += log_mix(0.5, normal_lpdf(x | -3, 0.3), normal_lpdf(x | 3, 0.3)); z ~ std_normal(); }
+    model { target += log_mix(0.8, normal_lpdf(x | -3, 0.3), normal_lpdf(x | 3, 0.3)); z ~ std_normal(); }
     """
-    fit = avi.Model(stan_code=modes).fit(chains=6, seed=2, steps=200)
+    fit = avi.Model(stan_code=modes).fit(chains=6, seed=2, steps=400)
     centres = fit.posterior(200)["posterior"]["x"].mean("draw").values
-    assert (centres > 2).any()
-    assert (centres < -2).any()
+    left, right = int(np.argmax(centres < -2)), int(np.argmax(centres > 2))
+    assert centres[left] < -2
+    assert centres[right] > 2
+    mixed = fit.keep_chains([left, right]).posterior(4000, resample="elbo", seed=1)
+    assert mixed["posterior"]["x"].shape == (1, 4000)
+    share = float((mixed["posterior"]["x"] < 0).mean())
+    np.testing.assert_allclose(share, 0.8, atol=0.04)  # the modes' masses; Monte Carlo error 0.006
+    np.testing.assert_array_equal(mixed["sample_stats"]["restart"] == 0, mixed["posterior"]["x"] < 0)
+    with pytest.raises(avi.AvistanError, match="choose 'psis', 'elbo' or None"):
+        fit.posterior(10, resample="stack")
