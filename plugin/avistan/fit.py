@@ -150,12 +150,14 @@ class Fit:
 
     def __str__(self) -> str:
         of = "" if self.level is None else f", {self.level.num_units} units of {self.level.name}"
+        reason = f" {self.reason}" if self.reason else ""
         advice = f"\n{self.outcome.value}" if self.outcome.value else ""
         start = self.timing.prepare + self.timing.compile
         return (
             f"{self.method.name} fit of {self.model.program.name}{of}: "
             f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {self.outcome.name} after {len(self.trace.elbo)} steps, "
-            f"{self.timing.train:.1f} s (+ {start:.1f} s start). {self.reason}{advice}{self._restarts()}{self._grown()}"
+            f"{self.timing.train:.1f} s (+ {start:.1f} s start).{reason}{advice}"
+            f"{self._restarts()}{self._grown()}"
         )
 
     def _restarts(self) -> str:

@@ -6,6 +6,7 @@ A server that has imported everything forks them, so that a start costs little.
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -103,9 +104,12 @@ def bytes_that_matter(folder: Path) -> dict[str, bytes]:
     parts = {name: (folder / name).read_bytes() for name in ("family.eqx", "program.stan", "data.json")}
     header = json.loads((folder / "fit.json").read_text())
     assert set(header.pop("timing")) == {"prepare", "compile", "train", "evaluate"}
+    for chain in header["chains"]:
+        assert chain.pop("seconds_evaluate") > 0
     parts["fit.json"] = json.dumps(header).encode()
+    times = re.compile(r"chain_\d+_trace_\d+_seconds(_compile)?")
     with np.load(folder / "arrays.npz") as arrays:
-        parts |= {f"arrays.npz {name}": arrays[name].tobytes() for name in arrays if name != "trace_seconds"}
+        parts |= {f"arrays.npz {n}": arrays[n].tobytes() for n in arrays if not times.fullmatch(n)}
     with xr.open_datatree(folder / "posterior.nc") as tree:
         for group in tree.subtree:
             parts |= {
