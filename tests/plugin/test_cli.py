@@ -111,7 +111,7 @@ def assert_refused(result, *helpful):
 def fitted(tmp_path_factory):
     """The folder of a short A-VI fit, and what the command printed."""
     folder = tmp_path_factory.mktemp("fitted") / "fit"
-    return folder, run("fit", PROGRAM, DATA, "--seed", 3, "--output", folder, *QUICK, "--json")
+    return folder, run("fit", PROGRAM, DATA, "--seed", 3, "--output", folder, *QUICK, "--force", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -468,7 +468,8 @@ def test_extra_names_are_one_warning_on_standard_error(tmp_path):
 
 
 def test_predict_from_a_free_factor_fit_is_refused_with_the_way_out(tmp_path):
-    assert run("fit", PROGRAM, DATA, "--method", "fvi", "--output", tmp_path / "fit", *QUICK).exit_code == 0
+    fitted = run("fit", PROGRAM, DATA, "--method", "fvi", "--output", tmp_path / "fit", *QUICK, "--force")
+    assert fitted.exit_code == 0
     result = run("predict", tmp_path / "fit", DATA, "--output", tmp_path / "new.nc")
     assert_refused(result, "avi")
     assert [path.name for path in tmp_path.iterdir()] == ["fit"]
@@ -567,7 +568,7 @@ def test_the_entry_point_is_the_command_line():
 
 def test_a_fit_that_fails_its_diagnosis_is_kept_without_draws_unless_forced(tmp_path):
     folder = avi.models_root() / "eight_schools"
-    command = ["fit", folder / "eight_schools_centered.stan", folder / "data.json", *QUICK]
+    command = ["fit", folder / "eight_schools_centered.stan", folder / "data.json", *QUICK, "--steps", "600"]
     refused = run(*command, "--output", tmp_path / "no", "--json")
     assert refused.exit_code == 3
     found = strict_json(refused.stdout)["diagnosis"]
