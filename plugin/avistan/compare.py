@@ -339,7 +339,7 @@ def _outside(external: External, name: str, preparation: Preparation, options: F
             gradient_evaluations=made.gradient_evaluations,
             variational_parameters=None if made.mean_field is None else 2 * len(mean),
         ),
-        curve=None if made.trace is None else Curve(made.trace.steps, made.trace.seconds, made.trace.elbo),
+        curve=made.trace,
         mean=mean,
         sd=sd,
     )

@@ -22,27 +22,13 @@ from .errors import AvistanError, CompetitorError
 from .references import Reference as Reference
 from .references import nuts as nuts
 from .references import reference_from as reference_from
+from .traces import Curve
 
 FloatArray = npt.NDArray[np.float64]
 REFERENCES = ("nuts", "cmdstan-nuts")
 COMPETITORS = ("cmdstan-advi", "cmdstan-pathfinder", "pathfinder")
 _RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
 _LEAST_WEIGHTS = 25  # whose fifth, the tail, a Pareto distribution can be fitted to
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ElboTrace:
-    """ELBO estimates along a fit, each array (K,).
-
-    Attributes:
-        steps: iterations done.
-        seconds: since the start of the fit.
-        elbo: nats, with the bound model's constant; larger is better.
-    """
-
-    steps: FloatArray
-    seconds: FloatArray
-    elbo: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +51,7 @@ class Approximation:
     mean_field: tuple[FloatArray, FloatArray] | None = None
     elbo: float | None = None
     elbo_se: float | None = None
-    trace: ElboTrace | None = None
+    trace: Curve | None = None
     steps: int | None = None
     gradient_evaluations: int | None = None
     seconds: float
@@ -163,7 +149,7 @@ class External:
             mean_field=fit.mean_field,
             elbo=fit.elbo,
             elbo_se=fit.elbo_se,
-            trace=ElboTrace(steps=steps, seconds=seconds, elbo=elbo),
+            trace=Curve(steps=steps, seconds=seconds, elbo=elbo),
             steps=int(steps[-1]),
             gradient_evaluations=fit.gradient_evaluations,
             seconds=fit.seconds,

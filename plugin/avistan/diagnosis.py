@@ -31,6 +31,10 @@ class Trust(enum.Enum):
         "Training had not finished: fit again with more steps (command line: --steps), say twice as many."
     )
     better_optimum = "Another start reaches a better optimum: fit with chains=4 (command line: --chains 4)."
+    worse_restarts = (
+        "Restarts that ended in a worse optimum are among the fit's draws: drop them with fit.keep_chains([...]), or "
+        "mix them by their ELBO with fit.posterior(resample='elbo')."
+    )
     several_modes = (
         "Starts end in different places of like density: the posterior has several modes, and the fit covers one of "
         "them. If they are relabellings of each other, order the parameters (`ordered`); else sample with NUTS."

@@ -243,12 +243,10 @@ def _chains(fit: Fit, density: UnitDensity | None, seed: int) -> Check:
     lost = max((lack for lack, _ in behind), default=0.0)
     told, count = "", len(fit.chains) - len(like)
     if count:
-        told = (
-            f" {count} of {len(fit.chains)} restarts end in a worse optimum, up to {lost:.1f} nats lower: drop them "
-            "with keep_chains."
-        )
+        told = f" {count} of {len(fit.chains)} restarts end in a worse optimum, up to {lost:.1f} nats lower."
     if len(like) < 2:
-        return Check(name=name, passed=None, finding=f"One restart alone reached the best optimum.{told}")
+        finding = f"One restart alone reached the best optimum.{told}"
+        return Check(name=name, passed=False, finding=finding, trouble=Trust.worse_restarts)
     parts = [approximation(chain.family, chain.inputs) for chain in like]
     rng = np.random.default_rng([seed, 42])
     draws = np.stack([part.draw_globals(rng, _CHAIN_DRAWS) for part in parts])
@@ -258,13 +256,14 @@ def _chains(fit: Fit, density: UnitDensity | None, seed: int) -> Check:
     centers = [_center(fit, part) for part in parts]
     valley = max(landscape.valley(centers[0], other) for other in centers[1:]) if worst > _RHAT else 0.0
     between = f", with a valley of {valley:.1f} nats between them" if valley > 0 else ""
+    apart = Trust.several_modes if valley > 0 else Trust.stopped_early
     return Check(
         name=name,
-        passed=worst <= _RHAT,
+        passed=worst <= _RHAT and not count,
         value=worst,
         threshold=_RHAT,
         finding=f"{len(like)} restarts of like ELBO have an R-hat of {worst:.3f} in the globals{between}.{told}",
-        trouble=Trust.several_modes if valley > 0 else Trust.stopped_early,
+        trouble=Trust.worse_restarts if worst <= _RHAT else apart,
     )
 
 

@@ -40,21 +40,27 @@ class DrawsWarning(UserWarning):
 
 
 @runtime_checkable
-class Fitted(Protocol):
-    """What draws need of a fit."""
+class FittedFamily(Protocol):
+    """What importance ratios need of a fit."""
 
     @property
     def model(self) -> BoundModel: ...
     @property
     def level(self) -> Level | None: ...
     @property
-    def method(self) -> Method: ...
-    @property
     def seed(self) -> int: ...
     @property
     def family(self) -> Family: ...
     @property
     def inputs(self) -> FloatArray: ...
+
+
+@runtime_checkable
+class Fitted(FittedFamily, Protocol):
+    """What draws of all chains, and of new units, need beyond that."""
+
+    @property
+    def method(self) -> Method: ...
     @property
     def unit_input(self) -> UnitInput | None: ...
     @property

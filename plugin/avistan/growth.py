@@ -5,6 +5,7 @@ A richer family starts exactly where the poorer one stands, its new parameters a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -53,16 +54,17 @@ def stages(method: Method, block: int, num_globals: int) -> list[Method]:
     return found
 
 
+_RICHER: dict[str, Callable[[Method], Method]] = {
+    "full": lambda method: replace(method, local="full"),
+    "full-rank": lambda method: replace(method, globals="full-rank"),
+    "conditional": lambda method: replace(method, conditional="mean"),
+}
+
+
 def _with(method: Method, part: str) -> Method:
-    changed = {
-        "full": ("local", "full"),
-        "full-rank": ("globals", "full-rank"),
-        "conditional": ("conditional", "mean"),
-    }
-    name, value = changed[part]
-    if getattr(method, name) == value:
-        return method
-    return replace(method, name=f"{method.name}:{part}", **{name: value})  # type: ignore[arg-type]
+    """The method with a part that its name then carries; itself if it has it already."""
+    richer = _RICHER[part](method)
+    return method if richer == method else replace(richer, name=f"{method.name}:{part}")
 
 
 def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> GrowthStep:

@@ -8,7 +8,6 @@ unit (`stan_adapters.unit_density`), and the ratio p(theta, x) / q(theta) judges
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +15,11 @@ import numpy.typing as npt
 from arviz_stats.base import array_stats
 from scipy.special import gammaln
 
-from stan_adapters.binding import BoundModel
 from stan_adapters.certificate import Prober, probe_points, separability
 from stan_adapters.errors import StructureError
-from stan_adapters.levels import Level
 from stan_adapters.unit_density import UnitDensity, cholesky, line_directions, solve_lower
 
+from .drawing import FittedFamily
 from .errors import FitError
 from .evaluation import pareto_khat
 from .families import Family
@@ -42,22 +40,6 @@ _MOST_ADAPTED, _LEAST_PER_DIMENSION = (
     60,
     5,
 )  # dimensions, and draws for each, with which a covariance is found
-
-
-@runtime_checkable
-class FittedFamily(Protocol):
-    """What importance ratios need of a fit."""
-
-    @property
-    def model(self) -> BoundModel: ...
-    @property
-    def level(self) -> Level | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def family(self) -> Family: ...
-    @property
-    def inputs(self) -> FloatArray: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

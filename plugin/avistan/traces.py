@@ -15,7 +15,10 @@ _SMOOTH_SHARE = 0.01  # of all steps, half the window over which a trace is aver
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A method's ELBO on its way: steps done (T,), seconds since the first step (T,), ELBO in nats (T,), smoothed."""
+    """A method's ELBO on its way: steps done (T,), seconds since the first step (T,), ELBO in nats (T,).
+
+    Of avistan's own methods it is smoothed; one from outside gives estimates at some steps.
+    """
 
     steps: FloatArray
     seconds: FloatArray

@@ -133,6 +133,19 @@ def test_restarts_that_agree_pass(linear_data):
     assert check.value < 1.05
 
 
+def test_a_restart_in_a_worse_optimum_is_no_part_of_a_good_posterior():
+    fit = avi.Model(stan_code=LESSER_MODE, data={}).fit(seed=1, steps=1000, chains=6)
+    diagnosis = diagnose(fit)
+    assert diagnosis.outcome is Trust.worse_restarts
+    assert "keep_chains" in diagnosis.outcome.value
+    assert "end in a worse optimum" in diagnosis["R-hat over restarts"].finding
+    elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
+    kept = fit.keep_chains(np.flatnonzero(elbos > elbos.max() - 0.1).tolist())
+    assert Trust.worse_restarts not in {
+        check.trouble for check in diagnose(kept).checks if check.passed is False
+    }
+
+
 def test_a_lesser_mode_is_left_for_a_better_one():
     diagnosis = diagnose(avi.Model(stan_code=LESSER_MODE, data={}).fit(seed=1, steps=1000))
     assert diagnosis.outcome is Trust.better_optimum
