@@ -71,13 +71,14 @@ def backends() -> list[Backend]:
 def side_by_side(model: BoundModel, trainer: Trainer, draws: int, seconds: float) -> tuple[float, float]:
     """Microseconds of a step and of the bare gradients it makes."""
     size = trainer.options.chunk
-    trainer.run(size)
+    rates = np.full(size, 0.01)
+    trainer.run(rates)
     steps, bares = [], []
     for _ in range(ROUNDS):
         bares.append(draws * gradient_microseconds(model, np.zeros(model.dim)))
         done, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds / ROUNDS:
-            trainer.run(size)
+            trainer.run(rates)
             done += size
         steps.append(1e6 * (time.perf_counter() - started) / done)
     return min(steps), min(bares)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from .projection import ridge
 
@@ -47,6 +47,10 @@ class AbstractInferenceFunction(eqx.Module):
     @abc.abstractmethod
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
         """Variational parameters, float64, of inputs (N, R)."""
+
+    def packed(self, inputs: Float[Array, "N R"]) -> Float32[Array, "P N"]:
+        """The same in single precision, all parts in one array."""
+        return jnp.concatenate(self(inputs)).astype(jnp.float32)
 
     def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> AbstractInferenceFunction:
         """The function nearest to given parameters, by weighted least squares in what it is linear in."""
@@ -108,12 +112,20 @@ class MLP(AbstractInferenceFunction):
     sizes: tuple[int, ...] = eqx.field(static=True)  # of the parts of nu
 
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
+        return _split(self._outputs(inputs).astype(jnp.float64) + self.start[:, None], self.sizes)
+
+    def packed(self, inputs: Float[Array, "N R"]) -> Float32[Array, "P N"]:
+        nu = self._outputs(inputs) + self.start.astype(jnp.float32)[:, None]
+        d = self.sizes[0]
+        return jnp.concatenate([nu[:d], _bounded(nu[d : 2 * d]), nu[2 * d :]])
+
+    def _outputs(self, inputs: Float[Array, "N R"]) -> Float32[Array, "P N"]:
         x = inputs.astype(jnp.float32)
         weights, bias = self.layers[-1]
         out = self._hidden(x) @ weights + bias[None]
         if self.linear is not None:
             out = out + x @ self.linear
-        return _split(out.T.astype(jnp.float64) + self.start[:, None], self.sizes)
+        return out.T
 
     def _hidden(self, x: Float[Array, "N R"]) -> Float[Array, "N W"]:
         for weights, bias in self.layers[:-1]:
@@ -167,8 +179,12 @@ def _split(nu: Float[Array, "P N"], sizes: tuple[int, ...]) -> LocalNu:
     """Outputs of a function; log sds flatten beyond +-10, so that an outlying input can't overflow its unit's sd."""
     edges = np.cumsum([0, *sizes]).tolist()
     parts = [nu[start:stop] for start, stop in pairwise(edges)]
-    parts[1] = _LOG_SD_RANGE * jnp.tanh(parts[1] / _LOG_SD_RANGE)
+    parts[1] = _bounded(parts[1])
     return LocalNu(*parts)
+
+
+def _bounded(log_sd: Float[Array, "d N"]) -> Float[Array, "d N"]:
+    return _LOG_SD_RANGE * jnp.tanh(log_sd / _LOG_SD_RANGE)
 
 
 def _regress(features: FloatArray, nu: LocalNu) -> tuple[FloatArray, FloatArray]:

@@ -18,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,16 @@ def default_threads() -> int:
 # --- registration -------------------------------------------------------------------------------------------
 
 
+class SlotLayout(NamedTuple):
+    """Where globals (G,) and locals (d, M) lie in a slot's vector; `rest` (D,) holds what steps never set."""
+
+    global_at: NDArray[np.int64]
+    local_at: NDArray[np.int64]
+    rest: NDArray[np.float64] | None
+
+
 @dataclass(slots=True)
-class _Record:
+class Record:
     """A registered model as the callback backend sees it; keeps the model alive."""
 
     model: DensityHandles
@@ -121,6 +129,8 @@ class _Record:
     free_error: Any
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a callback evaluates
     message: str | None = None
+    native: bool = False  # the compiled handler knows it too
+    layout: SlotLayout | None = None
 
 
 _GRADIENT = ctypes.CFUNCTYPE(
@@ -136,8 +146,8 @@ _GRADIENT = ctypes.CFUNCTYPE(
 _FREE_ERROR = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 _indices = itertools.count()
-_records: dict[int, _Record] = {}  # open slots; single dict operations only, which are atomic
-_retired: list[tuple[int, _Record]] = []  # dropped while a call was running: kept until it ends
+_records: dict[int, Record] = {}  # open slots; single dict operations only, which are atomic
+_retired: list[tuple[int, Record]] = []  # dropped while a call was running: kept until it ends
 
 
 def _retire(index: int, *, wait: bool) -> None:
@@ -228,8 +238,37 @@ def register(model: DensityHandles, *, threads: int | None = None, thread_safe: 
             threads=count,
             thread_safe=thread_safe,
         )
-    _records[index] = _Record(model, model.dim, handles[0], _GRADIENT(gradient), _FREE_ERROR(free_error))
+    functions = _GRADIENT(gradient), _FREE_ERROR(free_error)
+    _records[index] = Record(model, model.dim, handles[0], *functions, native=native_available())
     return Slot(index, model.dim)
+
+
+def set_layout(
+    index: int,
+    global_at: NDArray[np.int64],
+    local_at: NDArray[np.int64],
+    rest: NDArray[np.float64] | None = None,
+) -> None:
+    """Say where globals (G,) and locals (d, M) lie in a slot's vector, for `path_gradient`.
+
+    Args:
+        rest: values (D,) of the coordinates that steps never set, for a model whose locals stay where they are.
+
+    Raises:
+        BindingError: the slot is closed, or has another layout.
+    """
+    record, layout = open_record(index), SlotLayout(np.asarray(global_at), np.asarray(local_at), rest)
+    with record.lock:
+        if record.layout is None:
+            if record.native:
+                native.set_layout(index, layout.global_at, layout.local_at, rest)
+            record.layout = layout
+    if not all(_equal(one, other) for one, other in zip(record.layout, layout, strict=True)):
+        raise BindingError(f"slot {index} has another layout: register the model again.")
+
+
+def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------
@@ -246,8 +285,22 @@ def _dim_message(index: int, dim: int, given: int) -> str:
     return f"avistan: slot {index} takes {dim} unconstrained coordinates, theta has {given} in its last axis."
 
 
-def _evaluate_rows(
-    record: _Record,
+def open_record(index: int, dim: int | None = None) -> Record:
+    """The model behind a slot number, for evaluation on the host.
+
+    Raises:
+        BindingError: the slot is closed, or of another dimension.
+    """
+    record = _records.get(index)
+    if record is None:
+        raise BindingError(_closed_message(index))
+    if dim is not None and record.dim != dim:
+        raise BindingError(_dim_message(index, record.dim, dim))
+    return record
+
+
+def evaluate_rows(
+    record: Record,
     theta: NDArray[np.float64],
     lp: NDArray[np.float64],
     grad: NDArray[np.float64],
@@ -289,12 +342,8 @@ def _evaluate_on_host(slot: Any, theta_bits: Any) -> tuple[NDArray[Any], NDArray
         flat = (slots.size, lp.size // slots.size)
         blocks = points.reshape(*flat, dim), lp.reshape(flat), grad.reshape(*flat, dim), status.reshape(flat)
         for i, index in enumerate(slots.tolist()):
-            record = _records.get(index)
-            if record is None:
-                raise BindingError(_closed_message(index))
-            if record.dim != dim:
-                raise BindingError(_dim_message(index, record.dim, dim))
-            _evaluate_rows(record, blocks[0][i], blocks[1][i], blocks[2][i], blocks[3][i])
+            record = open_record(index, dim)
+            evaluate_rows(record, blocks[0][i], blocks[1][i], blocks[2][i], blocks[3][i])
     return lp[..., None].view(np.uint32), grad[..., None].view(np.uint32), status
 
 

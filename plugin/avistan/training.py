@@ -1,7 +1,8 @@
-"""The loop that every method shares: fused steps in `lax.scan` chunks, progress between chunks.
+"""The loop that every method shares: fused steps in chunks, progress between chunks.
 
 A step draws normals, evaluates Stan once per draw, and moves the family by Adam. Nothing of it returns to Python
-within a chunk. The same seed gives the same bytes on the same machine.
+within a chunk. The same seed gives the same bytes on the same machine. A table is trained by `table_training`; every
+other family by XLA, with `path_gradient` inside where that covers the family.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
+from .batches import Batches, one_batch
 from .checkpoints import ChainCheckpoint
 from .families import Family, trainable
-from .log_density import backend, log_density
+from .inference_functions import Table
+from .log_density import backend, log_density, set_layout
 from .objective import Estimator, StepInfo, neg_elbo
 from .optimizer import guarded_adam, learning_rates
+from .path_gradient import Batch, Form, elbo_estimate, form_of, frame_of, parts_of
 from .provenance import Arrays, digest
+from .table_training import TableSteps
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, current elbo in nats
+FloatArray = npt.NDArray[np.float64]
 
-_NOISE_BLOCK = (
-    1 << 18
-)  # normals drawn at once: amortizes the generator's start on small models, stays in cache
-
-
+_NOISE_BLOCK = 1 << 18  # normals drawn at once where XLA draws them
 _KEPT = 32  # compiled chunks, the latest used
 
 
@@ -76,10 +78,6 @@ class Trace:
     seconds_compile: float
 
 
-_Compiled = Callable[..., tuple[TrainState, StepInfo]]
-_compiled: OrderedDict[Hashable, _Compiled] = OrderedDict()
-
-
 def joined(traces: Sequence[Trace]) -> Trace:
     """Runs one after the other as one."""
     first, *rest = traces
@@ -94,13 +92,29 @@ def joined(traces: Sequence[Trace]) -> Trace:
     return first
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """What a chunk of steps saw. Attributes:
+
+    elbo: estimates in nats, (steps,); NaN where every draw was rejected.
+    num_rejected: draws, (steps,).
+    mean: the family at the mean of the parameters over the chunk.
+    """
+
+    elbo: FloatArray
+    num_rejected: npt.NDArray[np.int64]
+    mean: Callable[[], Family]
+
+
 class Trainer:
-    """A family on its way: compiled chunks of steps and the state that they move.
+    """A family on its way: chunks of steps and the state that they move.
 
     Args:
         family: where to start.
         inputs: unit inputs (N, R); the table and the constant use only their number.
         slot: index of the registered model (`log_density.register`); must stay open while the trainer runs.
+        batches: of units, in place of the whole model in that slot; the family and `inputs` are then for as many units
+            as a batch has at most.
     """
 
     def __init__(
@@ -110,54 +124,100 @@ class Trainer:
         slot: int,
         options: TrainingOptions,
         key: PRNGKeyArray,
+        batches: Batches | None = None,
     ) -> None:
         self.options = options
-        self._optimizer = guarded_adam()
-        moved, self._fixed = eqx.partition(family, trainable(family))
-        self._state = TrainState(moved, self._optimizer.init(moved), key, jnp.zeros((), dtype=jnp.int32))
-        self._arguments = (self._fixed, inputs, jnp.asarray(slot, dtype=jnp.int64))
+        form = form_of(family) if options.estimator == "path" else None
+        if form is not None and batches is None:
+            place = family.placement
+            set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
+        self._steps: TableSteps | _XlaSteps
+        if form is not None and isinstance(family.inference, Table):
+            self._steps = TableSteps(family, form, slot, options.draws_per_step, _as_number(key))
+        else:
+            self._steps = _XlaSteps(family, form, batches or one_batch(slot, inputs), options, key)
+        self._inputs = inputs
 
     @property
     def family(self) -> Family:
         """The family as it stands."""
-        family: Family = eqx.combine(self._state.family, self._fixed)
-        return family
+        return self._steps.family()
 
     def arrays(self) -> Arrays:
         """The state by name, for a checkpoint."""
-        return _named(self._state)
+        return self._steps.arrays()
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from a state that `arrays` gave; what was compiled stays as it is."""
+        self._steps.restore(arrays)
+
+    def start_digest(self) -> str:
+        """Digest of the state, the fixed parts and the unit inputs: before the first step, of all that was prepared."""
+        fixed = _named(eqx.filter(self.family, eqx.is_array))
+        return digest({**self.arrays(), **fixed, "inputs": np.asarray(self._inputs)})
+
+    def compile(self, steps: int) -> None:
+        """Make ready for chunks of `steps` steps."""
+        self._steps.compile(steps)
+
+    def run(self, rates: FloatArray) -> Chunk:
+        """A chunk of steps with these learning rates (steps,)."""
+        elbo, rejected, mean = self._steps.run(np.asarray(rates, dtype=np.float64), backend())
+        return Chunk(elbo, rejected.astype(np.int64), lambda: self._steps.family(mean))
+
+
+class _XlaSteps:
+    """Steps compiled by XLA: `lax.scan` over chunks. Arguments as of `Trainer`."""
+
+    def __init__(
+        self,
+        family: Family,
+        form: Form | None,
+        batches: Batches,
+        options: TrainingOptions,
+        key: PRNGKeyArray,
+    ) -> None:
+        self._form, self._batches, self._options = form, batches, options
+        self._optimizer = guarded_adam()
+        moved, self._fixed = eqx.partition(family, trainable(family))
+        self._state = TrainState(moved, self._optimizer.init(moved), key, jnp.zeros((), dtype=jnp.int32))
+
+    def family(self, moved: Any = None) -> Family:
+        family: Family = eqx.combine(self._state.family if moved is None else moved, self._fixed)
+        return family
+
+    def arrays(self) -> Arrays:
+        return _named(self._state)
+
+    def restore(self, arrays: Arrays) -> None:
         leaves, structure = jax.tree.flatten(self._state)
         named = zip(leaves, _names(self._state), strict=True)
         self._state = jax.tree.unflatten(structure, [_as_leaf(arrays[name], leaf) for leaf, name in named])
 
-    def start_digest(self) -> str:
-        """Digest of the state, the fixed parts and the unit inputs: before the first step, of all that was prepared."""
-        fixed, inputs, _ = self._arguments
-        return digest(
-            {**_named(self._state), **_named(eqx.filter(fixed, eqx.is_array)), "inputs": np.asarray(inputs)}
-        )
-
     def compile(self, steps: int) -> _Compiled:
         """The compiled chunk of `steps` steps, shared by all trainers of the same shapes and options."""
-        arrays, structure = jax.tree.flatten((self._state, self._arguments))
+        given = (self._state, self._fixed, *self._batches.example(steps), jnp.zeros(steps))
+        arrays, structure = jax.tree.flatten(given)
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in arrays)
-        key = (steps, self.options, structure, shapes, backend())
+        options = (self._options.draws_per_step, self._options.estimator, self._form)
+        key = (steps, options, structure, shapes, backend())
         if key not in _compiled:
-            block = _noise_block(steps, self.options.draws_per_step * self._fixed.dim)
-            run: Any = eqx.filter_jit(_make_run(self._optimizer, self.options, steps, block))
-            _compiled[key] = run.lower(self._state, *self._arguments).compile()
+            run: Any = eqx.filter_jit(_make_run(self._optimizer, self._options, self._form, steps))
+            _compiled[key] = run.lower(*given).compile()
             while len(_compiled) > _KEPT:
                 _compiled.popitem(last=False)
         _compiled.move_to_end(key)
         return _compiled[key]
 
-    def run(self, steps: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Run a chunk and wait for it. Returns the ELBO (nats) and the rejected draws of each step."""
-        self._state, info = self.compile(steps)(self._state, *self._arguments)
-        return np.asarray(info.elbo), np.asarray(info.num_rejected).astype(np.int64)
+    def run(self, rates: FloatArray, how: str) -> tuple[FloatArray, npt.NDArray[np.int32], Family]:
+        compiled = self.compile(len(rates))
+        given = self._batches.chunk(int(self._state.step), len(rates))
+        self._state, info, mean = compiled(self._state, self._fixed, *given, jnp.asarray(rates))
+        return np.asarray(info.elbo), np.asarray(info.num_rejected).astype(np.int32), mean
+
+
+_Compiled = Callable[..., tuple[TrainState, StepInfo, Family]]
+_compiled: OrderedDict[Hashable, _Compiled] = OrderedDict()
 
 
 def train(
@@ -168,6 +228,7 @@ def train(
     key: PRNGKeyArray,
     progress: Progress | None = None,
     checkpoint: ChainCheckpoint | None = None,
+    batches: Batches | None = None,
 ) -> tuple[Family, Trace]:
     """Train a family against one registered model, `options.steps` steps; `progress` is called between chunks.
 
@@ -177,10 +238,11 @@ def train(
     Raises:
         CheckpointError: the save is damaged or of another training.
     """
-    trainer = Trainer(family, inputs, slot, options, key)
+    trainer = Trainer(family, inputs, slot, options, key, batches)
     whole, rest = divmod(options.steps, options.chunk)
     sizes = [options.chunk] * whole + [rest] * (rest > 0)
     chunk_steps = np.cumsum([0, *sizes])
+    rates = learning_rates(np.arange(options.steps), options.learning_rate, options.steps)
     saved = None
     if checkpoint is not None:
         saved = checkpoint.load({"training": asdict(options), "start of training": trainer.start_digest()})
@@ -196,9 +258,10 @@ def train(
             progress(int(chunk_steps[len(seconds) - 1]), options.steps, float(elbos[0][-1]))
     started = time.perf_counter() - seconds[-1]
     for size in left:
-        elbo, num_rejected = trainer.run(size)
-        elbos.append(elbo)
-        rejected.append(num_rejected)
+        done = int(chunk_steps[len(seconds) - 1])
+        chunk = trainer.run(rates[done : done + size])
+        elbos.append(chunk.elbo)
+        rejected.append(chunk.num_rejected)
         seconds.append(time.perf_counter() - started)
         done = int(chunk_steps[len(seconds) - 1])
         if checkpoint is not None and checkpoint.due(finished=done == options.steps):
@@ -206,7 +269,7 @@ def train(
             checkpoint.save(done, {**trainer.arrays(), **seen})
             started = time.perf_counter() - seconds[-1]  # saving is no training
         if progress is not None:
-            progress(done, options.steps, float(elbo[-1]))
+            progress(done, options.steps, float(chunk.elbo[-1]))
     trace = Trace(
         elbo=np.concatenate(elbos),
         num_rejected=np.concatenate(rejected),
@@ -269,62 +332,100 @@ def _is_key(leaf: Array) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
+def _as_number(key: PRNGKeyArray) -> int:
+    """A key as one number."""
+    high, low = np.asarray(jax.random.key_data(key)).ravel()[-2:].tolist()
+    return (int(high) << 32) | int(low)
+
+
 def _noise_block(steps: int, numbers_per_step: int) -> int:
     """Steps whose normals are drawn together: a divisor of `steps`."""
     most = max(1, min(steps, _NOISE_BLOCK // max(1, numbers_per_step)))
     return max(block for block in range(1, most + 1) if steps % block == 0)
 
 
-_Carry = tuple[Family, optax.OptState]
+_Carry = tuple[Family, optax.OptState, Family]
+_Given = tuple[Array, ...]
 
 
 def _make_run(
-    optimizer: optax.GradientTransformation, options: TrainingOptions, steps: int, block: int
-) -> Callable[..., tuple[TrainState, StepInfo]]:
+    optimizer: optax.GradientTransformation, options: TrainingOptions, form: Form | None, steps: int
+) -> Callable[..., tuple[TrainState, StepInfo, Family]]:
+    """A chunk of steps. Of `batches`, the arrays are explained in `Batches`."""
+    draws, how = options.draws_per_step, backend()
+
     def run(
-        state: TrainState, fixed: Family, inputs: Float[Array, "N R"], slot: Int[Array, ""]
-    ) -> tuple[TrainState, StepInfo]:
-        key, subkey = jax.random.split(state.key)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes step numbers and rates
-            number = state.step + jnp.arange(steps, dtype=jnp.int32)
-        rates = learning_rates(number, options.learning_rate, options.steps)
+        state: TrainState,
+        fixed: Family,
+        inputs: Float[Array, "B N R"],
+        base: Batch,
+        slots: Int[Array, " steps"],
+        which: Int[Array, " steps"],
+        rates: Float[Array, " steps"],
+    ) -> tuple[TrainState, StepInfo, Family]:
+        def moved_by(carry: _Carry, loss: Callable[..., Any], rate: Array) -> tuple[_Carry, StepInfo]:
+            moved, opt_state, total = carry
+            gradient, info = jax.grad(loss, has_aux=True)(moved)
+            directions, opt_state = optimizer.update(gradient, opt_state)
+            # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
+            rate = jnp.where(info.num_rejected < draws, rate, 0.0)
+            moved = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, moved, directions)
+            return (moved, opt_state, jax.tree.map(jnp.add, total, moved)), info
 
-        def one_step(carry: _Carry, given: tuple[Array, Array]) -> tuple[_Carry, StepInfo]:
-            return _step(optimizer, options.estimator, carry, *given, fixed, inputs, slot)
+        def read(number: Array) -> Float[Array, "N R"]:
+            return inputs[0] if inputs.shape[0] == 1 else inputs[number]
 
-        def one_block(carry: _Carry, given: tuple[Array, Array]) -> tuple[_Carry, StepInfo]:
-            flat = jax.random.normal(
-                given[0], (block * options.draws_per_step * fixed.dim,), dtype=jnp.float32
+        def by_path(carry: _Carry, given: _Given) -> tuple[_Carry, StepInfo]:
+            number, slot, batch, rate = given
+
+            def loss(moved: Family) -> tuple[Float[Array, ""], StepInfo]:
+                family = eqx.combine(moved, fixed)
+                terms = Batch(jnp.concatenate([slot[None], base.slots]), base.weights)
+                key = jnp.stack([seed, number.astype(jnp.uint64)])
+                parts = parts_of(family, read(batch))
+                elbo, rejected = elbo_estimate(how, form, draws, terms, key, frame_of(family), parts)
+                return -elbo, StepInfo(jax.lax.stop_gradient(elbo), rejected)
+
+            return moved_by(carry, loss, rate)
+
+        def by_density(carry: _Carry, given: _Given) -> tuple[_Carry, StepInfo]:
+            noise, slot, rate = given
+
+            def loss(moved: Family) -> tuple[Float[Array, ""], StepInfo]:
+                family = eqx.combine(moved, fixed)
+                return neg_elbo(
+                    family, lambda theta: log_density(slot, theta), noise, inputs[0], options.estimator
+                )
+
+            return moved_by(carry, loss, rate)
+
+        def one_block(carry: _Carry, given: _Given) -> tuple[_Carry, StepInfo]:
+            flat = jax.random.normal(given[0], (block * draws * fixed.dim,), dtype=jnp.float32)
+            return jax.lax.scan(by_density, carry, (flat.reshape(block, draws, fixed.dim), *given[1:]))
+
+        start = state.family, state.opt_state, jax.tree.map(jnp.zeros_like, state.family)
+        key = state.key
+        if form is not None:
+            seed = _key_as_number(key)
+            numbers = state.step + jnp.arange(steps, dtype=jnp.int32)
+            carry, infos = jax.lax.scan(by_path, start, (numbers, slots, which, rates))
+        else:
+            block = _noise_block(steps, draws * fixed.dim)
+            key, subkey = jax.random.split(key)
+            blocks = (
+                jax.random.split(subkey, steps // block),
+                slots.reshape(-1, block),
+                rates.reshape(-1, block),
             )
-            noise = flat.reshape(block, options.draws_per_step, fixed.dim)
-            return jax.lax.scan(one_step, carry, (noise, given[1]))
-
-        blocks = (jax.random.split(subkey, steps // block), rates.reshape(-1, block))
-        carry, infos = jax.lax.scan(one_block, (state.family, state.opt_state), blocks)
-        return TrainState(*carry, key, state.step + steps), jax.tree.map(lambda leaf: leaf.reshape(-1), infos)
+            carry, infos = jax.lax.scan(one_block, start, blocks)
+            infos = jax.tree.map(lambda leaf: leaf.reshape(-1), infos)
+        moved, opt_state, total = carry
+        mean = jax.tree.map(lambda leaf: leaf / jnp.asarray(steps, dtype=leaf.dtype), total)
+        return TrainState(moved, opt_state, key, state.step + steps), infos, mean
 
     return run
 
 
-def _step(
-    optimizer: optax.GradientTransformation,
-    estimator: Estimator,
-    carry: _Carry,
-    noise: Float[Array, "S D"],
-    rate: Float[Array, ""],
-    fixed: Family,
-    inputs: Float[Array, "N R"],
-    slot: Int[Array, ""],
-) -> tuple[_Carry, StepInfo]:
-    moved, opt_state = carry
-
-    def loss(moved: Family) -> tuple[Float[Array, ""], StepInfo]:
-        family = eqx.combine(moved, fixed)
-        return neg_elbo(family, lambda theta: log_density(slot, theta), noise, inputs, estimator)
-
-    gradient, info = jax.grad(loss, has_aux=True)(moved)
-    directions, new_opt_state = optimizer.update(gradient, opt_state)
-    # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
-    rate = jnp.where(info.num_rejected < noise.shape[0], rate, 0.0)
-    moved = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, moved, directions)
-    return (moved, new_opt_state), info
+def _key_as_number(key: PRNGKeyArray) -> UInt64[Array, ""]:
+    high, low = (word.astype(jnp.uint64) for word in jax.random.key_data(key).ravel()[-2:])
+    return high << jnp.uint64(32) | low

@@ -18,7 +18,7 @@ def test_on_gradients_that_never_jump_it_is_adam():
         direction, state = ours.update(gradient, state)
         with jax.numpy_dtype_promotion("standard"):
             expected, plain_state = plain.update(gradient, plain_state)
-        np.testing.assert_allclose(direction, np.clip(expected, -1, 1), rtol=1e-6)
+        np.testing.assert_allclose(direction, np.clip(expected, -1, 1), rtol=1e-5)  # single precision
 
 
 def test_one_wild_or_nan_entry_neither_throws_the_parameters_nor_the_moments():
@@ -46,7 +46,7 @@ def test_networks_move_slower_than_free_parameters():
 
 
 def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end():
-    rates = np.asarray(learning_rates(jnp.arange(1000), 0.02, 1000))
+    rates = np.asarray(learning_rates(np.arange(1000), 0.02, 1000))
     assert rates[0] < 0.25 * rates.max()
     assert np.isclose(rates.max(), 0.02, rtol=1e-3)
     assert (np.diff(rates[100:]) <= 0).all()

@@ -63,7 +63,7 @@ def test_the_compiled_handler_and_the_callback_train_to_the_same_numbers(rejecti
     native, trace = train_by(rejecting, name, backend="native")
     callback, trace_callback = train_by(rejecting, name, backend="callback")
     np.testing.assert_array_equal(trace.num_rejected, trace_callback.num_rejected)
-    np.testing.assert_allclose(trace.elbo, trace_callback.elbo, rtol=1e-9)
+    np.testing.assert_allclose(trace.elbo, trace_callback.elbo, rtol=2e-6)  # normals are in single precision
     for one, two in zip(moved_leaves(native), moved_leaves(callback), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
@@ -96,18 +96,18 @@ def test_chunks_of_one_length_are_compiled_once(rejecting, monkeypatch):
     import avistan.training
 
     traces = []
-    real = avistan.training.neg_elbo
-    monkeypatch.setattr(avistan.training, "neg_elbo", lambda *args: traces.append(1) or real(*args))
+    real = avistan.training.elbo_estimate
+    monkeypatch.setattr(avistan.training, "elbo_estimate", lambda *args: traces.append(1) or real(*args))
     (level,) = candidate_levels(rejecting.layout)
     family, inputs = start_family(
-        prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("fvi")
+        prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("avi:mlp(8)")
     )
     with register(rejecting) as slot:
         trainer = Trainer(family, inputs, slot.index, OPTIONS, jax.random.key(1))
-        trainer.run(20)
+        trainer.run(np.full(20, 0.01))
         compiled = len(traces)
         for _ in range(3):
-            trainer.run(20)
+            trainer.run(np.full(20, 0.01))
     assert len(traces) == compiled > 0
 
 

@@ -19,8 +19,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 TARGET = "avistan_log_density"
-_ABI_VERSION = 1  # of handler.cpp
+PATH_TARGET = "avistan_path_gradient"
+_ABI_VERSION = 2  # of handler.cpp
 _NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
+
+
+class TableRun(ctypes.Structure):
+    """The arguments of `train_table`, as step.h lays them out."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions")),
+        *((name, ctypes.c_bool) for name in ("full_rank", "full", "mapped")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("global_center", "global_scale", "local_center", "local_scale")
+        ),
+        ("own", ctypes.c_bool),
+        *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map")),
+        *((name, ctypes.c_void_p) for name in ("rate", "first", "second_root", "steps_done")),
+        ("slot", ctypes.c_int64),
+        ("key", ctypes.c_uint64),
+        *((name, ctypes.c_size_t) for name in ("draws", "steps", "stride")),
+        *((name, ctypes.c_void_p) for name in ("sum", "elbo", "rejected")),
+    )
 
 
 def disabled() -> bool:
@@ -66,7 +87,14 @@ def _load() -> ctypes.CDLL | None:
     lib.avistan_last_message.restype = i64
     lib.avistan_gradient_loop.argtypes = [address] * 6 + [i64]
     lib.avistan_gradient_loop.restype = ctypes.c_double
+    lib.avistan_set_layout.argtypes = [i64] * 4 + [address] * 3
+    lib.avistan_set_layout.restype = ctypes.c_int
+    lib.avistan_train_table.argtypes = [ctypes.POINTER(TableRun)]
+    lib.avistan_train_table.restype = ctypes.c_int
+    lib.avistan_normals.argtypes = [ctypes.c_uint64] * 3 + [i64, address]
+    lib.avistan_normals.restype = None
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
+    jax.ffi.register_ffi_target(PATH_TARGET, jax.ffi.pycapsule(lib.avistan_path_gradient), platform="cpu")
     return lib
 
 
@@ -136,6 +164,41 @@ def last_message(index: int) -> str | None:
     buffer = ctypes.create_string_buffer(4096)
     length = _required().avistan_last_message(index, buffer, len(buffer))
     return buffer.value.decode(errors="replace") if length > 0 else None
+
+
+def set_layout(
+    index: int,
+    global_at: NDArray[np.int64],
+    local_at: NDArray[np.int64],
+    rest: NDArray[np.float64] | None = None,
+) -> None:
+    """Say where a slot's globals (G,) and locals (d, M) lie in its vector.
+
+    Args:
+        rest: values (D,) of the coordinates that steps never set, where the locals stay as they are.
+    Raises:
+        ValueError: the slot is closed or has a layout.
+    """
+    global_at, local_at = (np.ascontiguousarray(part, dtype=np.int64) for part in (global_at, local_at))
+    at_rest = 0 if rest is None else rest.ctypes.data
+    block, units = local_at.shape
+    done = _required().avistan_set_layout(
+        index, len(global_at), block, units, global_at.ctypes.data, local_at.ctypes.data, at_rest
+    )
+    if not done:
+        raise ValueError(f"slot {index} is closed, or has a layout already.")
+
+
+def train_table(run: TableRun) -> int:
+    """Steps of F-VI, in place; 0, or 1 + the number of what went wrong (`Outcome` in batch.h)."""
+    return int(_required().avistan_train_table(ctypes.byref(run)))
+
+
+def normals(key: int, step: int, stream: int, count: int) -> NDArray[np.float32]:
+    """The first normals of a stream."""
+    out = np.empty(count, dtype=np.float32)
+    _required().avistan_normals(key, step, stream, count, out.ctypes.data)
+    return out
 
 
 def gradient_loop(

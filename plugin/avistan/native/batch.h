@@ -17,7 +17,7 @@ struct Batch {
   std::int32_t* status;   // (num_slots * rows_per_slot,): 0 accepted, 1 rejected
 };
 
-enum class Outcome { done, closed_slot, wrong_dim };
+enum class Outcome { done, closed_slot, wrong_dim, wrong_layout };
 
 struct Result {
   Outcome outcome;

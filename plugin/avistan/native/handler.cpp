@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "batch.h"
+#include "normals.h"
 #include "registry.h"
+#include "step.h"
 #include "xla/ffi/api/ffi.h"
 
 #if defined(_WIN32)
@@ -26,6 +28,25 @@ namespace ffi = xla::ffi;
 
 namespace avistan {
 namespace {
+
+ffi::Error as_error(const Result& result, std::size_t dim) {
+  const std::string slot = "avistan: slot " + std::to_string(result.slot);
+  switch (result.outcome) {
+    case Outcome::done:
+      return ffi::Error::Success();
+    case Outcome::closed_slot:
+      return ffi::Error(ffi::ErrorCode::kInvalidArgument,
+                        slot + " is closed: its bound model was released before this computation ran. Keep the Slot "
+                               "open until the last result is ready.");
+    case Outcome::wrong_dim:
+      return ffi::Error::InvalidArgument(slot + " takes " + std::to_string(result.expected_dim) +
+                                         " unconstrained coordinates, theta has " + std::to_string(dim) +
+                                         " in its last axis.");
+    case Outcome::wrong_layout:
+      return ffi::Error::InvalidArgument(slot + " was registered without a layout, or with that of another family.");
+  }
+  return ffi::Error::Internal("avistan: unknown outcome");
+}
 
 ffi::Error log_density(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> theta, ffi::ResultBuffer<ffi::F64> lp,
                        ffi::ResultBuffer<ffi::F64> grad, ffi::ResultBuffer<ffi::S32> status) {
@@ -45,21 +66,45 @@ ffi::Error log_density(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> theta,
     return ffi::Error::InvalidArgument("avistan: the batch axes of the slots must lead those of theta");
   }
   batch.rows_per_slot = rows / batch.num_slots;
-  const Result result = evaluate(batch);
-  switch (result.outcome) {
-    case Outcome::done:
-      return ffi::Error::Success();
-    case Outcome::closed_slot:
-      return ffi::Error(ffi::ErrorCode::kInvalidArgument,
-                        "avistan: slot " + std::to_string(result.slot) +
-                            " is closed: its bound model was released before this computation ran. Keep the Slot "
-                            "open until the last result is ready.");
-    case Outcome::wrong_dim:
-      return ffi::Error::InvalidArgument("avistan: slot " + std::to_string(result.slot) + " takes " +
-                                         std::to_string(result.expected_dim) + " unconstrained coordinates, theta has " +
-                                         std::to_string(batch.dim) + " in its last axis.");
+  return as_error(evaluate(batch), batch.dim);
+}
+
+ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weights, ffi::Buffer<ffi::U64> key,
+                         ffi::Buffer<ffi::F64> global_center, ffi::Buffer<ffi::F64> global_scale,
+                         ffi::Buffer<ffi::F64> local_center, ffi::Buffer<ffi::F64> local_scale,
+                         ffi::Buffer<ffi::F64> loc, ffi::Buffer<ffi::F64> log_sd, ffi::Buffer<ffi::F64> below,
+                         ffi::Buffer<ffi::F32> locals, ffi::Buffer<ffi::F64> map, ffi::ResultBuffer<ffi::F64> elbo,
+                         ffi::ResultBuffer<ffi::S32> rejected, ffi::ResultBuffer<ffi::F64> of_loc,
+                         ffi::ResultBuffer<ffi::F64> of_log_sd, ffi::ResultBuffer<ffi::F64> of_below,
+                         ffi::ResultBuffer<ffi::F32> of_locals, ffi::ResultBuffer<ffi::F64> of_map,
+                         std::int64_t block, std::int64_t directions, std::int64_t draws, bool full_rank, bool full,
+                         bool mapped) {
+  Form form{};
+  form.globals = loc.element_count();
+  form.block = static_cast<std::size_t>(block);
+  form.directions = static_cast<std::size_t>(directions);
+  form.full_rank = full_rank;
+  form.full = full;
+  form.mapped = mapped;
+  form.columns = form.rows() > 0 ? locals.element_count() / form.rows() : 0;
+  if (below.element_count() != form.global_below() || local_center.element_count() != form.block ||
+      map.element_count() != (mapped ? form.directions * form.globals : 0) || key.element_count() != 2 ||
+      slots.element_count() != weights.element_count() || draws < 1) {
+    return ffi::Error::InvalidArgument("avistan: the arrays of a step do not belong together");
   }
-  return ffi::Error::Internal("avistan: unknown outcome");
+  const Frame frame{global_center.typed_data(), global_scale.typed_data(), local_center.typed_data(),
+                    local_scale.typed_data(), false};
+  const Draw draw{slots.typed_data(), weights.typed_data(), slots.element_count(), key.typed_data()[0],
+                  key.typed_data()[1], static_cast<std::size_t>(draws)};
+  const Estimate estimate =
+      elbo_gradient(form, frame,
+                    {loc.typed_data(), log_sd.typed_data(), below.typed_data(), locals.typed_data(), map.typed_data()},
+                    draw,
+                    {of_loc->typed_data(), of_log_sd->typed_data(), of_below->typed_data(), of_locals->typed_data(),
+                     of_map->typed_data()});
+  elbo->typed_data()[0] = estimate.elbo;
+  rejected->typed_data()[0] = estimate.rejected;
+  return as_error(estimate.result, 0);
 }
 
 }  // namespace
@@ -75,12 +120,39 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_log_density, avistan::log_density,
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::S32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::Buffer<ffi::S64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::U64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Attr<std::int64_t>("block")
+                                  .Attr<std::int64_t>("directions")
+                                  .Attr<std::int64_t>("draws")
+                                  .Attr<bool>("full_rank")
+                                  .Attr<bool>("full")
+                                  .Attr<bool>("mapped"));
 #if defined(__GNUC__)
 #pragma GCC visibility pop
 #endif
 
 // Changes with the signatures below; the Python side refuses a library of another version.
-AVISTAN_EXPORT int avistan_abi_version() { return 1; }
+AVISTAN_EXPORT int avistan_abi_version() { return 2; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two
@@ -99,6 +171,37 @@ AVISTAN_EXPORT int avistan_register(std::int64_t index, std::uintptr_t gradient,
                                               static_cast<std::size_t>(dim), static_cast<std::size_t>(threads),
                                               thread_safe != 0);
   return avistan::add_slot(index, std::move(slot)) ? 1 : 0;
+}
+
+// Says where globals (G,) and locals (d, M) lie in the vector of a slot; `rest` (dim,) or null holds the values of the
+// coordinates that steps never set. Once for a slot, before its first step. Returns 1, or 0 when the slot is closed or
+// has a layout.
+AVISTAN_EXPORT int avistan_set_layout(std::int64_t index, std::int64_t globals, std::int64_t block, std::int64_t units,
+                                      const std::int64_t* global_at, const std::int64_t* local_at, const double* rest) {
+  const avistan::Lease lease = avistan::lease_slot(index);
+  if (!lease || lease->layout != nullptr) return 0;
+  auto layout = std::make_unique<avistan::Layout>();
+  layout->globals = static_cast<std::size_t>(globals);
+  layout->block = static_cast<std::size_t>(block);
+  layout->units = static_cast<std::size_t>(units);
+  layout->global_at.assign(global_at, global_at + globals);
+  layout->local_at.assign(local_at, local_at + block * units);
+  if (rest != nullptr) layout->rest.assign(rest, rest + lease->dim);
+  layout->find_runs();
+  lease->layout = std::move(layout);
+  return 1;
+}
+
+// Steps of a table, in place; 0 when done, else 1 + the Outcome's number.
+AVISTAN_EXPORT int avistan_train_table(const avistan::TableRun* run) {
+  const avistan::Result result = avistan::train_table(*run);
+  return result.outcome == avistan::Outcome::done ? 0 : 1 + static_cast<int>(result.outcome);
+}
+
+// The first `count` normals of a stream, for tests.
+AVISTAN_EXPORT void avistan_normals(std::uint64_t key, std::uint64_t step, std::uint64_t stream, std::int64_t count,
+                                    float* out) {
+  avistan::fill_normals(avistan::stream_start(key, step, stream), 0, static_cast<std::size_t>(count), out);
 }
 
 // Closes a slot to new calls. Returns 1 when no running call uses it any more, else 0; with wait != 0 it returns 1.

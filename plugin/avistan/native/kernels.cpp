@@ -1,0 +1,142 @@
+#include "kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "clones.h"
+
+namespace avistan {
+namespace {
+
+constexpr std::size_t kLanes = 16;
+
+template <class A, class B>
+inline __attribute__((always_inline)) double lanewise(const A* a, const B* b, std::size_t count) {
+  double lanes[kLanes] = {};
+  std::size_t n = 0;
+  for (; n + kLanes <= count; n += kLanes) {
+    for (std::size_t j = 0; j < kLanes; ++j) {
+      lanes[j] += static_cast<double>(a[n + j]) * (b == nullptr ? 1.0 : static_cast<double>(b[n + j]));
+    }
+  }
+  for (; n < count; ++n) lanes[n % kLanes] += static_cast<double>(a[n]) * (b == nullptr ? 1.0 : static_cast<double>(b[n]));
+  double total = 0.0;
+  for (const double lane : lanes) total += lane;
+  return total;
+}
+
+}  // namespace
+
+#define AVISTAN_FOR_REAL(Real)                                                                                       \
+  AVISTAN_CLONES void put_mean_and_noise(const Real* loc, const float* sd, const float* e, std::size_t count,        \
+                                         double* z) {                                                                \
+    for (std::size_t n = 0; n < count; ++n) z[n] = static_cast<double>(loc[n]) + static_cast<double>(sd[n] * e[n]);  \
+  }                                                                                                                  \
+  AVISTAN_CLONES void add_products(const Real* a, const float* b, std::size_t count, double* z) {                    \
+    for (std::size_t n = 0; n < count; ++n) z[n] += static_cast<double>(a[n]) * static_cast<double>(b[n]);           \
+  }                                                                                                                  \
+  AVISTAN_CLONES void add_multiple(const Real* a, double x, std::size_t count, double* z) {                          \
+    for (std::size_t n = 0; n < count; ++n) z[n] += static_cast<double>(a[n]) * x;                                   \
+  }                                                                                                                  \
+  AVISTAN_CLONES void subtract_products(const Real* a, const float* b, std::size_t count, float* p) {                \
+    for (std::size_t n = 0; n < count; ++n) p[n] -= static_cast<float>(a[n]) * b[n];                                 \
+  }                                                                                                                  \
+  AVISTAN_CLONES double sum_of_products(const Real* a, const float* b, std::size_t count) {                          \
+    return lanewise(a, b, count);                                                                                    \
+  }                                                                                                                  \
+  AVISTAN_CLONES double sum(const Real* a, std::size_t count) {                                                      \
+    return lanewise(a, static_cast<const float*>(nullptr), count);                                                   \
+  }
+
+AVISTAN_FOR_REAL(double)
+AVISTAN_FOR_REAL(float)
+#undef AVISTAN_FOR_REAL
+
+AVISTAN_CLONES
+void place(const double* z, const double* center, const double* scale, bool own, std::size_t count, double* out,
+           std::ptrdiff_t stride) {
+  if (!own) {
+    const double c = center[0], s = scale[0];
+    if (stride == 1) {
+      for (std::size_t n = 0; n < count; ++n) out[n] = c + s * z[n];
+    } else {
+      for (std::size_t n = 0; n < count; ++n) out[static_cast<std::ptrdiff_t>(n) * stride] = c + s * z[n];
+    }
+  } else if (stride == 1) {
+    for (std::size_t n = 0; n < count; ++n) out[n] = center[n] + scale[n] * z[n];
+  } else {
+    for (std::size_t n = 0; n < count; ++n) out[static_cast<std::ptrdiff_t>(n) * stride] = center[n] + scale[n] * z[n];
+  }
+}
+
+AVISTAN_CLONES
+void take(const double* in, std::ptrdiff_t stride, double weight, const double* scale, bool own, std::size_t count,
+          float* out) {
+  if (!own) {
+    const double s = weight * scale[0];
+    if (stride == 1) {
+      for (std::size_t n = 0; n < count; ++n) out[n] = static_cast<float>(s * in[n]);
+    } else {
+      for (std::size_t n = 0; n < count; ++n) out[n] = static_cast<float>(s * in[static_cast<std::ptrdiff_t>(n) * stride]);
+    }
+  } else if (stride == 1) {
+    for (std::size_t n = 0; n < count; ++n) out[n] = static_cast<float>(weight * scale[n] * in[n]);
+  } else {
+    for (std::size_t n = 0; n < count; ++n) {
+      out[n] = static_cast<float>(weight * scale[n] * in[static_cast<std::ptrdiff_t>(n) * stride]);
+    }
+  }
+}
+
+AVISTAN_CLONES
+void divide(const float* sd, std::size_t count, float* p) {
+  for (std::size_t n = 0; n < count; ++n) p[n] /= sd[n];
+}
+
+AVISTAN_CLONES
+void add_to_gradient(const float* p, const float* sd, const float* e, float weight, std::size_t count,
+                     float* __restrict__ v, float* __restrict__ of_loc, float* __restrict__ of_log_sd) {
+  for (std::size_t n = 0; n < count; ++n) {
+    v[n] += weight * p[n];
+    of_loc[n] += v[n];
+    of_log_sd[n] += v[n] * (sd[n] * e[n]);
+  }
+}
+
+AVISTAN_CLONES
+void add_float_products(const float* a, const float* b, std::size_t count, float* sum) {
+  for (std::size_t n = 0; n < count; ++n) sum[n] += a[n] * b[n];
+}
+
+AVISTAN_CLONES
+void add_float_multiple(const float* a, float x, std::size_t count, float* sum) {
+  for (std::size_t n = 0; n < count; ++n) sum[n] += a[n] * x;
+}
+
+AVISTAN_CLONES
+void multiply(float x, std::size_t count, float* a) {
+  for (std::size_t n = 0; n < count; ++n) a[n] *= x;
+}
+
+AVISTAN_CLONES
+void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* __restrict__ first,
+          float* __restrict__ second_root, double* __restrict__ parameters) {
+  const AdamScales c = scales;
+  const float new_first = 1.0f - c.first_decay, new_second = 1.0f - c.second_decay;
+  constexpr float largest = std::numeric_limits<float>::max();
+  for (std::size_t n = 0; n < count; ++n) {
+    const float root = second_root[n];
+    float g = std::fabs(gradient[n]) <= largest ? gradient[n] : 0.0f;
+    const float bound = root > 0.0f ? c.bound_scale * root : largest;
+    g = std::min(std::max(g, -bound), bound);
+    const float m = c.first_decay * first[n] + new_first * g;
+    const float r = std::sqrt(c.second_decay * root * root + new_second * g * g);
+    first[n] = m;
+    second_root[n] = r;
+    const float direction = m * c.first_scale / (r * c.root_scale + 1e-8f);
+    parameters[n] += c.rate * static_cast<double>(std::min(std::max(direction, -1.0f), 1.0f));
+  }
+}
+
+}  // namespace avistan

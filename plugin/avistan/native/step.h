@@ -1,0 +1,99 @@
+// One step's gradient of the ELBO for the Gaussian families of `families.py`: draws, Stan's gradients and the path
+// derivative, without intermediate arrays in the caller.
+//
+//     theta = c + s (m + L t)                              t, e_n standard normal
+//     z_n   = c_n + s_n (m_n + A_n W t + L_n e_n)
+//
+// Parameters are on the standardized scale of the frame (c, s); L and L_n are lower triangular, with exp(log_sd) on the
+// diagonal. The estimate for a batch of M units with weight w is
+//
+//     sum_i a_i U_i(theta, z) - log q(theta) - w sum_n log q(z_n | theta),     a_0 = w for the batch
+//
+// where the other terms are evaluated at theta alone (their locals are fixed). Source: Roeder, Wu & Duvenaud, NeurIPS
+// 2017, for the path derivative.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "batch.h"
+
+namespace avistan {
+
+struct Form {
+  std::size_t globals;     // G
+  std::size_t block;       // d
+  std::size_t columns;     // columns of the arrays of local parameters: at least the units of any batch
+  std::size_t directions;  // K, 0 unless the locals follow the globals
+  bool full_rank;          // L is lower triangular, not diagonal
+  bool full;               // L_n is
+  bool mapped;             // W is an array (K, G), not the identity
+
+  std::size_t global_below() const { return full_rank ? globals * (globals - 1) / 2 : 0; }
+  std::size_t local_below() const { return full ? block * (block - 1) / 2 : 0; }
+  std::size_t rows() const { return 2 * block + local_below() + block * directions; }  // of local parameters
+};
+
+struct Frame {
+  const double* global_center;  // (G,)
+  const double* global_scale;
+  const double* local_center;  // (d, 1) or (d, columns)
+  const double* local_scale;
+  bool own;  // every unit has its own column
+};
+
+// Parameters or their gradients. Of the locals: loc, log_sd, below and slope, one below the other, (rows, columns).
+template <class GlobalReal, class LocalReal>
+struct Parts {
+  GlobalReal* loc;
+  GlobalReal* log_sd;
+  GlobalReal* below;
+  LocalReal* locals;
+  GlobalReal* map;  // W
+};
+
+struct Draw {
+  const std::int64_t* slots;  // (terms,): the batch first
+  const double* weights;      // (terms,): a
+  std::size_t terms;
+  std::uint64_t key, step;
+  std::size_t draws;
+};
+
+struct Estimate {
+  Result result;
+  double elbo;            // nats, over the accepted draws; NaN where there are none
+  std::int32_t rejected;  // draws
+};
+
+// The gradient of the estimate, in arrays like the parameters; columns beyond the batch's units get zeros.
+Estimate elbo_gradient(const Form& form, const Frame& frame, const Parts<const double, const float>& parameters,
+                       const Draw& draw, const Parts<double, float>& gradient);
+
+// Adam as in `optimizer.guarded_adam`, in place.
+struct Adam {
+  const double* rate;   // (steps,) of each step
+  float* first;         // moments, in the order loc, log_sd, below, locals, map
+  float* second_root;
+  std::int64_t* steps;  // done so far
+};
+
+// Steps of F-VI. Moves parameters and moments in place.
+struct TableRun {
+  Form form;
+  Frame frame;
+  Parts<double, double> parameters;
+  Adam adam;
+  std::int64_t slot;
+  std::uint64_t key;
+  std::size_t draws;
+  std::size_t steps;
+  std::size_t stride;      // every so many steps the parameters count for their mean; 0: never
+  double* sum;             // (parameters,), added to
+  double* elbo;            // (steps,)
+  std::int32_t* rejected;  // (steps,)
+};
+
+Result train_table(const TableRun& run);
+
+}  // namespace avistan

@@ -1,0 +1,347 @@
+"""The ELBO of a Gaussian family on one batch of units and its gradient by the path derivative, in one operation.
+
+It draws, asks Stan, and differentiates without leaving intermediate arrays to XLA: in the compiled handler
+(native/step.h has the formulas) or, without it, in numpy. Both take their normals by number (`normals`), so the same
+step gives the same numbers. What it does not cover (`form_of` gives None) goes through `objective.neg_elbo`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Float, Float64, Int, UInt64
+
+from stan_adapters.errors import BindingError
+
+from . import native
+from .families import Family
+from .inference_functions import Table
+from .log_density import Backend, SlotLayout, evaluate_rows, open_record
+from .normals import normals
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Sizes of a family: G globals, d latents of each of `columns` units, K directions that the locals follow."""
+
+    num_globals: int
+    block: int
+    columns: int
+    directions: int
+    full_rank: bool
+    full: bool
+    mapped: bool
+
+    @property
+    def rows(self) -> tuple[int, int, int, int]:
+        """Rows of loc, log_sd, below and slope in the packed parameters of the locals."""
+        d = self.block
+        return d, d, d * (d - 1) // 2 if self.full else 0, d * self.directions
+
+
+class Parts(NamedTuple):
+    """Parameters on the standardized scale, or their gradient: JAX arrays or numpy's, float64, the locals float32."""
+
+    loc: Any  # (G,)
+    log_sd: Any  # (G,)
+    below: Any  # (G (G - 1) / 2,) or none
+    locals: Any  # (rows, columns): loc, log_sd, below and slope of the units, as `Form.rows` says
+    map: Any  # (K, G): the directions, or none
+
+
+class StepFrame(NamedTuple):
+    """Centres and scales of globals (G,), and of locals (d, 1), or (d, columns) where every unit has its own."""
+
+    global_center: Any
+    global_scale: Any
+    local_center: Any
+    local_scale: Any
+
+
+class Batch(NamedTuple):
+    """Slots (terms,) and weights (terms,): the batch of units first, then densities of the globals alone."""
+
+    slots: Int[Array, " terms"]
+    weights: Float64[Array, " terms"]
+
+
+def form_of(family: Family) -> Form | None:
+    """The form of a family that this operation covers, else None."""
+    local, frame = family.local, family.frame
+    covered = local.kind in ("diagonal", "full") and local.conditional != "mean+scale"
+    own = frame.local_scale.shape[1] != 1
+    if not covered or (own and not isinstance(family.inference, Table)):
+        return None
+    return Form(
+        num_globals=family.globals.size,
+        block=local.block,
+        columns=family.placement.local_index.shape[0],
+        directions=local.directions if local.conditional != "none" else 0,
+        full_rank=family.globals.kind == "full-rank",
+        full=local.kind == "full" and local.block > 1,
+        mapped=family.directions is not None,
+    )
+
+
+def frame_of(family: Family) -> StepFrame:
+    frame = family.frame
+    return StepFrame(frame.global_center, frame.global_scale, frame.local_center, frame.local_scale)
+
+
+def parts_of(family: Family, inputs: Float[Array, "N R"]) -> Parts:
+    """Parameters of the globals and of the units with these inputs, differentiable."""
+    factor, form = family.globals, form_of(family)
+    assert form is not None
+    no_map = jnp.zeros((0, form.num_globals))
+    return Parts(
+        factor.loc,
+        factor.log_sd,
+        factor.below,
+        family.inference.packed(inputs),
+        no_map if family.directions is None else family.directions,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def elbo_estimate(
+    how: Backend,
+    form: Form,
+    draws: int,
+    batch: Batch,
+    key: UInt64[Array, " 2"],
+    frame: StepFrame,
+    parts: Parts,
+) -> tuple[Float64[Array, ""], Int[Array, ""]]:
+    """The ELBO estimate of one step in nats over the accepted draws (NaN without any), and the rejected draws.
+
+    Differentiable once in `parts`, by the path derivative: the score of q, whose mean is zero, is left out.
+
+    Args:
+        how: "native" or "callback".
+        key: of the random numbers, and the number of the step.
+
+    Source: Roeder, Wu & Duvenaud, NeurIPS 2017; for batches of units, unbiased by separability.
+    """
+    return _call(how, form, draws, batch, key, frame, parts)[:2]
+
+
+def _forward(
+    how: Backend, form: Form, draws: int, batch: Batch, key: Array, frame: StepFrame, parts: Parts
+) -> tuple[tuple[Array, Array], Parts]:
+    elbo, rejected, gradient = _call(how, form, draws, batch, key, frame, parts)
+    return (elbo, rejected), gradient
+
+
+def _backward(
+    how: Backend, form: Form, draws: int, gradient: Parts, cotangents: tuple[Array, Any]
+) -> tuple[None, None, None, Parts]:
+    scaled = [cotangents[0].astype(part.dtype) * part for part in gradient]
+    return None, None, None, Parts(*scaled)
+
+
+elbo_estimate.defvjp(_forward, _backward)
+
+
+def _call(
+    how: Backend, form: Form, draws: int, batch: Batch, key: Array, frame: StepFrame, parts: Parts
+) -> tuple[Array, Array, Parts]:
+    results = (
+        jax.ShapeDtypeStruct((), jnp.float64),
+        jax.ShapeDtypeStruct((), jnp.int32),
+        *(jax.ShapeDtypeStruct(part.shape, part.dtype) for part in parts),
+    )
+
+    def through_handler(*arguments: Array) -> tuple[Array, ...]:
+        call = jax.ffi.ffi_call(native.PATH_TARGET, results)
+        return tuple(
+            call(
+                *arguments,
+                block=np.int64(form.block),
+                directions=np.int64(form.directions),
+                draws=np.int64(draws),
+                full_rank=form.full_rank,
+                full=form.full,
+                mapped=form.mapped,
+            )
+        )
+
+    def through_callback(*arguments: Array) -> tuple[Array, ...]:
+        carried = tuple(
+            jax.ShapeDtypeStruct(
+                _carried_shape(result), np.uint32 if result.dtype.itemsize == 8 else result.dtype
+            )
+            for result in results
+        )
+        body = functools.partial(_on_host, form, draws, tuple(a.dtype.str for a in arguments))
+        found = jax.pure_callback(body, carried, *(_as_bits(a) for a in arguments))
+        return tuple(
+            jax.lax.bitcast_convert_type(value, result.dtype) if result.dtype.itemsize == 8 else value
+            for value, result in zip(found, results, strict=True)
+        )
+
+    arguments = (*batch, key, *frame, *parts)
+    if how == "callback":
+        elbo, rejected, *gradient = through_callback(*arguments)
+    else:  # on an accelerator the handler does not exist: the callback brings the parameters to the host
+        elbo, rejected, *gradient = jax.lax.platform_dependent(
+            *arguments, cpu=through_handler, default=through_callback
+        )
+    return elbo, rejected, Parts(*gradient)
+
+
+# --- the same in numpy ----------------------------------------------------------------------------------------
+
+
+def numpy_elbo_gradient(
+    form: Form,
+    draws: int,
+    slots: npt.NDArray[np.int64],
+    weights: FloatArray,
+    key: tuple[int, int],
+    frame: StepFrame,
+    parts: Parts,
+) -> tuple[float, int, Parts]:
+    """What `elbo_estimate` computes, with its gradient, on the host; arguments as there.
+
+    Raises:
+        BindingError: a slot is closed or has no layout.
+    """
+    layouts = [_layout(int(slot)) for slot in slots]
+    units, weight, G = layouts[0].local_at.shape[1], float(weights[0]), form.num_globals
+    locals_ = np.asarray(parts.locals)[:, :units].astype(np.float64)
+    loc, log_sd, below, slope = np.split(locals_, np.cumsum(form.rows)[:3])
+    own = frame.local_scale.shape[1] != 1
+    center, scale = ((p[:, :units] if own else p) for p in (frame.local_center, frame.local_scale))
+    lower = _lower(parts)
+    t = np.array([normals(*key, s * (form.block + 1), G) for s in range(draws)], dtype=np.float64)
+    e = np.array(
+        [
+            [normals(*key, s * (form.block + 1) + 1 + i, units) for i in range(form.block)]
+            for s in range(draws)
+        ],
+        dtype=np.float64,
+    ).reshape(draws, form.block, units)
+    along = (t @ parts.map.T if form.mapped else t)[:, : form.directions]
+    standard = parts.loc + t @ lower.T
+    within = _unit_factors(form, log_sd, below)  # (d, d, units)
+    slopes = slope.reshape(form.block, form.directions, units)
+    z = loc + np.einsum("ijn,sjn->sin", within, e) + np.einsum("ikn,sk->sin", slopes, along)
+
+    theta = frame.global_center + frame.global_scale * standard
+    value, accepted = np.zeros(draws), np.ones(draws, dtype=bool)
+    of_globals, of_locals = np.zeros((draws, G)), np.zeros_like(z)
+    for number, (slot, given) in enumerate(zip(slots, weights, strict=True)):
+        layout = layouts[number]
+        points = np.zeros((draws, open_record(int(slot)).dim))
+        if number:
+            points[:] = layout.rest
+        else:
+            points[:, layout.local_at] = center + scale * z
+        points[:, layout.global_at] = theta
+        lp, gradient, status = np.empty(draws), np.empty_like(points), np.zeros(draws, np.int32)
+        evaluate_rows(open_record(int(slot)), points, lp, gradient, status)
+        accepted &= status == 0
+        value += given * np.where(status == 0, lp, 0.0)
+        of_globals += given * gradient[:, layout.global_at]
+        if not number:
+            of_locals = given * scale * gradient[:, layout.local_at]
+
+    rejected = int(draws - accepted.sum())
+    zeros = Parts(*(np.zeros_like(part) for part in parts))
+    if rejected == draws:
+        return float("nan"), rejected, zeros
+    solved = np.empty_like(e)  # p with L_n' p = e_n
+    for i in reversed(range(form.block)):
+        rest = sum(within[k, i] * solved[:, k] for k in range(i + 1, form.block))
+        solved[:, i] = (e[:, i] - rest) / within[i, i]
+    of_locals = of_locals + weight * solved
+    back = -weight * np.einsum("ikn,sin->sk", slopes, solved)
+    pull = t + (back @ parts.map if form.mapped else np.pad(back, ((0, 0), (0, G - back.shape[1]))))
+    of_globals = frame.global_scale * of_globals + np.linalg.solve(lower.T, pull.T).T
+    log_det = np.log(frame.global_scale).sum() + parts.log_sd.sum() + G * _HALF_LOG_2PI
+    local_log_det = np.broadcast_to(np.log(scale), loc.shape).sum() + log_sd.sum() + loc.size * _HALF_LOG_2PI
+    value += log_det + 0.5 * (t**2).sum(axis=1) + weight * (local_log_det + 0.5 * (e**2).sum(axis=(1, 2)))
+
+    share = accepted / accepted.sum()
+    rows, columns = np.tril_indices(G, -1)
+    through = np.einsum("s,sin,sjn->ijn", share, of_locals, e)  # d / d L_n
+    pairs = [(i, j) for i in range(form.block) for j in range(i)] if form.full else []
+    found = np.concatenate(
+        [
+            np.einsum("s,sin->in", share, of_locals),
+            np.einsum("iin,iin->in", through, within),
+            np.array([through[i, j] for i, j in pairs]).reshape(len(pairs), units),
+            np.einsum("s,sin,sk->ikn", share, of_locals, along).reshape(-1, units),
+        ]
+    )
+    of_lower = np.einsum("s,sg,sh->gh", share, of_globals, t)
+    zeros.locals[:, :units] = found
+    toward = np.einsum("sin,ikn->sk", of_locals, slopes)
+    gradient_parts = zeros._replace(
+        loc=share @ of_globals,
+        log_sd=np.diag(of_lower) * np.exp(parts.log_sd),
+        below=of_lower[rows, columns] if form.full_rank else zeros.below,
+        map=np.einsum("s,sk,sg->kg", share, toward, t) if form.mapped else zeros.map,
+    )
+    return float(share @ np.where(accepted, value, 0.0)), rejected, gradient_parts
+
+
+def _lower(parts: Parts) -> FloatArray:
+    """The Cholesky factor of the globals, (G, G)."""
+    lower = np.diag(np.exp(parts.log_sd))
+    if len(parts.below):
+        lower[np.tril_indices(len(lower), -1)] = parts.below
+    return lower
+
+
+def _unit_factors(form: Form, log_sd: FloatArray, below: FloatArray) -> FloatArray:
+    """The Cholesky factors of the units, (d, d, N)."""
+    factors = np.zeros((form.block, form.block, log_sd.shape[1]))
+    factors[np.arange(form.block), np.arange(form.block)] = np.exp(log_sd)
+    if form.full:
+        factors[np.tril_indices(form.block, -1)] = below
+    return factors
+
+
+def _layout(slot: int) -> SlotLayout:
+    layout = open_record(slot).layout
+    if layout is None:
+        raise BindingError(f"avistan: slot {slot} was registered without a layout.")
+    return layout
+
+
+# --- arrays through a callback --------------------------------------------------------------------------------
+# JAX runs callbacks on a thread where 64-bit types may be off: they travel as pairs of 32-bit words.
+
+
+def _as_bits(value: Array) -> Array:
+    return jax.lax.bitcast_convert_type(value, jnp.uint32) if value.dtype.itemsize == 8 else value
+
+
+def _carried_shape(result: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    return (*result.shape, 2) if result.dtype.itemsize == 8 else result.shape
+
+
+def _on_host(form: Form, draws: int, dtypes: tuple[str, ...], *carried: Any) -> tuple[npt.NDArray[Any], ...]:
+    given = []
+    for value, dtype in zip(carried, dtypes, strict=True):
+        bits = np.array(value, order="C")
+        given.append(bits.view(dtype)[..., 0] if np.dtype(dtype).itemsize == 8 else bits)
+    slots, weights, key, *rest = given
+    elbo, rejected, gradient = numpy_elbo_gradient(
+        form, draws, slots, weights, (int(key[0]), int(key[1])), StepFrame(*rest[:4]), Parts(*rest[4:])
+    )
+    values: list[npt.NDArray[Any]] = [np.asarray(elbo), np.asarray(rejected, dtype=np.int32), *gradient]
+    return tuple(
+        np.array(v, order="C")[..., None].view(np.uint32) if v.dtype.itemsize == 8 else v for v in values
+    )
