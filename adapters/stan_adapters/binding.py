@@ -53,17 +53,18 @@ class BoundModel:
         self.data = data
         self.seed = seed
         self.engine_choice = engine  # as asked for: binds other data of the program the same way
-        self._json = data.to_json()
         self._lock = threading.Lock()
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
         density_program = program if compiles else program.without_generated_quantities()
-        self._density = construct(density_program, engine, self._json, seed, outputs=False)
+        self._density = construct(density_program, engine, data.to_json(), seed, outputs=False)
         self._whole: Instance | None = None
         self._instances = [self._density]
         self._close = weakref.finalize(self, close_all, self._instances)
         self._gradient_seconds: float | None = None
         self.dim: int = self._density.abi.unconstrained_dim(self._density.handles[0])
-        shapes = {output.name: output.shape for output in self._density.outputs(False, False)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        if any(declared_shape(declaration.type, data) is None for declaration in program.parameters):
+            shapes = {output.name: output.shape for output in self._density.outputs(False, False)}
         self.layout: Layout = build_layout(program.parameters, data, shapes, self.dim)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -137,8 +138,9 @@ class BoundModel:
                 if self._gradient_seconds is None:
                     self._gradient_seconds = self._time_gradient(handle)
                 if self._gradient_seconds < _SHARE_HANDLE_FROM_SECONDS:
+                    text = self.data.to_json()
                     while len(pointers) < count:
-                        pointers.append(self._density.library.construct(self._json, self.seed, outputs=False))
+                        pointers.append(self._density.library.construct(text, self.seed, outputs=False))
             return tuple(pointers[:count])
 
     @property
@@ -208,6 +210,7 @@ class BoundModel:
 
     def unconstrain_draws(self, draws: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
         """Unconstrained points (S, D) of constrained parameter draws by name, each (S, *declared shape)."""
+        handle = self._first()
         count = len(next(iter(draws.values()), ()))
         columns = [np.empty((count, 0))]
         for output in self._density.outputs(False, False):
@@ -223,7 +226,7 @@ class BoundModel:
                     f"{output.name} has shape {values.shape[1:]} a draw, the program declares {output.shape}."
                 )
             columns.append(values.reshape(len(values), -1, order="F"))
-        return self._density.abi.unconstrain(self._first(), np.concatenate(columns, axis=1), self.dim)
+        return self._density.abi.unconstrain(handle, np.concatenate(columns, axis=1), self.dim)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -246,7 +249,8 @@ class BoundModel:
             return self._density
         with self._lock:
             if self._whole is None:
-                self._whole = construct(self.program, self.engine_choice, self._json, self.seed, outputs=True)
+                text = self.data.to_json()
+                self._whole = construct(self.program, self.engine_choice, text, self.seed, outputs=True)
                 self._instances.append(self._whole)
             return self._whole
 

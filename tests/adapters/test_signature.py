@@ -1,14 +1,25 @@
 """Signatures: scores at reference points, and the transform that turns them into inputs."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from stan_adapters import signature
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
 from stan_adapters.errors import StructureError
 from stan_adapters.levels import candidate_levels
 from stan_adapters.program import Program
-from stan_adapters.signature import References, draw_references, fit_transform, unit_scores, usable_references
+from stan_adapters.signature import (
+    References,
+    draw_references,
+    fit_signatures,
+    fit_transform,
+    signature_inputs,
+    unit_scores,
+    usable_references,
+)
 
 SLOPES = """
 data { int N; int J; array[N] int<lower=1, upper=J> g; vector[N] t; vector[N] y; }
@@ -203,3 +214,81 @@ def test_units_without_rows_do_not_make_the_scale_zero():
 def test_units_that_are_all_alike_have_no_inputs():
     transform = fit_transform(np.full((10, 4), 2.0), max_rank=3)
     assert transform(np.full((5, 4), 2.0)).shape == (5, 0)
+
+
+# ---- many units
+
+
+class ManyUnits:
+    """N units with two latents and two numbers of data each; d u / dz = (a - z exp(theta), b (1 - z theta))."""
+
+    def __init__(self, units: int) -> None:
+        rng = np.random.default_rng(units)
+        self.a, self.b = rng.normal(size=units), np.exp(rng.normal(size=units))
+        self.dim = 1 + 2 * units
+        self.index = 1 + np.arange(2 * units).reshape(units, 2)
+
+    def log_density_gradient(self, theta):
+        gradient, z = np.zeros(self.dim), theta[1:].reshape(-1, 2)
+        gradient[self.index[:, 0]] = self.a - z[:, 0] * np.exp(theta[0])
+        gradient[self.index[:, 1]] = self.b * (1 - z[:, 1] * theta[0])
+        return 0.0, gradient
+
+    def why_rejected(self, theta):
+        return ""
+
+
+def many_references(count: int) -> References:
+    rng = np.random.default_rng(0)
+    return References(rng.normal(size=(count, 1)), rng.normal(size=(count, 2)))
+
+
+def test_few_units_have_the_transform_of_all_their_scores():
+    model, drawn = ManyUnits(500), many_references(6)
+    usable, scores = usable_references(model, model.index, np.array([0]), drawn)
+    expected = fit_transform(scores, max_rank=4)
+    found, transform, inputs = fit_signatures(model, model.index, np.array([0]), drawn, max_rank=4, seed=3)
+    np.testing.assert_array_equal(found.z, usable.z)
+    np.testing.assert_array_equal(transform.components, expected.components)
+    np.testing.assert_array_equal(inputs, expected(scores))
+    np.testing.assert_array_equal(
+        signature_inputs(model, model.index, np.array([0]), found, transform), inputs
+    )
+
+
+def test_many_units_have_the_transform_of_a_sample(monkeypatch):
+    monkeypatch.setattr(signature, "MOST_FITTED", 1000)
+    monkeypatch.setattr(signature, "_ROWS_AT_ONCE", 700)
+    model, drawn = ManyUnits(3000), many_references(6)
+    options = {"max_rank": 4, "seed": 3}
+    usable, transform, inputs = fit_signatures(model, model.index, np.array([0]), drawn, **options)
+    scores = unit_scores(model, model.index, np.array([0]), usable)
+    np.testing.assert_allclose(inputs, transform(scores), rtol=1e-10, atol=1e-10)
+    sample = np.random.default_rng(3).choice(3000, 1000, replace=False)
+    np.testing.assert_array_equal(transform.center, np.median(scores[sample], axis=0))
+    again = fit_signatures(model, model.index, np.array([0]), drawn, **options)
+    np.testing.assert_array_equal(again[2], inputs)
+    other = fit_signatures(model, model.index, np.array([0]), drawn, max_rank=4, seed=4)
+    assert not np.array_equal(other[1].center, transform.center)
+
+
+def test_an_outlier_outside_the_sample_is_bounded_too(monkeypatch):
+    monkeypatch.setattr(signature, "MOST_FITTED", 1000)
+    model, drawn = ManyUnits(3000), many_references(6)
+    sample = np.random.default_rng(0).choice(3000, 1000, replace=False)
+    outlier = np.setdiff1d(np.arange(3000), sample)[0]
+    model.a[outlier] = 1e6
+    _, transform, inputs = fit_signatures(model, model.index, np.array([0]), drawn, max_rank=4)
+    assert transform.heavy.all()
+    assert np.abs(inputs[outlier]).max() < 100
+
+
+def test_many_units_never_hold_the_scores_of_all_references(monkeypatch):
+    monkeypatch.setattr(signature, "MOST_FITTED", 1000)
+    units, count = 40_000, 40
+    model, drawn = ManyUnits(units), many_references(count)
+    tracemalloc.start()
+    fit_signatures(model, model.index, np.array([0]), drawn, max_rank=4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * units * 2 * count

@@ -1,0 +1,282 @@
+"""A pool of bound minibatches: which units each round trains on, and binding them ahead of their use.
+
+Training runs in *rounds*, each a sequence of shards. What a round holds follows from the seed and from counts alone,
+never from how fast something was bound:
+
+- If a whole partition of the units fits the budget, every round is a partition: an epoch. Between epochs a tenth of the
+  shards exchange their units at random, so that subsets mix over the epochs while few shards are bound again.
+- If it does not, a round holds what fits, a window of a running sequence of random partitions. From round to round the
+  oldest tenth of the shards gives way to the next ones of the sequence, so all units come to be used equally often.
+
+The next round's new shards are bound in background threads while the present round is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import ClassVar, Self
+
+import numpy as np
+
+from .errors import BindingError
+from .layout import IndexArray
+from .shards import Shard, ShardMaker, partition
+
+DEFAULT_BUDGET = 1 << 30  # bytes
+_MOST_WORKERS = 4
+_MEASURED = 3  # bindings of which the median is taken
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The units of one minibatch, shape (M,); the same object in several rounds is the same shard."""
+
+    units: IndexArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """What the rounds of N units hold.
+
+    Args:
+        size: most units in a batch; batches differ by one unit at most.
+        capacity: most batches in memory, those included that are being bound for the next round; at least 2.
+        renew: the share of the batches that changes from round to round; 0 keeps a partition that fits as it is.
+    """
+
+    num_units: int
+    size: int
+    capacity: int
+    renew: float = 0.1
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a partition: the weight of each in an estimate of the whole."""
+        return math.ceil(self.num_units / self.size)
+
+    @property
+    def _exchanged(self) -> int:
+        return max(2, round(self.renew * self.num_batches)) if self.renew and self.num_batches > 1 else 0
+
+    @property
+    def resident(self) -> bool:
+        """Whether every round is a partition of all units."""
+        return self.num_batches + self._exchanged <= self.capacity
+
+    @property
+    def changed(self) -> int:
+        """Batches that are new in a round."""
+        return self._exchanged if self.resident else max(1, round(min(self.renew, 0.5) * self.capacity))
+
+    @property
+    def held(self) -> int:
+        """Batches in a round."""
+        return self.num_batches if self.resident else self.capacity - self.changed
+
+    def rounds(self, rng: np.random.Generator) -> Iterator[tuple[Batch, ...]]:
+        """The endless sequence of rounds, each in random order."""
+        return self._exchanging(rng) if self.resident else self._running(rng)
+
+    def _exchanging(self, rng: np.random.Generator) -> Iterator[tuple[Batch, ...]]:
+        batches = [Batch(units) for units in partition(rng, self.num_units, self.size)]
+        while True:
+            yield tuple(batches[i] for i in rng.permutation(self.held))
+            if self.changed:
+                chosen = rng.permutation(self.held)[: self.changed]
+                units = rng.permutation(np.concatenate([batches[i].units for i in chosen]))
+                cuts = np.cumsum([len(batches[i].units) for i in chosen])[:-1]
+                for i, part in zip(chosen, np.split(units, cuts), strict=True):
+                    batches[i] = Batch(part)
+
+    def _running(self, rng: np.random.Generator) -> Iterator[tuple[Batch, ...]]:
+        following = self._sequence(rng)
+        window = deque(islice(following, self.held), maxlen=self.held)
+        while True:
+            yield tuple(window[i] for i in rng.permutation(self.held))
+            window.extend(islice(following, self.changed))  # the oldest fall out
+
+    def _sequence(self, rng: np.random.Generator) -> Iterator[Batch]:
+        while True:
+            yield from (Batch(units) for units in partition(rng, self.num_units, self.size))
+
+
+class ShardPool:
+    """Bound minibatches of one model, round by round.
+
+    A shard may be used until `epoch` is called for a round without it; then its model is closed. To train while the
+    first round is still being bound, take `first(8)`, `first(16)`, .. at fixed steps of the training, not when
+    something happens to be ready: then the same seed gives the same fit.
+
+    Args:
+        maker: binds shards.
+        size: most units in a shard.
+        seed: chooses the units.
+        memory_budget: bytes that the shards may take together; two are held at least. It is no share of the free
+            memory, on which a fit must not depend.
+        renew: the share of the shards that changes from round to round; 0 keeps a partition that fits as it is.
+        workers: threads that bind.
+        threads: that will evaluate one shard; small models get a handle for each.
+        start: the first round that is wanted, where training goes on from a checkpoint.
+
+    Attributes:
+        shard_bytes: measured memory of one shard.
+        schedule: what the rounds hold.
+        number: the present round.
+
+    Raises:
+        AvistanError: shards do not bind; see `ShardMaker`. Errors of later shards come from `first` and `epoch`.
+    """
+
+    def __init__(
+        self,
+        maker: ShardMaker,
+        *,
+        size: int,
+        seed: int,
+        memory_budget: int = DEFAULT_BUDGET,
+        renew: float = 0.1,
+        workers: int | None = None,
+        threads: int = 1,
+        start: int = 0,
+    ) -> None:
+        self.maker = maker
+        self.shard_bytes = threads * measure_bytes(maker, size, seed)
+        self.schedule = Schedule(
+            num_units=maker.level.num_units,
+            size=size,
+            capacity=max(2, memory_budget // self.shard_bytes),
+            renew=renew,
+        )
+        self.number = start
+        self._threads = threads
+        self._rounds = self.schedule.rounds(np.random.default_rng(seed))
+        self._present = next(islice(self._rounds, start, None))
+        self._next = next(self._rounds)
+        self._bound: dict[Batch, Future[Shard]] = {}
+        workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="bind")
+        self._shutdown = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+        self._submit(self._present)
+
+    def first(self, count: int) -> tuple[Shard, ...]:
+        """The first shards of the present round (all of them, if it has fewer), in its order; waits for them."""
+        self._refuse_closed()
+        return tuple(self._bound[batch].result() for batch in self._present[:count])
+
+    def epoch(self, number: int) -> tuple[Shard, ...]:
+        """All shards of a round, in its order; waits for them, frees those of earlier rounds and binds ahead.
+
+        Raises:
+            BindingError: the round is past, or the pool is closed.
+            AvistanError: a shard does not bind.
+        """
+        self._refuse_closed()
+        if number < self.number:
+            raise BindingError(f"round {number} is past: the pool is at round {self.number}.")
+        while self.number < number:
+            self._present, self._next = self._next, next(self._rounds)
+            self.number += 1
+        wanted = set(self._present)
+        self._free([batch for batch in self._bound if batch not in wanted])
+        self._submit(self._present)
+        shards = self.first(len(self._present))
+        self._submit(self._next)
+        return shards
+
+    @property
+    def num_held(self) -> int:
+        """Shards in memory or on their way there."""
+        return len(self._bound)
+
+    @property
+    def closed(self) -> bool:
+        return not self._shutdown.alive
+
+    def close(self) -> None:
+        """Free all shards, after those that are just being bound. Any later use is a `BindingError`."""
+        self._shutdown.detach()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._free(list(self._bound))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            if batch not in self._bound:
+                self._bound[batch] = self._executor.submit(_bind, self.maker, batch.units, self._threads)
+
+    def _free(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            future = self._bound.pop(batch)
+            if not future.cancel() and future.exception() is None:
+                future.result().model.close()
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise BindingError("the pool of minibatches is closed: make another one.")
+
+
+def measure_bytes(maker: ShardMaker, size: int, seed: int) -> int:
+    """Memory of one shard, to two digits: what the allocator hands out while shards are bound (median of three).
+
+    It is the growth of the process to a percent, without its noise: freed memory that is used again counts as well.
+    Where the C library has no `mallinfo2` (before glibc 2.33, other systems), an estimate from counts.
+    """
+    rng = np.random.default_rng(seed)
+    grown, shards = [], []
+    for _ in range(_MEASURED):
+        before = _allocated()
+        shards.append(maker(rng.permutation(maker.level.num_units)[:size].astype(np.int64)))
+        grown.append(_allocated() - before)
+    for shard in shards:
+        shard.model.close()
+    found = sorted(grown)[_MEASURED // 2]
+    if not _HAS_MALLINFO:
+        numbers = sum(np.asarray(value).size for value in shards[0].model.data.values())
+        found = 150_000 + 70 * numbers + 120 * shards[0].model.dim
+    return int(float(f"{max(found, 1):.1e}"))
+
+
+def _bind(maker: ShardMaker, units: IndexArray, threads: int) -> Shard:
+    shard = maker(units)
+    shard.model.handles(threads)
+    return shard
+
+
+class _MallInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+                     "fordblks", "keepcost")
+    ]  # fmt: skip
+
+
+_LIBC = ctypes.CDLL(None)
+_HAS_MALLINFO = hasattr(_LIBC, "mallinfo2")
+if _HAS_MALLINFO:
+    _LIBC.mallinfo2.restype = _MallInfo
+
+
+def _allocated() -> int:
+    """Bytes in use, small blocks and mapped ones; 0 where that can't be asked."""
+    if not _HAS_MALLINFO:
+        return 0
+    info = _LIBC.mallinfo2()
+    return int(info.uordblks + info.hblkhd)
