@@ -192,6 +192,12 @@ class ShardPool:
         self._submit(self._next)
         return shards
 
+    def staying(self, number: int) -> tuple[Shard, ...]:
+        """Bound shards that round `number`, this one or the next, holds too; `epoch(number)` keeps them open."""
+        rounds = {self.number: self._present, self.number + 1: self._next}
+        bound = (self._bound[batch] for batch in rounds.get(number, ()) if batch in self._bound)
+        return tuple(future.result() for future in bound if future.done() and future.exception() is None)
+
     @property
     def num_held(self) -> int:
         """Shards in memory or on their way there."""

@@ -23,8 +23,8 @@ from .layout import IndexArray
 from .levels import Level
 from .unit_data import Slicing, make_part, rebind
 
-_NUMBERS_PER_BATCH = 20_000  # data of a batch: a gradient then takes 10 to 400 us
-_FEWEST, _MOST = 200, 5000  # units in a batch
+_NUMBERS_PER_BATCH = 20_000  # data of a batch, at most: a gradient then takes 10 to 400 us
+_FEWEST, _MOST = 200, 1000  # units in a batch, for all of which an inference function is evaluated too
 _BATCHES_THAT_PAY = 8
 
 
@@ -39,7 +39,7 @@ def data_numbers(slicing: Slicing, data: StanData) -> int:
 
 
 def batch_size(slicing: Slicing, data: StanData) -> int:
-    """Units in a minibatch: about 20000 numbers of data, between 200 and 5000 units, at most all of them.
+    """Units in a minibatch: about 20000 numbers of data, between 200 and 1000 units, at most all of them.
 
     It follows from counts alone, so a fit of the same data has the same batches on every machine.
     """

@@ -184,12 +184,13 @@ def test_sizes_follow_from_counts_of_units_and_data():
     program = ability.model.program
     many = read_data(program, {"N": 40_000, "I": 5, "y": responses})
     assert data_numbers(ability.slicing, many) == 200_000
-    assert batch_size(ability.slicing, many) == 4000  # 20000 numbers at 5 a person
+    assert batch_size(ability.slicing, many) == 1000  # 5 numbers a person: the most units that a batch has
     assert minibatches_pay(ability.slicing, many)
     assert batch_size(ability.slicing, ability.model.data) == 1000  # all there are
     assert not minibatches_pay(ability.slicing, ability.model.data)
-    wide = read_data(program, {"N": 3000, "I": 400, "y": np.zeros((3000, 400), dtype=np.int64)})
-    assert batch_size(ability.slicing, wide) == 200
+    for items, persons in ((40, 500), (400, 200)):  # 20000 numbers, and the fewest units
+        wide = {"N": 3000, "I": items, "y": np.zeros((3000, items), dtype=np.int64)}
+        assert batch_size(ability.slicing, read_data(program, wide)) == persons
     slopes = bundled("random_slopes")  # 400 groups
     assert data_numbers(slopes.slicing, slopes.model.data) == 3 * int(slopes.model.data["N"])
 
