@@ -79,7 +79,7 @@ class Minibatches:
         return replace(family, placement=placement)
 
     @contextmanager
-    def batches(self, method: Method, number: int = 0) -> Iterator[Batches]:
+    def batches(self, method: Method, number: int = 0) -> Iterator[ShardBatches]:
         """The shards of a training run, bound ahead of their use.
 
         Args:
@@ -101,7 +101,7 @@ class Minibatches:
             weight = float(pool.schedule.num_batches)
             weights = [weight, *((1 - weight) * term.coefficient for term in self.base.terms)]
             alone = Batch(jnp.asarray([slot.index for slot in terms]), jnp.asarray(weights))
-            found = _ShardBatches(pool, alone, self.size, self._reader(method, given))
+            found = ShardBatches(pool, alone, self.size, self._reader(method, given))
             stack.callback(found.close)
             yield found
 
@@ -116,7 +116,7 @@ class Minibatches:
         return lambda shard: given(shard.model, shard.index, shard.globals_index)
 
 
-class _ShardBatches(Batches):
+class ShardBatches(Batches):
     """Shards in the order of their rounds; a round lasts some chunks."""
 
     def __init__(
@@ -144,6 +144,11 @@ class _ShardBatches(Batches):
             jnp.asarray(slots),
             jnp.asarray(which, dtype=jnp.int32),
         )
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """Those of the present round, in its order."""
+        return tuple(self._slots[key][0] for key in self._order)
 
     def example(self, steps: int) -> StepArrays:
         """Arrays of the right shapes, without moving on."""
@@ -179,7 +184,10 @@ class _ShardBatches(Batches):
                 del self._slots[key]
 
     def _take(self, shards: tuple[Shard, ...]) -> None:
-        order, before = [id(shard) for shard in shards], dict(zip(self._order, range(self._held), strict=False))
+        order, before = (
+            [id(shard) for shard in shards],
+            dict(zip(self._order, range(self._held), strict=False)),
+        )
         for shard in shards:
             if id(shard) not in self._slots:
                 slot = register(shard.model)
@@ -210,21 +218,30 @@ def make_minibatches(
     seed: int,
     num_references: int,
     max_rank: int,
+    size: int | None = None,
     memory_budget: int = DEFAULT_BUDGET,
 ) -> Minibatches:
     """Minibatches of a level's units, with the quick fit of one of them.
+
+    Args:
+        size: most units in a shard; by default `batch_size`.
 
     Raises:
         StartError: no point of finite density to start from.
         StructureError: the units' log densities do not add up to the whole.
         AvistanError: the program refuses the data of some units.
     """
-    maker, size = ShardMaker(model, level, slicing), batch_size(slicing, model.data)
+    maker, size = ShardMaker(model, level, slicing), size or batch_size(slicing, model.data)
     rng = np.random.default_rng([seed, 6])
     units = rng.permutation(level.num_units)
     few, many = maker(units[:size]), maker(units[: max(size, _SAMPLE)])
     start = prepare(
-        few.model, _level_of(few, level), seed=seed, num_references=num_references, max_rank=max_rank, sample=many
+        few.model,
+        _level_of(few, level),
+        seed=seed,
+        num_references=num_references,
+        max_rank=max_rank,
+        sample=many,
     )
     center = start.quick.mean[start.index].mean(axis=0)
     base = make_base(maker, center, seed=seed)

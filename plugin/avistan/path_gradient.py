@@ -216,6 +216,7 @@ def numpy_elbo_gradient(
     Raises:
         BindingError: a slot is closed or has no layout.
     """
+    frame, parts = StepFrame(*map(np.asarray, frame)), Parts(*map(np.asarray, parts))
     layouts = [_layout(int(slot)) for slot in slots]
     units, weight, G = layouts[0].local_at.shape[1], float(weights[0]), form.num_globals
     locals_ = np.asarray(parts.locals)[:, :units].astype(np.float64)

@@ -1,0 +1,162 @@
+"""Minibatches of units: unbiased, repeatable, in bounded memory, and as good as steps on all units."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import avistan.path_gradient
+from avistan.evaluation import evaluate
+from avistan.log_density import native_available, register, set_layout, use_backend
+from avistan.methods import parse_method
+from avistan.minibatches import make_minibatches
+from avistan.optimizer import learning_rates
+from avistan.path_gradient import elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
+from avistan.training import Trainer, TrainingOptions
+from programs import bundled, simulator
+from stan_adapters.structure import inspect_structure, with_unit_data
+
+METHOD = parse_method("avi:mlp(8)")
+
+
+UNITS = 1030  # not a multiple of the batch size
+
+
+def of(model, size, **options):
+    """Minibatches of a bound model, the level, and its slicing."""
+    structure = with_unit_data(model, inspect_structure(model))
+    given = {"seed": 1, "num_references": 8, "max_rank": 6, "size": size} | options
+    return make_minibatches(model, structure.level, structure.slicing, **given)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    with bundled("linear", simulator("linear")(N=UNITS)).bound as model:
+        yield model
+
+
+@pytest.fixture(scope="module", params=["linear", "lsat_2pl", "random_slopes"])
+def program(request, linear):
+    if request.param == "linear":
+        yield linear
+    else:
+        with bundled(request.param).bound as model:
+            yield model
+
+
+def whole_gradient(small, family, inputs):
+    """ELBO and gradient of all units at once, on the host."""
+    level, model = small.maker.level, small.maker.model
+    whole = small.whole_family(family)
+    with register(model) as slot:
+        set_layout(slot.index, level.globals_index(model.dim), level.index.T)
+        batch = np.array([slot.index]), np.ones(1)
+        parts = parts_of(whole, inputs)
+        return numpy_elbo_gradient(form_of(whole), 1, *batch, (0, 0), frame_of(whole), parts)
+
+
+def test_the_mean_over_the_batches_is_the_whole(program, monkeypatch):
+    monkeypatch.setattr(
+        avistan.path_gradient, "normals", lambda key, step, stream, count: np.zeros(count, np.float32)
+    )
+    small = of(program, 97)
+    family = small.start_family(METHOD)
+    given, _ = small.start.unit_input(METHOD)
+    level = small.maker.level
+    inputs = jnp.asarray(given(program, level.index, level.globals_index(program.dim)), dtype=jnp.float32)
+    elbo, _, whole = whole_gradient(small, family, inputs)
+    elbos, of_globals, of_units = [], [], np.zeros_like(whole.locals)
+    with small.batches(METHOD) as batches:
+        batches.chunk(0, 1000)
+        shards = batches.shards
+        given_inputs, alone, slots, which = batches.chunk(0, len(shards))
+        assert len(shards) == -(-level.num_units // 97)
+        assert sorted(np.concatenate([shard.units for shard in shards])) == list(range(level.num_units))
+        for shard, slot, number in zip(shards, slots, which, strict=True):
+            terms = np.concatenate([[slot], alone.slots])
+            parts = parts_of(family, given_inputs[number])
+            value, rejected, gradient = numpy_elbo_gradient(
+                form_of(family), 1, terms, np.asarray(alone.weights), (0, 0), frame_of(family), parts
+            )
+            assert rejected == 0
+            elbos.append(value)
+            of_globals.append(gradient.loc)
+            of_units[:, shard.units] += gradient.locals[:, : shard.num_units] / len(shards)
+            assert (gradient.locals[:, shard.num_units :] == 0).all()
+    assert np.mean(elbos) == pytest.approx(elbo, rel=1e-9)
+    scale = np.abs(np.array(of_globals)).max()
+    np.testing.assert_allclose(np.mean(of_globals, axis=0), whole.loc, atol=1e-6 * scale)
+    np.testing.assert_allclose(of_units, whole.locals, atol=1e-5 * np.abs(whole.locals).max())
+
+
+@pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional"])
+def test_the_handler_takes_batches_as_numpy_does(program, name):
+    small = of(program, 97)
+    method = parse_method("avi:mlp(8)" + name)
+    family = small.start_family(method)
+    with small.batches(method) as batches:
+        inputs, alone, slots, which = batches.chunk(0, 3)
+        terms = alone._replace(slots=jnp.concatenate([slots[:1], alone.slots]))
+        key = jnp.asarray([5, 6], dtype=jnp.uint64)
+        frame, parts = frame_of(family), parts_of(family, inputs[which[0]])
+
+        def value(how, parts):
+            return elbo_estimate(how, form_of(family), 4, terms, key, frame, parts)[0]
+
+        found = {
+            how: jax.value_and_grad(lambda p, how=how: value(how, p))(parts) for how in ("native", "callback")
+        }
+    assert float(found["native"][0]) == pytest.approx(float(found["callback"][0]), rel=1e-6)
+    for one, other in zip(found["native"][1], found["callback"][1], strict=True):
+        scale = max(1e-9, np.abs(other).max(initial=0))
+        np.testing.assert_allclose(one, other, atol=2e-5 * scale)
+
+
+def trained(model, steps=500, backend=None, size=97, **options):
+    small = of(model, size, **options)
+    given = TrainingOptions(draws_per_step=2)
+    with small.batches(METHOD) as batches:
+        family = small.start_family(METHOD)
+        inputs = jnp.zeros((small.size, small.start.unit_input(METHOD)[1].shape[1]), dtype=jnp.float32)
+        trainer = Trainer(family, inputs, -1, given, jax.random.key(3), batches)
+        rates = learning_rates(np.arange(steps), 0.02, steps)
+        chunks = [trainer.run(rates[start : start + 250]) for start in range(0, steps, 250)]
+    return small, chunks
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_threads(linear, monkeypatch):
+    found = []
+    for threads in ("2", "1", "2"):
+        monkeypatch.setenv("AVISTAN_NUM_THREADS", threads)
+        small, chunks = trained(linear, memory_budget=3_000_000)
+        found.append(np.concatenate([chunk.elbo for chunk in chunks]).tobytes())
+    assert found[0] == found[1] == found[2]
+    assert len(set(np.frombuffer(found[0]))) == 500
+
+
+def test_shards_change_from_round_to_round_and_come_back_to_the_same_bytes(linear):
+    with of(linear, 97).batches(METHOD) as batches:
+        rounds = []
+        for first in (0, 250, 1000, 2000):
+            batches.chunk(first, 250)
+            rounds.append({id(shard): sorted(shard.units) for shard in batches.shards})
+    assert rounds[0] == rounds[1]
+    assert rounds[1] != rounds[2] != rounds[3]
+    assert len(set(rounds[1]) & set(rounds[2])) >= len(rounds[1]) // 2
+    with of(linear, 97).batches(METHOD) as batches:  # as after an interruption
+        batches.chunk(2000, 250)
+        assert sorted(sorted(s.units) for s in batches.shards) == sorted(rounds[3].values())
+
+
+def test_trained_on_minibatches_the_optimum_is_reached(linear, linear_answers):
+    small, chunks = trained(linear, steps=3000)
+    whole = small.whole_family(chunks[-1].mean())
+    given, _ = small.start.unit_input(METHOD)
+    level = small.maker.level
+    inputs = given(linear, level.index, level.globals_index(linear.dim))
+    with register(linear) as slot:
+        found = evaluate(whole, jnp.asarray(inputs, dtype=jnp.float32), slot.index, jax.random.key(1), 400)
+    assert found.elbo == pytest.approx(
+        linear_answers["mean_field_optimum"](linear.data).elbo, abs=0.3 + 3 * found.elbo_se
+    )
