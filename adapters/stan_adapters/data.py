@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .constraints import Entry, Misfit, declared_dims, fit_value
+from .constraints import Array, Entry, Misfit, declared_dims, fit_value
 from .errors import DataError
 from .program import Declaration, Program, StrPath
 
@@ -34,11 +34,15 @@ class StanData(Mapping[str, Entry]):
 
     Arrays are read-only, int64, float64 or complex128, array dimensions first, then the vector's or matrix's
     own. Stan tuples are Python tuples, arrays of them lists. `source` says where the values came from.
+
+    `labels` names what an index numbers, where a table gave words: entry n of `labels["g"]` is what `g` calls n + 1.
+    They live in memory only: a saved fit has the numbers.
     """
 
     program: Program = field(repr=False)
     entries: Mapping[str, Entry] = field(repr=False)
     source: str
+    labels: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, name: str) -> Entry:
         return self.entries[name]
@@ -64,16 +68,18 @@ class StanData(Mapping[str, Entry]):
         return _check(self.program, {**self.entries, **values}, self.source)
 
 
-def read_data(program: Program, data: RawData) -> StanData:
+def read_data(program: Program, data: RawData, source: str | None = None) -> StanData:
     """Check `data` (a mapping, a path of a .json or .json.gz file, or None for none) against the data block.
 
-    Integral floats and booleans are accepted for int, and an entry of size zero may be left out. Raises
-    DataError at the first problem; warns (DataWarning) about entries that the program does not declare.
+    Integral floats and booleans are accepted for int, and an entry of size zero may be left out. `source` says in
+    errors where a mapping came from. Raises DataError at the first problem; warns (DataWarning) about entries that
+    the program does not declare. `sources.read` also takes several files and tables.
     """
-    if isinstance(data, StanData):
-        source = data.source
-    else:
-        source = _NONE if data is None else _DICT if isinstance(data, Mapping) else str(data)
+    if source is None:
+        if isinstance(data, StanData):
+            source = data.source
+        else:
+            source = _NONE if data is None else _DICT if isinstance(data, Mapping) else str(data)
     return _check(program, read_values(data), source)
 
 

@@ -397,14 +397,14 @@ def test_an_error_in_a_background_thread_reaches_the_caller_as_it_is():
     maker = normals(60)
 
     class RefusesUnit:
-        """Raises as a program that refuses some units would, from the seventh shard on."""
+        """Raises as a program that refuses some units would, from the fourth shard on."""
 
         level, model, slicing = maker.level, maker.model, maker.slicing
         calls = 0
 
         def __call__(self, units: np.ndarray) -> Shard:
             RefusesUnit.calls += 1
-            if RefusesUnit.calls > 6:
+            if RefusesUnit.calls > 3:
                 raise EngineError("the program refuses these data")
             return maker(units)
 
