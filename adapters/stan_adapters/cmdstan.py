@@ -17,8 +17,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.special import digamma
 
 from .abi import FloatArray
 from .algorithms import Draws
@@ -337,6 +335,8 @@ def exact_scales(theta: FloatArray, mean: FloatArray, log_g: FloatArray) -> Floa
 
     Returns: None where the equations have no accurate positive solution.
     """
+    from scipy.linalg import solve_triangular
+
     squares = (theta - mean) ** 2
     size = squares.mean(axis=0)
     if not (size > 0).all():
@@ -359,6 +359,8 @@ def elbo_of_draws(
     whose logarithms are too small by (log(S/2) - digamma(S/2)) / 2 on average. To first order the noise of the entropy
     is that of -log_g (S,), so both parts together vary like log_p - log_g, and the remainder has variance D / (2 S^2).
     """
+    from scipy.special import digamma
+
     num_draws, dim = theta.shape
     log_sd = 0.5 * np.log(((theta - mean) ** 2).mean(axis=0))
     bias = 0.5 * (digamma(num_draws / 2) - np.log(num_draws / 2))

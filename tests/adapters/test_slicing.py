@@ -12,6 +12,7 @@ from stan_adapters.data import read_data
 from stan_adapters.errors import StructureError
 from stan_adapters.levels import make_level, shared_levels
 from stan_adapters.program import Program
+from stan_adapters.unit_data import checks
 from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal, find_slicing
 
 BUNDLED = ROOT / "stan_models"
@@ -44,6 +45,15 @@ def test_every_case_is_sliced_or_refused_for_its_reason(name):
     else:
         assert isinstance(slicing, Slicing), slicing.reason
         assert [probe.holds for probe in slicing.evidence] == [True, True]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_sample_of_the_units_tells_what_all_of_them_do(name, monkeypatch):
+    """Where there are very many units, only a sample is permuted, and its scores are held against the whole."""
+    monkeypatch.setattr(checks, "_MAX_PERMUTED", 9)
+    model, level, _ = inspected(name)
+    slicing = find_slicing(model, level, generator(name, "sample"))
+    assert isinstance(slicing, SlicingRefusal) == (name in REFUSED)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
