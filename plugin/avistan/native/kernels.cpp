@@ -11,19 +11,36 @@ namespace {
 
 constexpr std::size_t kLanes = 16;
 
-template <class A, class B>
-inline __attribute__((always_inline)) double lanewise(const A* a, const B* b, std::size_t count) {
-  double lanes[kLanes] = {};
+// The sum of a b, in lanes of type Lane.
+template <bool weighted, class Lane, class A>
+inline __attribute__((always_inline)) double lanewise(const A* a, const float* b, std::size_t count) {
+  Lane lanes[kLanes] = {};
   std::size_t n = 0;
   for (; n + kLanes <= count; n += kLanes) {
     for (std::size_t j = 0; j < kLanes; ++j) {
-      lanes[j] += static_cast<double>(a[n + j]) * (b == nullptr ? 1.0 : static_cast<double>(b[n + j]));
+      lanes[j] += static_cast<Lane>(a[n + j]) * (weighted ? static_cast<Lane>(b[n + j]) : Lane{1});
     }
   }
-  for (; n < count; ++n) lanes[n % kLanes] += static_cast<double>(a[n]) * (b == nullptr ? 1.0 : static_cast<double>(b[n]));
+  for (; n < count; ++n) lanes[n % kLanes] += static_cast<Lane>(a[n]) * (weighted ? static_cast<Lane>(b[n]) : Lane{1});
   double total = 0.0;
-  for (const double lane : lanes) total += lane;
+  for (const Lane lane : lanes) total += lane;
   return total;
+}
+
+// One entry of `adam`.
+inline __attribute__((always_inline)) void move(const AdamScales& c, float gradient, float& first, float& second_root,
+                                                double& parameter) {
+  constexpr float largest = std::numeric_limits<float>::max();
+  const float root = second_root;
+  float g = std::fabs(gradient) <= largest ? gradient : 0.0f;
+  const float bound = root > 0.0f ? c.bound_scale * root : largest;
+  g = std::min(std::max(g, -bound), bound);
+  const float m = c.first_decay * first + (1.0f - c.first_decay) * g;
+  const float r = std::sqrt(c.second_decay * root * root + (1.0f - c.second_decay) * g * g);
+  first = m;
+  second_root = r;
+  const float direction = m * c.first_scale / (r * c.root_scale + 1e-8f);
+  parameter += c.rate * static_cast<double>(std::min(std::max(direction, -1.0f), 1.0f));
 }
 
 }  // namespace
@@ -43,10 +60,10 @@ inline __attribute__((always_inline)) double lanewise(const A* a, const B* b, st
     for (std::size_t n = 0; n < count; ++n) p[n] -= static_cast<float>(a[n]) * b[n];                                 \
   }                                                                                                                  \
   AVISTAN_CLONES double sum_of_products(const Real* a, const float* b, std::size_t count) {                          \
-    return lanewise(a, b, count);                                                                                    \
+    return lanewise<true, Real>(a, b, count);                                                                              \
   }                                                                                                                  \
   AVISTAN_CLONES double sum(const Real* a, std::size_t count) {                                                      \
-    return lanewise(a, static_cast<const float*>(nullptr), count);                                                   \
+    return lanewise<false, double>(a, nullptr, count);                                           \
   }
 
 AVISTAN_FOR_REAL(double)
@@ -123,19 +140,26 @@ AVISTAN_CLONES
 void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* __restrict__ first,
           float* __restrict__ second_root, double* __restrict__ parameters) {
   const AdamScales c = scales;
-  const float new_first = 1.0f - c.first_decay, new_second = 1.0f - c.second_decay;
-  constexpr float largest = std::numeric_limits<float>::max();
-  for (std::size_t n = 0; n < count; ++n) {
-    const float root = second_root[n];
-    float g = std::fabs(gradient[n]) <= largest ? gradient[n] : 0.0f;
-    const float bound = root > 0.0f ? c.bound_scale * root : largest;
-    g = std::min(std::max(g, -bound), bound);
-    const float m = c.first_decay * first[n] + new_first * g;
-    const float r = std::sqrt(c.second_decay * root * root + new_second * g * g);
-    first[n] = m;
-    second_root[n] = r;
-    const float direction = m * c.first_scale / (r * c.root_scale + 1e-8f);
-    parameters[n] += c.rate * static_cast<double>(std::min(std::max(direction, -1.0f), 1.0f));
+  for (std::size_t n = 0; n < count; ++n) move(c, gradient[n], first[n], second_root[n], parameters[n]);
+}
+
+AVISTAN_CLONES
+void diagonal_adam(const AdamScales& scales, const double* gradient, const double* scale, bool own, const float* sd,
+                   const float* e, std::size_t count, float* __restrict__ loc_first, float* __restrict__ loc_root,
+                   double* __restrict__ loc, float* __restrict__ log_sd_first, float* __restrict__ log_sd_root,
+                   double* __restrict__ log_sd) {
+  const AdamScales c = scales;
+  constexpr std::size_t piece = 256;
+  float v[piece];
+  for (std::size_t start = 0; start < count; start += piece) {
+    const std::size_t m = std::min(piece, count - start);
+    take(gradient + start, 1, 1.0, own ? scale + start : scale, own, m, v);
+    for (std::size_t n = 0; n < m; ++n) v[n] += e[start + n] / sd[start + n];
+    for (std::size_t n = 0; n < m; ++n) move(c, v[n], loc_first[start + n], loc_root[start + n], loc[start + n]);
+    for (std::size_t n = 0; n < m; ++n) v[n] *= sd[start + n] * e[start + n];
+    for (std::size_t n = 0; n < m; ++n) {
+      move(c, v[n], log_sd_first[start + n], log_sd_root[start + n], log_sd[start + n]);
+    }
   }
 }
 

@@ -52,4 +52,9 @@ struct AdamScales {
 void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* first, float* second_root,
           double* parameters);
 
+// The same for means and log sds of units with one draw, straight from Stan's gradient.
+void diagonal_adam(const AdamScales& scales, const double* gradient, const double* scale, bool own, const float* sd,
+                   const float* e, std::size_t count, float* loc_first, float* loc_root, double* loc,
+                   float* log_sd_first, float* log_sd_root, double* log_sd);
+
 }  // namespace avistan

@@ -101,6 +101,26 @@ class Step {
              [this, &sink](std::size_t i) { local_stretch(i, sink); });
   }
 
+  // One step of Adam for all locals where nothing but Stan's gradient of one draw enters: false where more does.
+  bool move_diagonal(const AdamScales& scales, float* first, float* second_root, double* parameters) {
+    const bool contiguous = std::all_of(layout_.runs.begin(), layout_.runs.end(),
+                                        [](const Layout::Run& run) { return run.stride == 1; });
+    if (draw_.draws != 1 || form_.full || form_.directions > 0 || !contiguous || w_.accepted.empty() ||
+        draw_.weights[0] != 1.0) {
+      return false;
+    }
+    for_each(stretches_, form_.rows() * layout_.units, threads_, [&](std::size_t stretch) {
+      const std::size_t n0 = first_unit(stretch), m = count(stretch);
+      for (std::size_t i = 0; i < form_.block; ++i) {
+        const std::size_t loc = i * form_.columns + n0, log_sd = (form_.block + i) * form_.columns + n0;
+        diagonal_adam(scales, w_.gradient.data() + layout_.runs[i].start + n0, frame_.local_scale + frame_at(i, n0),
+                      frame_.own, w_.sd.data() + loc, noise(0, i, n0), m, first + loc, second_root + loc,
+                      parameters + loc, first + log_sd, second_root + log_sd, parameters + log_sd);
+      }
+    });
+    return true;
+  }
+
   // Gradients of the globals and of W; call after `locals`. Arrays as in Parts, of `double`.
   void globals(double* loc, double* log_sd, double* below, double* map) {
     const std::size_t G = form_.globals, K = form_.directions;
@@ -203,8 +223,8 @@ class Step {
     }
   }
 
-  std::size_t first(std::size_t stretch) const { return stretch * kStretch; }
-  std::size_t count(std::size_t stretch) const { return std::min(kStretch, layout_.units - first(stretch)); }
+  std::size_t first_unit(std::size_t stretch) const { return stretch * kStretch; }
+  std::size_t count(std::size_t stretch) const { return std::min(kStretch, layout_.units - first_unit(stretch)); }
   const LocalReal* row(std::size_t r, std::size_t n) const { return p_.locals + r * form_.columns + n; }
   const LocalReal* below_row(std::size_t i, std::size_t j, std::size_t n) const {
     return row(2 * form_.block + below_diagonal(i, j), n);
@@ -218,7 +238,7 @@ class Step {
   }
 
   void put_locals(std::size_t stretch) {
-    const std::size_t d = form_.block, n0 = first(stretch), m = count(stretch);
+    const std::size_t d = form_.block, n0 = first_unit(stretch), m = count(stretch);
     for (std::size_t i = 0; i < d; ++i) {
       exponentials(row(d + i, n0), m, w_.sd.data() + i * form_.columns + n0);
       w_.log_sds[stretch] += sum(row(d + i, n0), m);
@@ -346,7 +366,7 @@ class Step {
 
   template <class Sink>
   void local_stretch(std::size_t stretch, Sink& sink) {
-    const std::size_t d = form_.block, K = form_.directions, n0 = first(stretch), m = count(stretch);
+    const std::size_t d = form_.block, K = form_.directions, n0 = first_unit(stretch), m = count(stretch);
     thread_local std::vector<float> gradient, pulls, all;
     gradient.assign(form_.rows() * kStretch, 0.0f);
     pulls.resize(d * kStretch);
@@ -514,11 +534,13 @@ Result train_table(const TableRun& run) {
     scales.bound_scale = static_cast<float>(
         kLimit * std::sqrt(1.0 / (1.0 - std::pow(kSecondDecay, std::max(number - 1.0, 1.0)))));
     scales.rate = step.any_accepted() ? run.adam.rate[i] : 0.0;  // without a draw the gradient says nothing
-    step.locals([&](std::size_t row, std::size_t first, std::size_t count, const float* gradient) {
-      const std::size_t at = row * form.columns + first, moment = segments[3].moment + at;
-      adam(scales, gradient, count, run.adam.first + moment, run.adam.second_root + moment,
-           run.parameters.locals + at);
-    });
+    float *const first_moments = run.adam.first + segments[3].moment, *const roots = run.adam.second_root + segments[3].moment;
+    if (!step.move_diagonal(scales, first_moments, roots, run.parameters.locals)) {
+      step.locals([&](std::size_t row, std::size_t first, std::size_t count, const float* gradient) {
+        const std::size_t at = row * form.columns + first;
+        adam(scales, gradient, count, first_moments + at, roots + at, run.parameters.locals + at);
+      });
+    }
     step.globals(of_loc, of_loc + G, of_loc + 2 * G, of_loc + 2 * G + B);
     std::copy(global_gradient.begin(), global_gradient.end(), rounded.begin());
     std::size_t done = 0;
