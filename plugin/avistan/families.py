@@ -3,11 +3,17 @@
 One composition for table, constant and network alike:
 
     theta = m + L t                                  t standard normal; L diagonal (mean-field) or lower (full-rank)
-    z_n   = m_n + A_n W t + exp(C_n W t) * L_n e_n   e_n standard normal; L_n diagonal or lower (full)
+    z_n   = m_n + A_n W t + x_n                      x_n = u_n = exp(C_n W t) * L_n e_n
+                                                     e_n standard normal; L_n diagonal or lower (full)
 
 with nu_n = (m_n, L_n, A_n, C_n) from the inference function. A and C are absent unless the local factor is conditional
-on the globals; W is the identity, or a learned map to few directions where globals are many. All parameters are
-standardized by a fixed frame (a quick fit's centres and scales), so that one learning rate suits all of them.
+on the globals; W is the identity, or a learned map to few directions where globals are many. Units that are coupled
+along their axis (banded) are a Gaussian Markov chain given the globals,
+
+    x_n = u_n + sum_k (B_{n,k} + D_{n,k} W t) x_{n-k}
+
+with B_n and, where scales follow the globals, D_n in nu_n too. All parameters are standardized by a fixed frame (a
+quick fit's centres and scales), so that one learning rate suits all of them.
 """
 
 from __future__ import annotations
@@ -26,13 +32,15 @@ from jaxtyping import Array, Float, Int
 
 from stan_adapters.layout import IndexArray
 
+from .arrays import on_device, zeros
 from .inference_functions import AbstractInferenceFunction, LocalNu, Table
+from .markov import follow, pull_back, shifted
 
 GlobalKind = Literal["mean-field", "full-rank"]
-LocalKind = Literal["diagonal", "full"]
+LocalKind = Literal["diagonal", "full", "banded"]
 Conditional = Literal["none", "mean", "mean+scale"]
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
-_GROWTH_RANGE = 5.0  # of C_n W t, beyond which it flattens
+_GROWTH_RANGE, _BAND_RANGE = 5.0, 1.0  # of C_n W t and D_n W t, beyond which they flatten
 
 
 class Draws(NamedTuple):
@@ -102,10 +110,10 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray, *, max_ru
     assert best is not None
     runs, order, latent_major = best
     return Placement(
-        jnp.asarray(order),
-        jnp.asarray(np.argsort(order)),
-        jnp.asarray(globals_index),
-        jnp.asarray(local_index),
+        on_device(order),
+        on_device(np.argsort(order)),
+        on_device(globals_index),
+        on_device(local_index),
         latent_major,
         runs if len(runs) <= max_runs else None,
     )
@@ -129,8 +137,10 @@ def make_frame(
     global_center: ArrayLike, global_scale: ArrayLike, local_center: ArrayLike, local_scale: ArrayLike
 ) -> Frame:
     """A frame of centres and positive scales, shapes as in `Frame`."""
-    parts = [jnp.asarray(part) for part in (global_center, global_scale, local_center, local_scale)]
-    return Frame(parts[0], parts[1], jnp.log(parts[1]), parts[2], parts[3], jnp.log(parts[3]))
+    given = (np.asarray(part) for part in (global_center, global_scale, local_center, local_scale))
+    center, scale, own_center, own_scale = given
+    parts = (center, scale, np.log(scale), own_center, own_scale, np.log(own_scale))
+    return Frame(*map(on_device, parts))
 
 
 class GlobalGaussian(eqx.Module):
@@ -153,32 +163,41 @@ class GlobalGaussian(eqx.Module):
 
 def start_globals(kind: GlobalKind, size: int) -> GlobalGaussian:
     """Means zero, sds one, no correlations."""
-    zeros = jnp.zeros(size)
-    return GlobalGaussian(kind, zeros, zeros, jnp.zeros(size * (size - 1) // 2 if kind == "full-rank" else 0))
+    below = size * (size - 1) // 2 if kind == "full-rank" else 0
+    return GlobalGaussian(kind, zeros(size), zeros(size), zeros(below))
 
 
 class LocalGaussian(eqx.Module):
     """The form of the local factors, which says how nu_n is read.
 
     Attributes:
-        kind: "diagonal", or "full": a Cholesky factor within the unit.
+        kind: "diagonal"; "full": a Cholesky factor within the unit; "banded": that, and the units hang on those before
+            them along their axis.
         block: d, latents of a unit.
-        conditional: "mean": the mean moves linearly with the globals; "mean+scale": the log scale too.
+        conditional: "mean": the mean moves linearly with the globals; "mean+scale": the log scale (and B_n) too.
         directions: K, in how many directions of the globals it moves; 0 unless conditional.
+        reach: b, on how many units before it a unit hangs; 0 unless banded.
     """
 
     kind: LocalKind = eqx.field(static=True)
     block: int = eqx.field(static=True)
     conditional: Conditional = eqx.field(static=True, default="none")
     directions: int = eqx.field(static=True, default=0)
+    reach: int = eqx.field(static=True, default=0)
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
         """Numbers per unit of each part of `LocalNu`."""
         d = self.block
-        below = d * (d - 1) // 2 if self.kind == "full" else 0
+        below = self.within + self.reach * d * d
         slope = 0 if self.conditional == "none" else d * self.directions
-        return d, d, below, slope, slope if self.conditional == "mean+scale" else 0
+        growth = (d + self.reach * d * d) * self.directions if self.conditional == "mean+scale" else 0
+        return d, d, below, slope, growth
+
+    @property
+    def within(self) -> int:
+        """How many of the numbers `below` belong to L_n; the others are B_n, (b, d, d) of them."""
+        return 0 if self.kind == "diagonal" else self.block * (self.block - 1) // 2
 
     @property
     def num_parameters(self) -> int:
@@ -186,13 +205,14 @@ class LocalGaussian(eqx.Module):
 
     @property
     def plain(self) -> bool:
-        """Whether a unit's latents are independent of each other and of the globals."""
-        return self.conditional == "none" and (self.kind == "diagonal" or self.block < 2)
+        """Whether all latents are independent of each other and of the globals."""
+        alone = self.kind == "diagonal" or (self.kind == "full" and self.block < 2)
+        return self.conditional == "none" and alone
 
     def start(self, log_sd: Float[Array, "d N"]) -> LocalNu:
         """Parameters with mean zero, the given log sds, no correlation and no slopes."""
-        rest = (jnp.zeros((size, log_sd.shape[1])) for size in self.sizes[2:])
-        return LocalNu(jnp.zeros_like(log_sd), log_sd, *rest)
+        units = log_sd.shape[1]
+        return LocalNu(zeros(self.block, units), log_sd, *(zeros(size, units) for size in self.sizes[2:]))
 
 
 class Family(eqx.Module):
@@ -212,15 +232,27 @@ class Family(eqx.Module):
     def local_parameters(self, inputs: Float[Array, "N R"]) -> LocalNu:
         """Parameters of all units on the unconstrained scale; `loc` is the mean at the centre of the globals."""
         nu, frame, local = self.inference(inputs), self.frame, self.local
-        rows = np.array([i for i in range(local.block) for _ in range(i)], dtype=int)
         slopes = np.repeat(np.arange(local.block), local.directions)
         return LocalNu(
             frame.local_center + frame.local_scale * nu.loc,
             frame.local_log_scale + nu.log_sd,
-            nu.below * frame.local_scale[rows] if nu.below.shape[0] else nu.below,
+            nu.below * self._scales_below() if nu.below.shape[0] else nu.below,
             nu.slope * frame.local_scale[slopes] if nu.slope.shape[0] else nu.slope,
             nu.growth,
         )
+
+    def _scales_below(self) -> Float[Array, "B M"]:
+        """Scales of L_n below its diagonal, and of B_n."""
+        local = self.local
+        rows = np.array([i for i in range(local.block) for _ in range(i)][: local.within], dtype=int)
+        return jnp.concatenate([self.frame.local_scale[rows], self.scales_of_bands()])
+
+    def scales_of_bands(self) -> Float[Array, "P M"]:
+        """Scales of B_n and D_n: a latent's over that of the latent it hangs on, (b d d, 1 or N)."""
+        scale = self.frame.local_scale
+        before = [jnp.roll(scale, k, axis=1) for k in range(1, self.local.reach + 1)]
+        parts = [(scale[:, None] / other[None]).reshape(-1, scale.shape[1]) for other in before]
+        return jnp.concatenate([scale[:0], *parts])
 
     def draw(self, noise: Float[Array, "S D"], inputs: Float[Array, "N R"]) -> Draws:
         """Draws of q from standard normals in Stan's coordinate order.
@@ -242,28 +274,28 @@ class Family(eqx.Module):
         return Draws(mean[None] + sd[None] * noise, log_q, noise / sd[None])
 
     def _draw_structured(self, noise: Float[Array, "S D"], local: LocalNu) -> Draws:
-        """The whole composition. With p = L_n^-T e_n, the pull of z_n is p / exp(C W t); that of t has the terms
+        """The whole composition. With u = M e and p = M^-T e the pull of z is (I - B)' p; that of t has the terms
         through which the locals follow it.
         """
         frame = self.frame
         t, e = noise[:, self.placement.global_index], noise[:, self.placement.local_index.T]
-        moved, solved = self._within_units(e, local)
+        along = t if self.directions is None else t @ self.directions.T
+        own, solved = self._within_units(e, local)
         log_det = jnp.sum(frame.global_log_scale + self.globals.log_sd) + jnp.sum(local.log_sd)
-        pull_t, pull_z = t, solved
+        pull_t, back = t, jnp.zeros_like(along)
+        if self.local.conditional == "mean+scale":
+            rates = self._per_direction(local.growth)[: self.local.block]
+            growth, bend = _flattened(jnp.einsum("dkn,sk->sdn", rates, along), _GROWTH_RANGE)
+            own, solved = jnp.exp(growth) * own, jnp.exp(-growth) * solved
+            back = back - jnp.einsum("dkn,sdn->sk", rates, bend * (solved * own - 1))
+            log_det = log_det + jnp.sum(growth, axis=(1, 2))
+        moved, pull_z = own, solved
+        if self.local.reach:
+            moved, pull_z, more = self._along_axis(own, solved, along, local)
+            back = back + more
         z = local.loc[None] + moved
         if self.local.conditional != "none":
-            along = t if self.directions is None else t @ self.directions.T
             slope = self._per_direction(local.slope)
-            if self.local.conditional == "mean+scale":
-                rates = self._per_direction(local.growth)
-                raw = jnp.einsum("dkn,sk->sdn", rates, along)
-                growth = _GROWTH_RANGE * jnp.tanh(raw / _GROWTH_RANGE)
-                z, pull_z = local.loc[None] + jnp.exp(growth) * moved, jnp.exp(-growth) * solved
-                bend = 1 - (growth / _GROWTH_RANGE) ** 2  # of the flattening
-                back = -jnp.einsum("dkn,sdn->sk", rates, bend * (solved * moved - 1))
-                log_det = log_det + jnp.sum(growth, axis=(1, 2))
-            else:
-                back = jnp.zeros_like(along)
             z = z + jnp.einsum("dkn,sk->sdn", slope, along)
             back = back - jnp.einsum("dkn,sdn->sk", slope, pull_z)
             pull_t = pull_t + (back if self.directions is None else back @ self.directions)
@@ -280,7 +312,31 @@ class Family(eqx.Module):
         return Draws(place(theta, z), log_q, place(pull / frame.global_scale[None], pull_z))
 
     def _per_direction(self, values: Float[Array, "dK N"]) -> Float[Array, "d K N"]:
-        return values.reshape(self.local.block, self.local.directions, values.shape[1])
+        return values.reshape(-1, self.local.directions, values.shape[1])
+
+    def _along_axis(
+        self,
+        own: Float[Array, "S d N"],
+        solved: Float[Array, "S d N"],
+        along: Float[Array, "S K"],
+        local: LocalNu,
+    ) -> tuple[Float[Array, "S d N"], Float[Array, "S d N"], Float[Array, "S K"]]:
+        """x and its pull for units that hang on those before them, and the pull of W t through B."""
+        d, reach = self.local.block, self.local.reach
+        shape = (own.shape[2], reach, d, d, -1)
+        bands = local.below[self.local.within :].T.reshape(shape)
+        if self.local.conditional != "mean+scale":
+            return follow(bands, own.T).T, pull_back(bands, solved.T).T, jnp.zeros_like(along)
+        rates = self._per_direction(local.growth)[d:]
+        more, bend = _flattened(jnp.einsum("pkn,sk->nps", rates, along), _BAND_RANGE)
+        scales = self.scales_of_bands().T[:, :, None]
+        bands = bands + (scales * more).reshape(shape)
+        moved = follow(bands, own.T)
+        products = [
+            solved.T[:, :, None] * shifted(moved, k)[:, None] for k in range(1, reach + 1)
+        ]  # (N, d, d, S) each
+        through = scales * bend * jnp.stack(products, axis=1).reshape(bend.shape)
+        return moved.T, pull_back(bands, solved.T).T, -jnp.einsum("pkn,nps->sk", rates, through)
 
     def _within_units(
         self, e: Float[Array, "S d N"], local: LocalNu
@@ -301,9 +357,15 @@ class Family(eqx.Module):
         return jnp.stack(moved, axis=1), jnp.stack([solved[i] for i in range(d)], axis=1)
 
 
+def _flattened(raw: Array, limit: float) -> tuple[Array, Array]:
+    """Values that flatten beyond a limit, and their derivative."""
+    flat = limit * jnp.tanh(raw / limit)
+    return flat, 1 - (flat / limit) ** 2
+
+
 def mean_field_family(mean: ArrayLike, sd: ArrayLike) -> Family:
     """The mean-field Gaussian with means and sds (D,) on the unconstrained scale, every parameter a global."""
-    nothing = jnp.zeros((0, 0))
+    nothing = zeros(0, 0)
     frame = make_frame(mean, sd, nothing, nothing)
     size, local = len(frame.global_center), LocalGaussian("diagonal", 0)
     placement = make_placement(np.arange(size), np.empty((0, 0), dtype=np.int64))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .arrays import on_device, zeros
 from .evaluation import Evaluation, gap
 from .families import Family, GlobalGaussian
 from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
@@ -38,26 +38,36 @@ class GrowthStep:
 def stages(method: Method, block: int, num_globals: int) -> list[Method]:
     """The families to try after a method's own, each richer than the one before.
 
+    Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
+    are fitted to units that can't move together. How far the units of a chain spread depends on the globals, the scale
+    of a walk's steps above all, so a chain's scales follow them too.
+
     Args:
         block: latents of a unit; 0 without a level.
     """
     found = []
+    if method.coupling and method.local != "banded":
+        method = _with(method, "banded" if method.coupling == 1 else f"banded({method.coupling})")
+        found.append(method)
     correlated = method
-    if block > 1:
+    if block > 1 and method.local == "diagonal":
         correlated = _with(correlated, "full")
     if 1 < num_globals <= MAX_FULL_RANK:
         correlated = _with(correlated, "full-rank")
     if correlated != method:
         found.append(correlated)
     if block and num_globals and correlated.conditional == "none":
-        found.append(_with(correlated, "conditional"))
+        found.append(_with(correlated, "conditional(mean+scale)" if method.reach else "conditional"))
     return found
 
 
 _RICHER: dict[str, Callable[[Method], Method]] = {
     "full": lambda method: replace(method, local="full"),
+    "banded": lambda method: replace(method, local="banded", reach=1),
+    "banded(2)": lambda method: replace(method, local="banded", reach=2),
     "full-rank": lambda method: replace(method, globals="full-rank"),
     "conditional": lambda method: replace(method, conditional="mean"),
+    "conditional(mean+scale)": lambda method: replace(method, conditional="mean+scale"),
 }
 
 
@@ -85,7 +95,7 @@ def grown(family: Family, method: Method) -> Family:
     """The family of a richer method that is equal to the given one."""
     size, block = family.globals.size, family.local.block
     local, directions = local_form(method, block, size)
-    below = jnp.zeros(size * (size - 1) // 2 if method.globals == "full-rank" else 0)
+    below = zeros(size * (size - 1) // 2 if method.globals == "full-rank" else 0)
     if family.globals.kind == "full-rank":
         below = family.globals.below
     factor = GlobalGaussian(method.globals, family.globals.loc, family.globals.log_sd, below)
@@ -99,14 +109,14 @@ def grown(family: Family, method: Method) -> Family:
         weights, bias = function.layers[-1]
         last = (
             _widened(weights, function.sizes, local.sizes),
-            _widened(bias[None], function.sizes, local.sizes)[0],
+            _widened(bias, function.sizes, local.sizes),
         )
         linear = None if function.linear is None else _widened(function.linear, function.sizes, local.sizes)
         function = replace(
             function,
             layers=(*function.layers[:-1], last),
             linear=linear,
-            start=_widened(function.start[None], function.sizes, local.sizes)[0],
+            start=_widened(function.start, function.sizes, local.sizes),
             sizes=local.sizes,
         )
     return Family(factor, function, local, family.frame, family.placement, directions)
@@ -116,16 +126,18 @@ def _padded(nu: LocalNu, sizes: tuple[int, ...]) -> LocalNu:
     """Parameters of units (parts, N) with zeros for what is new."""
     parts = []
     for part, size in zip(nu, sizes, strict=True):
-        missing = jnp.zeros((size - part.shape[0], part.shape[1]), dtype=part.dtype)
-        parts.append(jnp.concatenate([part, missing]))
+        missing = np.zeros((size - part.shape[0], part.shape[1]), dtype=part.dtype)
+        parts.append(on_device(np.concatenate([np.asarray(part), missing])))
     return LocalNu(*parts)
 
 
-def _widened(values: Float[Array, "T P"], old: tuple[int, ...], new: tuple[int, ...]) -> Float[Array, "T Q"]:
+def _widened(
+    values: Float[Array, "*T P"], old: tuple[int, ...], new: tuple[int, ...]
+) -> Float[Array, "*T Q"]:
     """Columns of outputs, part by part, with zero columns for what is new."""
     edges = np.cumsum([0, *old])
     columns = []
     for start, before, after in zip(edges[:-1], old, new, strict=True):
-        columns.append(values[:, start : start + before])
-        columns.append(jnp.zeros((values.shape[0], after - before), dtype=values.dtype))
-    return jnp.concatenate(columns, axis=1)
+        columns.append(np.asarray(values)[..., start : start + before])
+        columns.append(np.zeros((*values.shape[:-1], after - before), dtype=values.dtype))
+    return on_device(np.concatenate(columns, axis=-1))

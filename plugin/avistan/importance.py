@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from arviz_stats.base import array_stats
-from scipy.special import gammaln
 
+from stan_adapters.binding import BoundModel
 from stan_adapters.certificate import Prober, probe_points, separability
 from stan_adapters.errors import StructureError
+from stan_adapters.levels import Level
 from stan_adapters.unit_density import UnitDensity, cholesky, line_directions, solve_lower
 
 from .drawing import FittedFamily
@@ -29,13 +29,14 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Rng = np.random.Generator
 
-_GROWTH_RANGE = 5.0
+_GROWTH_RANGE, _BAND_RANGE = 5.0, 1.0
 _CHECKED = 40  # draws of the globals at which coarse integrals are held against fine ones
 _COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of the effective draws
 _FEW_LATENTS = 300  # with fewer, integrals are fine from the start
 _ROUNDS = 2  # of adapted proposals, each of half as many draws as there are of q
 _FREEDOM, _WIDER = 5.0, 1.1  # t proposals, a little wider than what the weights say
 _NEARLY_EQUAL = 0.5  # share of effective draws
+_EQUAL = 0.9  # share at which even q's own weights leave nothing to a tail
 _MOST_ADAPTED, _LEAST_PER_DIMENSION = (
     60,
     5,
@@ -46,13 +47,17 @@ _MOST_ADAPTED, _LEAST_PER_DIMENSION = (
 class Approximation:
     """q(theta) prod_n q(z_n | theta) in numpy, on the unconstrained scale; the composition is that of `families`.
 
-    theta = center + factor t, and z_n = loc_n + slope_n t + exp(growth_n t) chol_n e_n, with standard normal t and e.
+    theta = center + factor t, and z_n = loc_n + slope_n t + x_n with x_n = exp(growth_n t) chol_n e_n, t and e standard
+    normal. A unit that hangs on those before it adds sum_k (bands_nk + band_scales_nk band_slope_nk t) x_{n-k} to its
+    x_n; log q of a unit is then that given those before it. Rates flatten as in `families`.
 
     Attributes:
         center: (G,).
         factor: (G, G) lower, or (G,) its diagonal.
         loc, chol: (N, d), (N, d, d) lower.
         slope, growth: (N, d, K) along the rows of `directions` (K, G), which is None for K = G; None: zero.
+        bands: (N, b, d, d); None where units are independent given the globals.
+        band_slope, band_scales: (N, b d d, K) and (N, b d d); None: zero.
     """
 
     center: FloatArray
@@ -62,6 +67,9 @@ class Approximation:
     slope: FloatArray | None = None
     growth: FloatArray | None = None
     directions: FloatArray | None = None
+    bands: FloatArray | None = None
+    band_slope: FloatArray | None = None
+    band_scales: FloatArray | None = None
 
     @property
     def num_globals(self) -> int:
@@ -104,13 +112,29 @@ class Approximation:
     def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
         """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
         scales = self.local_scales(theta)
-        z = self.local_means(theta) + scales * np.einsum("nij,snj->sni", self.chol, e)
+        z = self.local_means(theta) + self._along_axis(
+            theta, scales * np.einsum("nij,snj->sni", self.chol, e)
+        )
         log_det = np.log(np.diagonal(self.chol, axis1=1, axis2=2)).sum(axis=1) + np.log(scales).sum(axis=2)
         half = 0.5 * self.loc.shape[1] * np.log(2 * np.pi)
         return z, np.asarray(-0.5 * (e**2).sum(axis=2) - log_det - half)
 
+    def _along_axis(self, theta: FloatArray, own: FloatArray) -> FloatArray:
+        """x (S, N, d) of what units have beside what they take from those before them."""
+        if self.bands is None:
+            return own
+        num_units, reach = self.bands.shape[:2]
+        bands, moved = self.bands[None], own.copy()
+        if self.band_slope is not None and self.band_scales is not None:
+            bend = _BAND_RANGE * np.tanh(self._follow(self.band_slope, theta) / _BAND_RANGE)
+            bands = bands + (self.band_scales * bend).reshape(len(own), *self.bands.shape)
+        for n in range(num_units):
+            for k in range(1, min(reach, n) + 1):
+                moved[:, n] += (bands[:, n, k - 1] @ moved[:, n - k, :, None])[..., 0]
+        return moved
+
     def log_q_locals(self, theta: FloatArray, z: FloatArray) -> FloatArray:
-        """log q(z_n | theta) (S, N) at z (S, N, d), nats."""
+        """log q(z_n | theta) (S, N) at z (S, N, d), nats; units must be independent given the globals."""
         e = solve_lower(self.chol, (z - self.local_means(theta)) / self.local_scales(theta))
         return self.locals_at(theta, e)[1]
 
@@ -135,9 +159,17 @@ def approximation(family: Family, inputs: FloatArray) -> Approximation:
     block, num_units = nu.loc.shape
     chol = np.zeros((num_units, block, block))
     chol[:, np.arange(block), np.arange(block)] = np.exp(np.asarray(nu.log_sd)).T
-    if nu.below.shape[0]:
+    if local.within:
         rows, columns = np.tril_indices(block, -1)
-        chol[:, rows, columns] = np.asarray(nu.below).T
+        chol[:, rows, columns] = np.asarray(nu.below[: local.within]).T
+    growth, bands, band_slope, band_scales = np.asarray(nu.growth), None, None, None
+    if local.reach:
+        bands = np.asarray(nu.below[local.within :]).T.reshape(num_units, local.reach, block, block)
+        size = local.reach * block * block
+        if growth.shape[0]:
+            of_bands = growth[block * local.directions :].reshape(size, local.directions, num_units)
+            band_slope, growth = np.moveaxis(of_bands, 2, 0), growth[: block * local.directions]
+            band_scales = np.broadcast_to(np.asarray(family.scales_of_bands()), (size, num_units)).T
 
     def per_direction(values: FloatArray) -> FloatArray | None:
         if not values.shape[0]:
@@ -150,23 +182,29 @@ def approximation(family: Family, inputs: FloatArray) -> Approximation:
         loc=np.asarray(nu.loc).T,
         chol=chol,
         slope=per_direction(np.asarray(nu.slope)),
-        growth=per_direction(np.asarray(nu.growth)),
+        growth=per_direction(growth),
         directions=None if family.directions is None else np.asarray(family.directions),
+        bands=bands,
+        band_slope=band_slope,
+        band_scales=band_scales,
     )
 
 
 def unit_density(fit: FittedFamily) -> UnitDensity | None:
-    """Densities of the fitted level's units; None without a level, or where a probe finds its units coupled."""
-    if fit.level is None:
-        return None
-    rng = np.random.default_rng([fit.seed, 21])
-    try:
-        points = probe_points(fit.model, rng, 1, layout=fit.model.layout)
-    except StructureError:
-        return None
-    if not separability(Prober(fit.model, points, rng), fit.level, rounds=1).holds:
+    """Densities of the fitted level's units; None without a level, or where its units are coupled."""
+    if fit.level is None or fit.family.local.reach or not is_separable(fit.model, fit.level, fit.seed):
         return None
     return UnitDensity(fit.model, fit.level.index, fit.level.globals_index(fit.model.dim))
+
+
+def is_separable(model: BoundModel, level: Level, seed: int) -> bool:
+    """Whether a probe finds the units of a level independent given everything else."""
+    rng = np.random.default_rng([seed, 21])
+    try:
+        points = probe_points(model, rng, 1, layout=model.layout)
+    except StructureError:
+        return False
+    return separability(Prober(model, points, rng), level, rounds=1).holds
 
 
 def khat_threshold(draws: int) -> float:
@@ -256,11 +294,11 @@ class GlobalsImportance:
     def reliable(self) -> bool:
         """Whether the weights can be used: their k-hat says so, or proposals with heavy tails left them nearly equal.
 
-        The tail index of nearly equal weights is that of a tail in which nothing lies; of q's own draws k-hat decides.
+        The tail index of nearly equal weights is that of a tail in which nothing lies; of q's own draws k-hat decides
+        unless they are worth nine tenths of their number.
         """
-        return self.khat <= self.threshold or (
-            self.adapted and self.effective_draws >= _NEARLY_EQUAL * self.num_usable
-        )
+        enough = _NEARLY_EQUAL if self.adapted else _EQUAL
+        return self.khat <= self.threshold or self.effective_draws >= enough * self.num_usable
 
     @property
     def effective_draws(self) -> float:
@@ -452,6 +490,8 @@ def _tempered(log_weights: FloatArray, size: int) -> FloatArray:
 
 def _log_student(theta: FloatArray, mean: FloatArray, factor: FloatArray) -> FloatArray:
     """Log density (S,) of a t distribution with lower factor (G, G) of its scale matrix."""
+    from scipy.special import gammaln
+
     size = len(mean)
     away = np.linalg.solve(factor, (theta - mean).T)
     whole = gammaln(0.5 * (_FREEDOM + size)) - gammaln(0.5 * _FREEDOM) - 0.5 * size * np.log(np.pi * _FREEDOM)
@@ -475,6 +515,8 @@ def _smoothed(log_weights: FloatArray) -> FloatArray:
         return log_weights
     smoothed = log_weights
     if log_weights.size >= 100 and np.ptp(log_weights) > 0:
+        from arviz_stats.base import array_stats
+
         # It takes log likelihoods, whose inverse weighs a draw.
         smoothed = np.asarray(array_stats.psislw(log_weights.max() - log_weights)[0])
     return np.asarray(smoothed - np.logaddexp.reduce(smoothed))

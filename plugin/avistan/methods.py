@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .errors import MethodError
@@ -17,7 +17,9 @@ FunctionKind = Literal["table", "constant", "polynomial", "mlp"]
 DataColumn = tuple[str, tuple[int, ...]]  # a data entry and row offsets: ("x", (-1, 0))
 
 DEFAULT_WIDTH = 64
+MAX_REACH = 2  # of a banded factor
 _KNOWN = ("avi", "fvi", "constant")
+_REACHES = tuple(str(reach) for reach in range(1, MAX_REACH + 1))
 _OFFSET = re.compile(r"[+-]?\d+")
 _PART = re.compile(r"(?P<word>[a-z-]+)(?:\((?P<argument>[^()]*)\))?")
 
@@ -33,8 +35,11 @@ class Method:
         local: covariance of a unit's factor.
         conditional: whether a unit's factor follows the globals.
         globals: covariance of the globals' factor.
+        reach: on how many units before it along the axis a unit of a banded factor hangs; 0 for other factors.
+        neighbours: on how many units to each side the input reads signatures too.
         data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
             row; empty for the signature.
+        coupling: the reach of the coupling that a family which grows may take up; no part of the name.
     """
 
     name: str
@@ -43,12 +48,15 @@ class Method:
     local: LocalKind = "diagonal"
     conditional: Conditional = "none"
     globals: GlobalKind = "mean-field"
+    reach: int = 0
+    neighbours: int = 0
     data: tuple[DataColumn, ...] = ()
+    coupling: int = field(default=0, compare=False, repr=False)
 
     @property
-    def family(self) -> tuple[LocalKind, Conditional, GlobalKind]:
-        """Local covariance, what the units follow, covariance of the globals."""
-        return self.local, self.conditional, self.globals
+    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind]:
+        """Local covariance and its reach, what the units follow, covariance of the globals."""
+        return self.local, self.reach, self.conditional, self.globals
 
     @property
     def amortized(self) -> bool:
@@ -62,10 +70,11 @@ FACTORIZED = Method(name="fvi", function="table").family  # the paper's F-VI, an
 def parse_method(text: str) -> Method:
     """The method of a name.
 
-    The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)]`, `fvi` or `constant`, each followed
-    by parts that say more of the family: `:full` (a full covariance within a unit), `:full-rank` (of the globals),
+    The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)][:neighbours(K)]`, `fvi` or
+    `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit), `:banded`
+    or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the globals),
     `:conditional` (a unit's mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the unit's own row
-    of x, `window(x, -1, 0)` the row before it too.
+    of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of two units to each side.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -76,13 +85,17 @@ def parse_method(text: str) -> Method:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MethodError(
             f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
-            "avi:data(NAME), avi:window(NAME, -1, 0), fvi, constant, each with :full, :full-rank or :conditional for "
-            "a richer family."
+            "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), fvi, constant, each with :full, :banded, "
+            ":full-rank or :conditional for a richer family."
         )
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
     method = Method(name=text, function=start[head], size=DEFAULT_WIDTH if head == "avi" else 0)
     for part in parts:
         method = _with_part(method, head, part)
+    if method.neighbours and method.data:
+        raise MethodError(
+            f"{text!r} reads signatures of neighbours and declared data: for neighbours' data say window(x, -1, 0, 1)."
+        )
     return replace(method, name=":".join([head, *parts]))
 
 
@@ -90,26 +103,36 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     match = _PART.fullmatch(part)
     word, argument = (match["word"], match["argument"]) if match else (part, None)
     if word == "full" and argument is None:
-        return replace(method, local="full")
+        return replace(method, local="full") if method.local == "diagonal" else method
+    if word == "banded" and (argument is None or argument.strip() in _REACHES):
+        return replace(method, local="banded", reach=1 if argument is None else int(argument))
     if word == "full-rank" and argument is None:
         return replace(method, globals="full-rank")
     if word == "conditional" and argument in (None, "mean", "mean+scale"):
         return replace(method, conditional="mean+scale" if argument == "mean+scale" else "mean")
     if head == "avi" and word in ("mlp", "polynomial"):
-        if argument is None or not argument.strip().isdecimal() or int(argument) < 1:
-            what = "width" if word == "mlp" else "degree"
-            raise MethodError(
-                f"{word} in {method.name!r} needs a positive {what}, such as {word}(2); got {part!r}."
-            )
-        return replace(method, function="mlp" if word == "mlp" else "polynomial", size=int(argument))
+        size = _count(method, part, argument)
+        return replace(method, function="mlp" if word == "mlp" else "polynomial", size=size)
+    if head == "avi" and word == "neighbours":
+        return replace(method, neighbours=_count(method, part, argument))
     if head == "avi" and word == "data" and argument:
         return replace(method, data=(*method.data, *((name, (0,)) for name in _items(argument))))
     if head == "avi" and word == "window" and argument:
         return replace(method, data=(*method.data, *_window(method, part, _items(argument))))
-    allowed = (
-        "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), full" if head == "avi" else "full"
-    )
+    inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), "
+    allowed = f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, conditional"
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
+
+
+def _count(method: Method, part: str, argument: str | None) -> int:
+    """The positive number in a part such as `mlp(32)`."""
+    if argument is None or not argument.strip().isdecimal() or int(argument) < 1:
+        word = part.partition("(")[0]
+        what = {"mlp": "width", "polynomial": "degree"}.get(word, "number")
+        raise MethodError(
+            f"{word} in {method.name!r} needs a positive {what}, such as {word}(2); got {part!r}."
+        )
+    return int(argument)
 
 
 def _items(argument: str) -> list[str]:

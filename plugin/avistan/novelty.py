@@ -65,7 +65,7 @@ def unit_features(
         inputs = unit_input(model, index, globals_index)
         return inputs, inputs
     scores = unit_scores(model, index, globals_index, unit_input.references)
-    inputs = unit_input.transform(scores)
+    inputs = unit_input.of_scores(scores)
     return inputs, np.column_stack([inputs, _left_out(unit_input.transform, scores)])
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from stan_adapters.binding import BoundModel
-from stan_adapters.data import RawData, read_data
 from stan_adapters.levels import Level, make_level
+from stan_adapters.sources import DataSource, read
 
 from .drawing import NEW_UNITS, Fitted, check_draws, draw_batches, joined, warn_of_rejected
 from .errors import FitError
@@ -31,7 +31,7 @@ class NewUnitsWarning(UserWarning):
 
 
 @in_float64
-def predict(fit: Fitted, data: RawData, draws: int, seed: int | None, **datatree: Any) -> xr.DataTree:
+def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datatree: Any) -> xr.DataTree:
     """Posterior of new units from their own data and the fitted globals.
 
     Returns: a DataTree as of `Fit.posterior`, for the new data: the group predictions has what belongs to the new units
@@ -44,6 +44,11 @@ def predict(fit: Fitted, data: RawData, draws: int, seed: int | None, **datatree
     Warns:
         NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far.
     """
+    if fit.method.function == "table" and fit.method.reach:
+        raise FitError(
+            f"{fit.method.name} has a free factor for each fitted unit, which hangs on its neighbours: new units "
+            "change the posterior of the fitted ones. Fit the longer series, from the data of both."
+        )
     if fit.method.function == "table" or fit.level is None:
         raise FitError(
             f"{fit.method.name} has a free factor for each fitted unit and none for new ones: fit with method='avi'."
@@ -51,7 +56,7 @@ def predict(fit: Fitted, data: RawData, draws: int, seed: int | None, **datatree
     check_draws(draws)
     program = fit.model.program
     given = fit.seed if seed is None else seed
-    with BoundModel(program, read_data(program, data), engine=fit.model.engine_choice) as model:
+    with BoundModel(program, read(program, data, level=fit.level.name), engine=fit.model.engine_choice) as model:
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
         placement = make_placement(globals_index, level.index)

@@ -23,21 +23,38 @@ _TRANSFORM = ("center", "scale", "heavy", "mean", "components")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignatureInput:
-    """Unit inputs read through gradients at stored reference points."""
+    """Unit inputs read through gradients at stored reference points.
+
+    Attributes:
+        neighbours: on how many units to each side along the axis the signatures are read too. Those that do not exist
+            count as the mean, 0, and a column for each place says so.
+    """
 
     references: References
     transform: SignatureTransform
+    neighbours: int = 0
     kind = "signature"
 
     def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
         """Inputs (N, R) of the units of a bound model."""
-        return self.transform(unit_scores(model, index, globals_index, self.references))
+        return self.of_scores(unit_scores(model, index, globals_index, self.references))
+
+    def of_scores(self, scores: FloatArray) -> FloatArray:
+        """Inputs (N, R) of raw scores (N, F)."""
+        own = self.transform(scores)
+        parts = [own]
+        for offset in (sign * step for step in range(1, self.neighbours + 1) for sign in (-1, 1)):
+            wanted = np.arange(len(own)) + offset
+            exists = (wanted >= 0) & (wanted < len(own))
+            there = np.where(exists[:, None], own[np.clip(wanted, 0, len(own) - 1)], 0.0)
+            parts += [there, (~exists[:, None]).astype(np.float64)]
+        return np.concatenate(parts, axis=1)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that a saved fit needs of it."""
-        return {"theta": self.references.theta, "z": self.references.z} | {
-            name: getattr(self.transform, name) for name in _TRANSFORM
-        }
+        parts = {name: getattr(self.transform, name) for name in _TRANSFORM}
+        own = {"theta": self.references.theta, "z": self.references.z}
+        return own | {"neighbours": np.asarray(self.neighbours)} | parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +103,8 @@ def read_unit_input(
     """The inverse of `arrays()`; `columns` as in `Method.data`."""
     if kind == SignatureInput.kind:
         transform = SignatureTransform(*(arrays[name] for name in _TRANSFORM))
-        return SignatureInput(References(arrays["theta"], arrays["z"]), transform)
+        references = References(arrays["theta"], arrays["z"])
+        return SignatureInput(references, transform, int(arrays.get("neighbours", np.asarray(0))))
     if kind == DataInput.kind:
         return DataInput(columns, arrays["mean"], arrays["sd"], arrays["marked"])
     return None

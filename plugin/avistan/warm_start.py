@@ -22,7 +22,9 @@ from stan_adapters.layout import IndexArray
 from stan_adapters.levels import Level
 
 from .errors import FitError
+from .importance import is_separable
 from .places import whole_folder
+from .preparation import split
 
 FloatArray = npt.NDArray[np.float64]
 StrPath = str | os.PathLike[str]
@@ -50,7 +52,7 @@ class Approximate(Protocol):
 
     @property
     def level(self) -> Level | None:
-        """The level whose units are independent given the globals."""
+        """The level that was fitted; where its units are coupled, all parameters count as globals here."""
         ...
 
     @property
@@ -166,8 +168,8 @@ def warm_start(fit: Approximate, *, chains: int = 4, seed: int | None = None) ->
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     if not np.isfinite(mean).all() or not (sd > 0).all():
         raise FitError("the fit has no finite means and sds: look at its outcome, and try another seed.")
-    index = np.empty((0, 0), dtype=np.int64) if fit.level is None else fit.level.index
-    globals_index = np.arange(fit.model.dim) if fit.level is None else fit.level.globals_index(fit.model.dim)
+    level = fit.level if fit.level is not None and is_separable(fit.model, fit.level, fit.seed) else None
+    index, globals_index = split(fit.model, level)
     evaluations = 0
     gaussian = None
     if len(globals_index) <= _MOST_GLOBALS:

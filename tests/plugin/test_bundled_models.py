@@ -218,12 +218,13 @@ def test_the_saw_needs_both_neighbours():
     assert 325 < optimum - rows[2].elbo < 342  # the paper's 885 to 893, and what a polynomial of x_n can do
 
 
-def test_a_state_space_model_falls_back_to_f_vi_and_windows_leave_their_exact_gap():
+def test_a_state_space_model_is_fitted_as_a_chain_and_windows_leave_their_exact_gap():
     data, answers = data_of("state_space"), script("state_space", "kalman")
     model = bundled("state_space")
     fit = model.fit(seed=1, steps=200)
-    assert fit.method.name == "fvi"
+    assert fit.method.name == "fvi:banded:conditional(mean+scale)"
     assert "nearest neighbours" in fit.reason
+    assert fit.elbo == pytest.approx(answers["log_evidence"](data), abs=0.1)  # the posterior is Gaussian
     row = model.compare(["avi:polynomial(1):window(y, -1, 0, 1)"], seed=1, steps=1500).rows[0]
     expected = answers["window_optimum"](data, 1).elbo
     assert row.elbo == pytest.approx(expected, abs=0.1 + 5 * row.elbo_se)

@@ -173,7 +173,7 @@ def test_auto_amortizes_what_is_closable_and_says_why_it_does_not_elsewhere(eigh
     assert eight_schools.fit(steps=20, elbo_draws=100).method.name == "avi"
     walk = avi.Model(stan_code=RANDOM_WALK, data={"T": 20, "y": np.sin(np.arange(20.0))})
     fit = walk.fit(steps=20, elbo_draws=100)
-    assert fit.method.name == "fvi"
+    assert fit.method.name == "fvi:banded:conditional(mean+scale)"
     assert "not-closable" in fit.reason
     assert "h" in fit.reason
     forced = walk.fit(method="avi", steps=20, elbo_draws=100)

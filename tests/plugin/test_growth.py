@@ -38,7 +38,7 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
         "table": lambda: Table(nu),
         "constant": lambda: Constant(nu),
         "polynomial": lambda: make_polynomial(R, 2, nu),
-        "mlp": lambda: make_mlp(jax.random.key(0), R, 6, nu),
+        "mlp": lambda: make_mlp(np.random.default_rng(0), R, 6, nu),
     }[source]()
     generic = jax.tree.map(
         lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), function
@@ -63,6 +63,9 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
         ("avi", "avi:full:full-rank:conditional"),
         ("avi:full", "avi:full:conditional(mean+scale)"),
         ("avi:conditional", "avi:full:full-rank:conditional"),
+        ("avi", "avi:banded(2):conditional"),
+        ("avi:full", "avi:banded:full-rank:conditional(mean+scale)"),
+        ("avi:banded:conditional", "avi:banded(2):conditional(mean+scale)"),
     ],
 )
 def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):

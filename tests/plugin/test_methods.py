@@ -44,6 +44,10 @@ def test_a_name_says_function_size_covariance_and_input(name, function, size, lo
         ("avi:polynomial(x)", "positive degree"),
         ("fvi:mlp(3)", "it takes full"),
         ("constant:data(x)", "it takes full"),
+        ("fvi:banded(3)", r"it takes full, banded, banded\(2\)"),
+        ("fvi:neighbours(2)", "it takes full"),
+        ("avi:neighbours", "positive number"),
+        ("avi:neighbours(2):data(x)", "window"),
         ("avi:window(x)", r"such as window\(x, -1, 0\)"),
         ("avi:window(-1, 0)", "needs data entries"),
         ("avi:window(x, 0, 0)", "needs data entries"),
@@ -53,3 +57,18 @@ def test_a_name_says_function_size_covariance_and_input(name, function, size, lo
 def test_a_name_that_is_none_says_what_there_is(name, words):
     with pytest.raises(MethodError, match=words):
         parse_method(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "reach", "neighbours"),
+    [
+        ("fvi:banded", "banded", 1, 0),
+        ("fvi:full:banded(2):full-rank", "banded", 2, 0),
+        ("fvi:banded:full", "banded", 1, 0),
+        ("avi:mlp(8):neighbours(2):banded", "banded", 1, 2),
+    ],
+)
+def test_a_name_says_on_whom_units_hang_and_whose_signatures_they_read(name, local, reach, neighbours):
+    method = parse_method(name)
+    assert (method.local, method.reach, method.neighbours) == (local, reach, neighbours)
+    assert parse_method(method.name) == method
