@@ -8,6 +8,8 @@ from types import ModuleType
 import jax
 import pytest
 
+os.environ.setdefault("AVISTAN_NO_CACHE", "1")  # tests leave the user's folders alone
+
 for _name, _value in {
     "jax_enable_x64": True,
     "jax_numpy_rank_promotion": "raise",

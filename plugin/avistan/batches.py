@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .arrays import on_device, zeros
 from .path_gradient import Batch
 
 # Unit inputs (B, N, R) of B batches; the slots beside the batch's own, and all weights, the batch's first; and of each
@@ -16,6 +17,8 @@ StepArrays = tuple[Float[Array, "B N R"], Batch, Int[Array, " steps"], Int[Array
 
 class Batches(abc.ABC):
     """Batches of units for the steps of a chunk."""
+
+    dim: int | None = None  # parameters of the whole model, where a batch is a part of it
 
     @abc.abstractmethod
     def chunk(self, first: int, steps: int) -> StepArrays:
@@ -28,12 +31,12 @@ class Batches(abc.ABC):
 
 class _OneBatch(Batches):
     def __init__(self, slot: int, inputs: Float[Array, "N R"]) -> None:
-        self._slot, self._inputs = slot, inputs[None]
+        self._slot, self._inputs = slot, on_device(np.asarray(inputs)[None])
 
     def chunk(self, first: int, steps: int) -> StepArrays:
-        alone = Batch(jnp.zeros(0, dtype=jnp.int64), jnp.ones(1))
-        slots = jnp.full(steps, self._slot, dtype=jnp.int64)
-        return self._inputs, alone, slots, jnp.zeros(steps, dtype=jnp.int32)
+        alone = Batch(zeros(0, dtype=np.int64), on_device(np.ones(1)))
+        slots = on_device(np.full(steps, self._slot, dtype=np.int64))
+        return self._inputs, alone, slots, zeros(steps, dtype=np.int32)
 
 
 def one_batch(slot: int, inputs: Float[Array, "N R"]) -> Batches:

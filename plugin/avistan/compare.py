@@ -213,8 +213,9 @@ def run_competition(
 ) -> Comparison:
     """Fit every method from the shared start and measure them on the same draws.
 
-    A method that can't serve the program is a row with its reason. The gap is measured against F-VI in the same family,
-    where it takes part, else against the row "fvi".
+    A given number of steps is the same for all methods; without one, the stopping rule ends each by the same tests, and
+    the table says after how many steps. A method that can't serve the program is a row with its reason. The gap is
+    measured against F-VI in the same family, where it takes part, else against the row "fvi".
 
     Args:
         preparations: for each seed the start that its methods share, and the seconds it took.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import textwrap
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FloatArray = npt.NDArray[np.float64]
 _WIDTH = 110
@@ -159,6 +161,8 @@ class Diagnosis:
 
     def to_dataset(self) -> xr.Dataset:
         """Per-unit numbers over the level's dim, for a group `unit_diagnostics`; empty without a level."""
+        import xarray as xr
+
         dim = self.level if self.level is not None and self.level.isidentifier() else "unit"
         return xr.Dataset({name: (dim, values) for name, values in self.units.items()})
 

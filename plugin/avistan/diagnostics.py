@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from arviz_stats.base import array_stats
 
 from stan_adapters.unit_density import UnitDensity
 from stan_adapters.unit_sampling import sample_units
@@ -36,6 +35,7 @@ from .precision import in_float64
 from .refinement import free_units
 from .restarts import LIKE, Landscape, count_for, probe_starts
 from .runs import Chain, best_of, evaluation_key
+from .stopping import Ending
 from .training import train
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
 
 def _trace(chain: Chain) -> Check:
     """The last fifth of the trace against the fifth before, and against the best there ever was."""
-    name, elbo = "ELBO trace", chain.traces[-1].elbo
+    name, elbo, ended = "ELBO trace", chain.traces[-1].elbo, chain.traces[-1].ended
     steps = sum(len(trace.elbo) for trace in chain.traces)
     window = max(2, int(_WINDOW * len(elbo)))
     parts = [elbo[max(0, stop - window) : stop] for stop in range(len(elbo), 0, -window)]
@@ -138,11 +138,16 @@ def _trace(chain: Chain) -> Check:
         )
     elif fell:
         finding = f"The ELBO ended {fall:.2f} nats below what it had reached earlier: training fell back."
+    elif ended is Ending.spent:
+        finding = f"The ELBO had not settled after {steps} steps, the most that training takes by itself."
+    elif ended is Ending.settled:  # the fifths say nothing: towards the end the learning rate falls
+        finding = f"Training ended by itself, after {steps} steps, when the ELBO had settled."
+        rise = 0.0
     else:
         finding = f"Between the last two fifths of training the ELBO rose by {rise:.2f} nats."
     return Check(
         name=name,
-        passed=not short and not fell and rise <= limit,
+        passed=not short and not fell and rise <= limit and ended is not Ending.spent,
         value=-fall if fell else rise,
         threshold=limit,
         unit="nats",
@@ -250,6 +255,8 @@ def _chains(fit: Fit, density: UnitDensity | None, seed: int) -> Check:
     parts = [approximation(chain.family, chain.inputs) for chain in like]
     rng = np.random.default_rng([seed, 42])
     draws = np.stack([part.draw_globals(rng, _CHAIN_DRAWS) for part in parts])
+    from arviz_stats.base import array_stats
+
     rhats = np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1))
     worst = float(np.max(rhats, initial=1.0))
     landscape = Landscape(fit.model, density)

@@ -12,8 +12,9 @@ along their axis (banded) are a Gaussian Markov chain given the globals,
 
     x_n = u_n + sum_k (B_{n,k} + D_{n,k} W t) x_{n-k}
 
-with B_n and, where scales follow the globals, D_n in nu_n too. All parameters are standardized by a fixed frame (a
-quick fit's centres and scales), so that one learning rate suits all of them.
+with B_n and, where scales follow the globals, D_n in nu_n too. Where two levels are amortized, the latents of the
+second are among the globals, and their entries of m and L come from an inference function of their own. All parameters
+are standardized by a fixed frame (a quick fit's centres and scales), so that one learning rate suits all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from stan_adapters.layout import IndexArray
 
@@ -155,10 +156,53 @@ class GlobalGaussian(eqx.Module):
     def size(self) -> int:
         return int(self.loc.shape[0])
 
+    def resolved(self) -> GlobalGaussian:
+        """The factor with its parameters as arrays: itself."""
+        return self
+
     def factor(self) -> Float[Array, "G G"]:
         """The Cholesky factor L of the standardized globals."""
         lower = jnp.zeros((self.size, self.size)).at[np.tril_indices(self.size, -1)].set(self.below)
         return lower + jnp.diag(jnp.exp(self.log_sd))
+
+
+class LevelGlobals(eqx.Module):
+    """Globals that hold the latents of a second level: mean-field, with those latents' part from a function.
+
+    Attributes:
+        free: the factor of the globals of no level, mean-field.
+        inference: of the second level's units.
+        inputs: of those units; fixed.
+        placement: the free globals and the second level's latents among all globals.
+    """
+
+    free: GlobalGaussian
+    inference: AbstractInferenceFunction
+    inputs: Float32[Array, "M R"]
+    placement: Placement
+
+    @property
+    def kind(self) -> GlobalKind:
+        return self.free.kind
+
+    @property
+    def size(self) -> int:
+        return int(self.placement.order.shape[0])
+
+    @property
+    def loc(self) -> Float[Array, " G"]:
+        return self.resolved().loc
+
+    @property
+    def log_sd(self) -> Float[Array, " G"]:
+        return self.resolved().log_sd
+
+    @eqx.filter_jit
+    def resolved(self) -> GlobalGaussian:
+        """The factor of all G globals, differentiable."""
+        nu, free = self.inference(self.inputs), self.free
+        loc, log_sd = self.placement(free.loc, nu.loc), self.placement(free.log_sd, nu.log_sd)
+        return GlobalGaussian(free.kind, loc, log_sd, free.below)
 
 
 def start_globals(kind: GlobalKind, size: int) -> GlobalGaussian:
@@ -218,7 +262,7 @@ class LocalGaussian(eqx.Module):
 class Family(eqx.Module):
     """q(theta) prod_n q(z_n | theta; f(input_n)). `trainable` says which leaves an optimizer may move."""
 
-    globals: GlobalGaussian
+    globals: GlobalGaussian | LevelGlobals
     inference: AbstractInferenceFunction
     local: LocalGaussian
     frame: Frame
@@ -266,9 +310,9 @@ class Family(eqx.Module):
         return self._draw_structured(noise, local)
 
     def _draw_independent(self, noise: Float[Array, "S D"], local: LocalNu) -> Draws:
-        frame = self.frame
-        mean = self.placement(frame.global_center + frame.global_scale * self.globals.loc, local.loc)
-        log_sd = self.placement(frame.global_log_scale + self.globals.log_sd, local.log_sd)
+        frame, own = self.frame, self.globals.resolved()
+        mean = self.placement(frame.global_center + frame.global_scale * own.loc, local.loc)
+        log_sd = self.placement(frame.global_log_scale + own.log_sd, local.log_sd)
         sd = jnp.exp(log_sd)
         log_q = -0.5 * jnp.sum(noise**2, axis=1) - jnp.sum(log_sd) - self.dim * _HALF_LOG_2PI
         return Draws(mean[None] + sd[None] * noise, log_q, noise / sd[None])
@@ -277,11 +321,11 @@ class Family(eqx.Module):
         """The whole composition. With u = M e and p = M^-T e the pull of z is (I - B)' p; that of t has the terms
         through which the locals follow it.
         """
-        frame = self.frame
+        frame, of_globals = self.frame, self.globals.resolved()
         t, e = noise[:, self.placement.global_index], noise[:, self.placement.local_index.T]
         along = t if self.directions is None else t @ self.directions.T
         own, solved = self._within_units(e, local)
-        log_det = jnp.sum(frame.global_log_scale + self.globals.log_sd) + jnp.sum(local.log_sd)
+        log_det = jnp.sum(frame.global_log_scale + of_globals.log_sd) + jnp.sum(local.log_sd)
         pull_t, back = t, jnp.zeros_like(along)
         if self.local.conditional == "mean+scale":
             rates = self._per_direction(local.growth)[: self.local.block]
@@ -299,14 +343,14 @@ class Family(eqx.Module):
             z = z + jnp.einsum("dkn,sk->sdn", slope, along)
             back = back - jnp.einsum("dkn,sdn->sk", slope, pull_z)
             pull_t = pull_t + (back if self.directions is None else back @ self.directions)
-        if self.globals.kind == "full-rank":
-            factor = self.globals.factor()
+        if of_globals.kind == "full-rank":
+            factor = of_globals.factor()
             standard = t @ factor.T
             pull = jax.scipy.linalg.solve_triangular(factor.T, pull_t.T, lower=False).T
         else:
-            sd = jnp.exp(self.globals.log_sd)
+            sd = jnp.exp(of_globals.log_sd)
             standard, pull = t * sd[None], pull_t / sd[None]
-        theta = frame.global_center[None] + frame.global_scale[None] * (self.globals.loc[None] + standard)
+        theta = frame.global_center[None] + frame.global_scale[None] * (of_globals.loc[None] + standard)
         place = jax.vmap(self.placement)
         log_q = -0.5 * jnp.sum(noise**2, axis=1) - log_det - self.dim * _HALF_LOG_2PI
         return Draws(place(theta, z), log_q, place(pull / frame.global_scale[None], pull_z))
@@ -374,14 +418,24 @@ def mean_field_family(mean: ArrayLike, sd: ArrayLike) -> Family:
 
 
 def trainable(family: Family) -> Family:
-    """A tree of booleans: true at the leaves that training moves (globals, inference function, directions)."""
+    """A tree of booleans: true at the leaves that training moves (globals, inference functions, directions)."""
     spec: Family = jax.tree.map(lambda _: False, family)
-    for name in ("globals", "inference", "directions"):
-        part = getattr(family, name)
-        if part is not None:
-            chosen = jax.tree.map(eqx.is_inexact_array, part)
-            spec = eqx.tree_at(operator.attrgetter(name), spec, chosen)
+    names = ["inference"]
+    if isinstance(family.globals, LevelGlobals):
+        names += ["globals.free", "globals.inference"]
+    else:
+        names += ["globals"]
+    if family.directions is not None and not _follows_free(family):
+        names += ["directions"]
+    for get in map(operator.attrgetter, names):
+        spec = eqx.tree_at(get, spec, jax.tree.map(eqx.is_inexact_array, get(family)))
     return spec
+
+
+def _follows_free(family: Family) -> bool:
+    """Whether the directions are the free globals beside a second level's latents: those are not learned."""
+    own = family.globals
+    return isinstance(own, LevelGlobals) and family.local.directions == own.free.size
 
 
 def num_variational_parameters(family: Family) -> int:

@@ -104,8 +104,7 @@ def _gaps(comparison: Comparison) -> Iterator[str]:
             short.append(row)
     if short and comparison.structure.verdict is Verdict.CLOSABLE:
         this, its = ("this one", "its") if len(short) == 1 else ("these", "their")
-        steps = several(comparison.options.steps, "step")
-        yield f"Some function closes such a gap; {this}, with {its} inputs and in {steps}, did not."
+        yield f"Some function closes such a gap; {this}, with {its} inputs and training, did not."
         read = {name: None for row in short if row.fit is not None for name, _ in row.fit.method.data}
         if read:
             yield f"All that matters for a unit need not be in {listed(list(read))}."
@@ -131,9 +130,11 @@ def gap_sentence(comparison: Comparison, row: Row, free: Row, gap: float, se: fl
         above = f"{_capital(who)} ended {size} nats above {other}"
         if row.fit.method.family != free.fit.method.family:
             return f"{above}, whose factors are of a simpler family."
+        own, others = (None if part.cost is None else part.cost.steps for part in (row, free))
+        same = "the same " if own == others else ""
         return (
             f"{above}. Its family is a part of {other}'s, so {other} was still at least that far from its own optimum "
-            f"after the same {several(comparison.options.steps, 'step')}."
+            f"after {same}{several(others or 0, 'step')}."
         )
     return f"{_capital(who)} came within {size} nats of {other}, {_sizes(row, free)}."
 

@@ -5,43 +5,44 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import arviz_stats
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import xarray as xr
 
 from stan_adapters.binding import BoundModel, Draws
 from stan_adapters.certificate import Probe
-from stan_adapters.data import RawData
 from stan_adapters.levels import Level, Member, make_level
+from stan_adapters.sources import DataSource
 
-from . import fitted_posterior
 from .checkpoints import Checkpoint
 from .diagnosis import Diagnosis
 from .diagnostics import diagnose
 from .drawing import FITTED_UNITS, unconstrained, warn_of_rejected
 from .errors import FitError
 from .evaluation import Evaluation
-from .families import Family, make_placement, num_variational_parameters
+from .families import Family, LevelGlobals, num_variational_parameters
 from .growth import GrowthStep
 from .methods import Method, parse_method
 from .options import FitOptions
 from .outcome import FitOutcome
-from .posterior import Names
 from .precision import in_float64
-from .prediction import predict
 from .preparation import Preparation, skeleton, split
 from .refinement import num_refined, refine, with_rows
 from .runs import Chain, best_of, run_chains
+from .stopping import Ending
 from .storage import open_fit, write_fit
 from .training import Progress, Trace
 from .unit_inputs import UnitInput, read_unit_input
 from .warm_start import WarmStart, warm_start
+
+if TYPE_CHECKING:  # ArviZ and its kin take long to load: whoever needs them loads them
+    import pandas as pd
+    import xarray as xr
+
+    from .posterior import Names
 
 _TRACE = tuple(Trace.__dataclass_fields__)
 
@@ -66,6 +67,7 @@ class Fit:
         method: of all chains; where the family grew, the one that it ended with.
         reason: why this method was used, in a sentence.
         unit_input: what the inference function reads.
+        second: the second amortized level, None where there is one level at most.
         chains: independent restarts. What a fit says of itself (`elbo`, `trace`, `outcome`) is of the best one.
         certificate: the probes that the level passed.
     """
@@ -80,6 +82,7 @@ class Fit:
     chains: tuple[Chain, ...]
     timing: Timing
     certificate: tuple[Probe, ...] = field(default=(), repr=False)
+    second: Level | None = None
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     # -- what was found -----------------------------------------------------------------------------------------
@@ -149,7 +152,10 @@ class Fit:
         return replace(self, chains=tuple(self.chains[number] for number in numbers), _kept={})
 
     def __str__(self) -> str:
-        of = "" if self.level is None else f", {self.level.num_units} units of {self.level.name}"
+        levels = [level for level in (self.level, self.second) if level is not None]
+        of = ", " * bool(levels) + " and ".join(
+            f"{level.num_units} units of {level.name}" for level in levels
+        )
         reason = f" {self.reason}" if self.reason else ""
         advice = f"\n{self.outcome.value}" if self.outcome.value else ""
         start = self.timing.prepare + self.timing.compile
@@ -255,6 +261,8 @@ class Fit:
         Raises:
             FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
         """
+        from . import fitted_posterior
+
         ways = {
             None: fitted_posterior.posterior,
             "psis": fitted_posterior.corrected_posterior,
@@ -289,6 +297,8 @@ class Fit:
         Raises:
             FitError: the path holds something else or can't be written, or as in `posterior`.
         """
+        from . import fitted_posterior
+
         unit_values = datatree.pop("unit_diagnostics", None)
         attrs = self._attrs(draws, seed)
         fitted_posterior.write_posterior(
@@ -328,6 +338,8 @@ class Fit:
 
     def draws_pd(self) -> pd.DataFrame:
         """1000 draws, one column for each scalar, named as in CmdStan: `theta[3]`."""
+        import pandas as pd
+
         columns = {}
         for name, values in self._default_draws().items():
             for place in np.ndindex(values.shape[1:]):
@@ -337,6 +349,8 @@ class Fit:
 
     def summary(self, **kwargs: Any) -> pd.DataFrame:
         """`arviz_stats.summary` of the posterior."""
+        import arviz_stats
+
         table: pd.DataFrame = arviz_stats.summary(self.posterior(), **kwargs)
         return table
 
@@ -353,7 +367,7 @@ class Fit:
     # -- new units ----------------------------------------------------------------------------------------------
 
     def predict(
-        self, data: RawData, draws: int = 1000, *, seed: int | None = None, **datatree: Any
+        self, data: DataSource, draws: int = 1000, *, seed: int | None = None, **datatree: Any
     ) -> xr.DataTree:
         """Posterior of units never seen, from their own data and the fitted globals; nothing is trained.
 
@@ -371,6 +385,8 @@ class Fit:
         Warns:
             NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
         """
+        from .prediction import predict
+
         return predict(self, data, draws, seed, attrs=self._attrs(draws, seed), **datatree)
 
     # -- storage ------------------------------------------------------------------------------------------------
@@ -392,7 +408,8 @@ class Fit:
             "outcome": self.outcome.name,
             "elbo": self.elbo,
             "elbo_se": self.elbo_se,
-            "level": level and {"name": level.name, "members": [[m.name, m.axis] for m in level.members]},
+            "level": level and _level_header(level),
+            "second": self.second and _level_header(self.second) | {"inputs": _second_inputs(self.family)},
             "unit_input": None if self.unit_input is None else self.unit_input.kind,
             "timing": asdict(self.timing),
             "chains": [_chain_header(chain) for chain in self.chains],
@@ -431,14 +448,11 @@ def load(path: str | os.PathLike[str]) -> Fit:
         header, arrays = saved.header, saved.arrays
         method = parse_method(header["method"])
         model = BoundModel(saved.program, saved.data, engine=header["engine"])
-        level = None
-        if header["level"] is not None:
-            members = [Member(name, axis) for name, axis in header["level"]["members"]]
-            level = make_level(model.layout, header["level"]["name"], members)
+        level, second = (_read_level(model, header[name]) for name in ("level", "second"))
         index, globals_index = split(model, level)
-        empty = skeleton(method, index.shape, len(globals_index), arrays["inputs"].shape[1])
-        placed = eqx.tree_at(lambda f: f.placement, empty, make_placement(globals_index, index))
-        likes = [with_rows(placed, chain["refined"]) for chain in header["chains"]]
+        read = {} if second is None else {"second": second, "num_second_inputs": header["second"]["inputs"]}
+        empty = skeleton(method, index, globals_index, arrays["inputs"].shape[1], **read)
+        likes = [with_rows(empty, chain["refined"]) for chain in header["chains"]]
         leaves = saved.read_leaves(tuple(_leaves(like) for like in likes))
         unit_arrays = {k.removeprefix("input_"): v for k, v in arrays.items() if k.startswith("input_")}
         return Fit(
@@ -457,7 +471,24 @@ def load(path: str | os.PathLike[str]) -> Fit:
             ),
             timing=Timing(**header["timing"]),
             certificate=tuple(Probe(**probe) for probe in header["certificate"]),
+            second=second,
         )
+
+
+def _level_header(level: Level) -> dict[str, Any]:
+    return {"name": level.name, "members": [[member.name, member.axis] for member in level.members]}
+
+
+def _read_level(model: BoundModel, header: Mapping[str, Any] | None) -> Level | None:
+    """The inverse of `_level_header`."""
+    if header is None:
+        return None
+    return make_level(model.layout, header["name"], [Member(name, axis) for name, axis in header["members"]])
+
+
+def _second_inputs(family: Family) -> int:
+    """How many inputs each unit of the second level has."""
+    return family.globals.inputs.shape[1] if isinstance(family.globals, LevelGlobals) else 0
 
 
 def _chain_header(chain: Chain) -> dict[str, Any]:
@@ -485,7 +516,8 @@ def _read_chain(
     for stage in range(header["stages"]):
         parts = {name: arrays[f"{start}trace_{stage}_{name}"] for name in _TRACE}
         compiling = float(parts.pop("seconds_compile"))
-        traces.append(Trace(**parts, seconds_compile=compiling))
+        ended = Ending(int(parts.pop("ended")))
+        traces.append(Trace(**parts, seconds_compile=compiling, ended=ended))
     return Chain(
         family=eqx.tree_at(_leaves, like, leaves, is_leaf=lambda leaf: leaf is None),
         inputs=arrays["inputs"],
@@ -544,4 +576,5 @@ def fit_method(
             evaluate=sum(chain.seconds_evaluate for chain in made),
         ),
         certificate=tuple(certificate),
+        second=None if ended.second is None else preparation.second_level(ended),
     )

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from .arrays import on_device, zeros
 from .evaluation import Evaluation, gap
-from .families import Family, GlobalGaussian
+from .families import Family, GlobalGaussian, GlobalKind, LevelGlobals
 from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
 from .methods import Method
 from .preparation import local_form
@@ -36,7 +36,8 @@ class GrowthStep:
 
 
 def stages(method: Method, block: int, num_globals: int) -> list[Method]:
-    """The families to try after a method's own, each richer than the one before.
+    """The families to try after a method's own, each richer than the one before. Two amortized levels stay independent
+    of each other.
 
     Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
     are fitted to units that can't move together. How far the units of a chain spread depends on the globals, the scale
@@ -52,7 +53,7 @@ def stages(method: Method, block: int, num_globals: int) -> list[Method]:
     correlated = method
     if block > 1 and method.local == "diagonal":
         correlated = _with(correlated, "full")
-    if 1 < num_globals <= MAX_FULL_RANK:
+    if 1 < num_globals <= MAX_FULL_RANK and method.second is None:
         correlated = _with(correlated, "full-rank")
     if correlated != method:
         found.append(correlated)
@@ -93,12 +94,8 @@ def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> Gr
 
 def grown(family: Family, method: Method) -> Family:
     """The family of a richer method that is equal to the given one."""
-    size, block = family.globals.size, family.local.block
-    local, directions = local_form(method, block, size)
-    below = zeros(size * (size - 1) // 2 if method.globals == "full-rank" else 0)
-    if family.globals.kind == "full-rank":
-        below = family.globals.below
-    factor = GlobalGaussian(method.globals, family.globals.loc, family.globals.log_sd, below)
+    factor = _grown_globals(family.globals, method.globals)
+    local, directions = local_form(method, family.local.block, factor)
     function = family.inference
     if isinstance(function, Table | Constant):
         function = type(function)(_padded(function.nu, local.sizes))
@@ -120,6 +117,12 @@ def grown(family: Family, method: Method) -> Family:
             sizes=local.sizes,
         )
     return Family(factor, function, local, family.frame, family.placement, directions)
+
+
+def _grown_globals(factor: GlobalGaussian | LevelGlobals, kind: GlobalKind) -> GlobalGaussian | LevelGlobals:
+    if factor.kind == kind or isinstance(factor, LevelGlobals):
+        return factor
+    return replace(factor, kind=kind, below=zeros(factor.size * (factor.size - 1) // 2))
 
 
 def _padded(nu: LocalNu, sizes: tuple[int, ...]) -> LocalNu:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, Float32, PRNGKeyArray
+from jaxtyping import Array, Float, Float32
 
+from .arrays import on_device, zeros
 from .projection import ridge
 
 FloatArray = npt.NDArray[np.float64]
@@ -93,9 +94,9 @@ class Polynomial(AbstractInferenceFunction):
         return jnp.stack(columns)
 
     def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> Polynomial:
-        terms = np.asarray(self._monomials(jnp.asarray(inputs)))[1:].T
+        terms = np.asarray(self._monomials(on_device(inputs)))[1:].T
         coefficients, intercept = _regress(terms, nu)
-        together = jnp.asarray(np.concatenate([intercept[None], coefficients]))
+        together = on_device(np.concatenate([intercept[None], coefficients]))
         moved: Polynomial = eqx.tree_at(lambda f: f.coefficients, self, together)
         return moved
 
@@ -120,55 +121,65 @@ class MLP(AbstractInferenceFunction):
         return jnp.concatenate([nu[:d], _bounded(nu[d : 2 * d]), nu[2 * d :]])
 
     def _outputs(self, inputs: Float[Array, "N R"]) -> Float32[Array, "P N"]:
-        x = inputs.astype(jnp.float32)
-        weights, bias = self.layers[-1]
-        out = self._hidden(x) @ weights + bias[None]
-        if self.linear is not None:
-            out = out + x @ self.linear
-        return out.T
-
-    def _hidden(self, x: Float[Array, "N R"]) -> Float[Array, "N W"]:
+        """Units along the last axis throughout: twice as fast on a CPU as with the units first."""
+        x = inputs.astype(jnp.float32).T
+        hidden = x
         for weights, bias in self.layers[:-1]:
-            x = jax.nn.silu(x @ weights + bias[None])
-        return x
+            hidden = jax.nn.silu(weights.T @ hidden + bias[:, None])
+        weights, bias = self.layers[-1]
+        out = weights.T @ hidden + bias[:, None]
+        return out if self.linear is None else out + self.linear.T @ x
 
     def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> MLP:
         x = np.asarray(inputs, dtype=np.float32)
-        features = [np.asarray(self._hidden(jnp.asarray(x)))] + ([x] if self.linear is not None else [])
+        hidden = x
+        for weights, bias in self.layers[:-1]:  # as `_outputs`, in numpy
+            hidden = hidden @ np.asarray(weights) + np.asarray(bias)
+            hidden = hidden / (1 + np.exp(-hidden))
+        features = [hidden] + ([x] if self.linear is not None else [])
         coefficients, intercept = _regress(np.concatenate(features, axis=1).astype(np.float64), nu)
-        width = features[0].shape[1]
+        width = hidden.shape[1]
         last = (coefficients[:width], intercept - np.asarray(self.start))
-        parts = [(jnp.asarray(p, dtype=jnp.float32)) for p in last]
+        parts = [on_device(p, np.float32) for p in last]
         moved: MLP = eqx.tree_at(lambda f: f.layers[-1], self, tuple(parts))
         if self.linear is not None:
-            moved = eqx.tree_at(
-                lambda f: f.linear, moved, jnp.asarray(coefficients[width:], dtype=jnp.float32)
-            )
+            moved = eqx.tree_at(lambda f: f.linear, moved, on_device(coefficients[width:], np.float32))
         return moved
 
 
 def make_polynomial(num_inputs: int, degree: int, start: LocalNu) -> Polynomial:
     """A polynomial of all inputs that starts at the parameters of one unit."""
-    constant = jnp.concatenate(start)[:, 0]
+    constant = _together(start)
     terms = [t for k in range(1, degree + 1) for t in combinations_with_replacement(range(num_inputs), k)]
-    coefficients = jnp.zeros((len(terms) + 1, constant.shape[0])).at[0].set(constant)
-    return Polynomial(coefficients, tuple(terms), _sizes(start))
+    coefficients = np.zeros((len(terms) + 1, len(constant)))
+    coefficients[0] = constant
+    return Polynomial(on_device(coefficients), tuple(terms), _sizes(start))
 
 
 def make_mlp(
-    key: PRNGKeyArray, num_inputs: int, width: int, start: LocalNu, *, depth: int = 2, skip: bool = True
+    rng: np.random.Generator,
+    num_inputs: int,
+    width: int,
+    start: LocalNu,
+    *,
+    depth: int = 2,
+    skip: bool = True,
 ) -> MLP:
     """An MLP with `depth` hidden layers that starts at the parameters of one unit; `skip` adds the linear map."""
-    constant = jnp.concatenate(start)[:, 0]
-    sizes = [num_inputs, *[width] * depth, constant.shape[0]]
-    keys = jax.random.split(key, depth + 1)
+    constant = _together(start)
+    sizes = [num_inputs, *[width] * depth]
     layers = []
-    for number, (k, fan_in, fan_out) in enumerate(zip(keys, sizes[:-1], sizes[1:], strict=True)):
-        scale = 0.0 if number == depth else math.sqrt(2.0 / max(fan_in, 1))
-        weights = scale * jax.random.normal(k, (fan_in, fan_out), dtype=jnp.float32)
-        layers.append((weights, jnp.zeros(fan_out, dtype=jnp.float32)))
-    linear = jnp.zeros((num_inputs, constant.shape[0]), dtype=jnp.float32) if skip else None
-    return MLP(tuple(layers), linear, constant, _sizes(start))
+    for fan_in, fan_out in pairwise(sizes):
+        weights = math.sqrt(2.0 / max(fan_in, 1)) * rng.standard_normal((fan_in, fan_out))
+        layers.append((on_device(weights, np.float32), zeros(fan_out, dtype=np.float32)))
+    layers.append((zeros(sizes[-1], len(constant), dtype=np.float32), zeros(len(constant), dtype=np.float32)))
+    linear = zeros(num_inputs, len(constant), dtype=np.float32) if skip else None
+    return MLP(tuple(layers), linear, on_device(constant), _sizes(start))
+
+
+def _together(nu: LocalNu) -> FloatArray:
+    """Parameters of one unit in a row (P,)."""
+    return np.concatenate([np.asarray(part)[:, 0] for part in nu])
 
 
 def _sizes(nu: LocalNu) -> tuple[int, ...]:

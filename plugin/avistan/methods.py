@@ -39,6 +39,8 @@ class Method:
         neighbours: on how many units to each side the input reads signatures too.
         data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
             row; empty for the signature.
+        second: a second level that is amortized too, by its declared size or one of its latents; empty for the one
+            with most latents, None for one level only.
         coupling: the reach of the coupling that a family which grows may take up; no part of the name.
     """
 
@@ -51,6 +53,7 @@ class Method:
     reach: int = 0
     neighbours: int = 0
     data: tuple[DataColumn, ...] = ()
+    second: str | None = None
     coupling: int = field(default=0, compare=False, repr=False)
 
     @property
@@ -70,11 +73,14 @@ FACTORIZED = Method(name="fvi", function="table").family  # the paper's F-VI, an
 def parse_method(text: str) -> Method:
     """The method of a name.
 
-    The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)][:neighbours(K)]`, `fvi` or
-    `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit), `:banded`
-    or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the globals),
-    `:conditional` (a unit's mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the unit's own row
-    of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of two units to each side.
+    The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)][:neighbours(K)][:levels]`, `fvi`
+    or `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit),
+    `:banded` or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the
+    globals), `:conditional` (a unit's mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the
+    unit's own row of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of two units to each
+    side. `levels` amortizes a second level too, such as items beside persons, by a second function of the same kind,
+    which reads signatures; `levels(item)` says which, by its declared size or one of its latents. In q the two levels
+    are independent of each other, and units follow only the globals that belong to neither.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -85,8 +91,8 @@ def parse_method(text: str) -> Method:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MethodError(
             f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
-            "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), fvi, constant, each with :full, :banded, "
-            ":full-rank or :conditional for a richer family."
+            "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
+            ":full, :banded, :full-rank or :conditional for a richer family."
         )
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
     method = Method(name=text, function=start[head], size=DEFAULT_WIDTH if head == "avi" else 0)
@@ -95,6 +101,11 @@ def parse_method(text: str) -> Method:
     if method.neighbours and method.data:
         raise MethodError(
             f"{text!r} reads signatures of neighbours and declared data: for neighbours' data say window(x, -1, 0, 1)."
+        )
+    if method.second is not None and (method.globals != "mean-field" or method.local == "banded"):
+        raise MethodError(
+            f"{text!r}: with two amortized levels the globals, which hold the second level's latents, are factorized, "
+            "and units do not hang on their neighbours: leave out :full-rank and :banded, or :levels."
         )
     return replace(method, name=":".join([head, *parts]))
 
@@ -119,7 +130,9 @@ def _with_part(method: Method, head: str, part: str) -> Method:
         return replace(method, data=(*method.data, *((name, (0,)) for name in _items(argument))))
     if head == "avi" and word == "window" and argument:
         return replace(method, data=(*method.data, *_window(method, part, _items(argument))))
-    inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), "
+    if head == "avi" and word == "levels" and (argument is None or argument.strip()):
+        return replace(method, second="" if argument is None else argument.strip())
+    inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), levels, "
     allowed = f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, conditional"
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
 

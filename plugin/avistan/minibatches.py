@@ -8,14 +8,17 @@ each of its rows once in a long while.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
 from stan_adapters.binding import BoundModel
 from stan_adapters.levels import Level
@@ -24,18 +27,24 @@ from stan_adapters.shard_pool import DEFAULT_BUDGET, ShardPool
 from stan_adapters.shards import Shard, ShardMaker, batch_size
 from stan_adapters.unit_data import Slicing
 
+from .arrays import on_device
 from .batches import Batches, StepArrays
-from .families import Family, make_placement
-from .log_density import Slot, default_threads, register, set_layout
+from .evaluation import Evaluation
+from .families import Family, GlobalGaussian, make_placement
+from .log_density import Backend, Slot, backend, default_threads, register, set_layout
 from .methods import Method
-from .path_gradient import Batch
+from .path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
 from .preparation import Preparation, prepare, start_family
+from .stopping import Measure
+from .training import TrainingOptions
 from .unit_inputs import UnitInput
 
 FloatArray = npt.NDArray[np.float64]
 
-CHUNK = 250  # steps: rounds of shards change between chunks
+_MULTIPLE = 250  # steps of which chunks are parts: rounds of shards change between chunks
 _STEPS_PER_ROUND = 1000  # at least: binding the next round's shards takes longer than many cheap steps
+_FEWER_DRAWS, _SMALLER_STEPS = 4, 8
+_MEASURED_SHARDS, _MEASURED_DRAWS = 64, 2  # on which families are compared
 _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
 
 
@@ -62,21 +71,110 @@ class Minibatches:
     def num_units(self) -> int:
         return self.maker.level.num_units
 
-    def start_family(self, method: Method) -> Family:
-        """The family of a method for the units of a shard.
+    def start_family(self, method: Method) -> tuple[Family, Float[Array, "M R"]]:
+        """The family of a method for the units of a shard, and the inputs of those where it starts.
 
         Its globals start at the quick fit of one shard, with sds for as many data as there are in all.
         """
-        family, _ = start_family(self.start, method)
+        family, inputs = start_family(self.start, method)
         narrower = 0.5 * math.log(self.size / self.num_units)
-        moved: Family = eqx.tree_at(lambda f: f.globals.log_sd, family, family.globals.log_sd + narrower)
-        return moved
+        log_sd = on_device(np.asarray(family.globals.log_sd) + narrower)
+        moved: Family = eqx.tree_at(lambda f: f.globals.log_sd, family, log_sd)
+        return moved, inputs
+
+    def training(self, options: TrainingOptions, stage: int) -> TrainingOptions:
+        """Options of steps on shards, for the method's own family (stage 0) or a richer one.
+
+        The noise is mostly that of the units: more draws do little against it. What a richer family gains is small
+        against that noise, and it begins at an optimum: it takes small steps.
+        """
+        draws = max(1, options.draws_per_step // _FEWER_DRAWS)
+        rate = options.learning_rate if stage == 0 else options.learning_rate / _SMALLER_STEPS
+        return replace(options, draws_per_step=draws, learning_rate=rate)
 
     def whole_family(self, family: Family) -> Family:
         """The same family for all units."""
         level = self.maker.level
         placement = make_placement(level.globals_index(self.maker.model.dim), level.index)
         return replace(family, placement=placement)
+
+    def reframed(self, family: Family) -> Family:
+        """The same family with its globals standardized by their own means and sds.
+
+        Training begins with the scales of a quick fit of few units, much wider than those of the whole. To a richer
+        family, whose correlations are free, the noise of minibatches would be far too large on that scale.
+        """
+        factor, frame = family.globals, family.frame
+        sd = np.exp(np.asarray(factor.log_sd))
+        center = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(factor.loc)
+        if not isinstance(factor, GlobalGaussian):
+            return family
+        below = np.asarray(factor.below)
+        if len(below):
+            below = below / sd[np.tril_indices(factor.size, -1)[0]]
+        nothing = np.zeros(factor.size)
+        moved: Family = eqx.tree_at(
+            lambda f: (
+                f.globals.loc,
+                f.globals.log_sd,
+                f.globals.below,
+                f.frame.global_center,
+                f.frame.global_scale,
+                f.frame.global_log_scale,
+            ),
+            family,
+            tuple(
+                on_device(part)
+                for part in (
+                    nothing,
+                    nothing,
+                    below,
+                    center,
+                    np.asarray(frame.global_scale) * sd,
+                    np.asarray(frame.global_log_scale) + np.asarray(factor.log_sd),
+                )
+            ),
+        )
+        return moved
+
+    @contextmanager
+    def measure(self, method: Method, key: PRNGKeyArray) -> Iterator[Measure]:
+        """ELBOs of the whole, estimated from some shards, the same for all families, to compare families by."""
+        count = min(_MEASURED_SHARDS, -(-self.num_units // self.size))
+        units = np.random.default_rng([self.seed, 8]).permutation(self.num_units)[: count * self.size]
+        with ExitStack() as stack:
+            shards = [self.maker(part) for part in np.array_split(units, count)]
+            for shard in shards:
+                stack.callback(shard.model.close)
+            weight = self.num_units / np.array([shard.num_units for shard in shards])
+            alone = self._register_base(stack)
+            read = self._reader(method, self.start.unit_input(method)[0])
+            slots, inputs = [], np.zeros((count, self.size, read(shards[0]).shape[1]), dtype=np.float32)
+            for number, shard in enumerate(shards):
+                slot = stack.enter_context(register(shard.model))
+                set_layout(slot.index, shard.globals_index, shard.index.T)
+                inputs[number, : shard.num_units] = read(shard)
+                slots.append(slot.index)
+            weights = np.array([[w, *((1 - w) * c for c in self._coefficients)] for w in weight])
+            given = on_device(np.array(slots, dtype=np.int64)), on_device(weights), on_device(inputs)
+
+            def measured(family: Family, number: int) -> Evaluation:
+                own = jax.random.key_data(jax.random.fold_in(key, number)).astype(np.uint64)
+                found = np.asarray(_estimates(backend(), family, alone, own, *given))
+                return Evaluation(np.repeat(found, 2))  # each as a pair of draws
+
+            yield measured
+
+    @property
+    def _coefficients(self) -> tuple[float, ...]:
+        return tuple(term.coefficient for term in self.base.terms)
+
+    def _register_base(self, stack: ExitStack) -> Int[Array, " terms"]:
+        """Slots of the density without units."""
+        slots = [stack.enter_context(register(term.model)) for term in self.base.terms]
+        for slot, term in zip(slots, self.base.terms, strict=True):
+            set_layout(slot.index, term.globals_index, np.zeros((0, 0), dtype=np.int64), term.template)
+        return on_device(np.array([slot.index for slot in slots], dtype=np.int64))
 
     @contextmanager
     def batches(self, method: Method, number: int = 0) -> Iterator[ShardBatches]:
@@ -94,14 +192,11 @@ class Minibatches:
                     self.maker, size=self.size, seed=seed, memory_budget=self.memory_budget, threads=threads
                 )
             )
-            terms = [stack.enter_context(register(term.model)) for term in self.base.terms]
-            for slot, term in zip(terms, self.base.terms, strict=True):
-                nowhere = np.zeros((0, 0), dtype=np.int64)
-                set_layout(slot.index, term.globals_index, nowhere, term.template)
             weight = float(pool.schedule.num_batches)
-            weights = [weight, *((1 - weight) * term.coefficient for term in self.base.terms)]
-            alone = Batch(jnp.asarray([slot.index for slot in terms]), jnp.asarray(weights))
+            weights = np.array([weight, *((1 - weight) * c for c in self._coefficients)])
+            alone = Batch(self._register_base(stack), on_device(weights))
             found = ShardBatches(pool, alone, self.size, self._reader(method, given))
+            found.dim = self.maker.model.dim
             stack.callback(found.close)
             yield found
 
@@ -116,6 +211,28 @@ class Minibatches:
         return lambda shard: given(shard.model, shard.index, shard.globals_index)
 
 
+@eqx.filter_jit
+def _estimates(
+    how: Backend,
+    family: Family,
+    base: Int[Array, " terms"],
+    key: UInt64[Array, " 2"],
+    slots: Int[Array, " B"],
+    weights: Float[Array, "B _"],
+    inputs: Float[Array, "B M R"],
+) -> Float[Array, " B"]:
+    """An estimate of the ELBO from each shard, nats."""
+    form, frame = form_of(family), frame_of(family)
+
+    def one(_: None, given: tuple[Array, ...]) -> tuple[None, Array]:
+        slot, weight, unit_inputs = given
+        batch = Batch(jnp.concatenate([slot[None], base]), weight)
+        parts = parts_of(family, unit_inputs)
+        return None, elbo_estimate(how, form, _MEASURED_DRAWS, batch, key, frame, parts)[0]
+
+    return jax.lax.scan(one, None, (slots, weights, inputs))[1]
+
+
 class ShardBatches(Batches):
     """Shards in the order of their rounds; a round lasts some chunks."""
 
@@ -124,85 +241,54 @@ class ShardBatches(Batches):
     ) -> None:
         self._pool, self._alone, self._columns, self._read = pool, alone, columns, read
         self._held = pool.schedule.held
-        lasting = max(self._held, _STEPS_PER_ROUND)
-        self._steps_per_round = CHUNK * math.ceil(lasting / CHUNK)
-        self._slots: dict[int, tuple[Shard, Slot]] = {}  # by the identity of the shard
-        self._inputs: npt.NDArray[np.float32] | None = None
-        self._order: list[int] = []
+        self._steps_per_round = _MULTIPLE * math.ceil(max(self._held, _STEPS_PER_ROUND) / _MULTIPLE)
+        self._ready: dict[Shard, tuple[Slot, npt.NDArray[np.float32]]] = {}
+        self.shards: tuple[Shard, ...] = ()  # of the present round, in its order
         self._round = -1
 
     def chunk(self, first: int, steps: int) -> StepArrays:
-        """As `Batches.chunk`; chunks are asked for in their order."""
+        """As `Batches.chunk`; rounds are asked for in their order, and end between chunks.
+
+        Raises:
+            AvistanError: a shard does not bind, or its units have no inputs.
+        """
         number, at = divmod(first, self._steps_per_round)
         self._turn_to(number, at + steps)
-        assert self._inputs is not None
-        which = (at + np.arange(steps)) % self._held
-        slots = np.array([self._slots[self._order[i]][1].index for i in which], dtype=np.int64)
-        return (
-            jnp.asarray(self._inputs),
-            self._alone,
-            jnp.asarray(slots),
-            jnp.asarray(which, dtype=jnp.int32),
-        )
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """Those of the present round, in its order."""
-        return tuple(self._slots[key][0] for key in self._order)
+        return self._arrays([self.shards[step % self._held] for step in range(at, at + steps)])
 
     def example(self, steps: int) -> StepArrays:
         """Arrays of the right shapes, without moving on."""
-        if self._inputs is None:
-            return self.chunk(0, steps)
-        nobody = jnp.zeros(steps, dtype=jnp.int32)
-        return jnp.asarray(self._inputs), self._alone, nobody.astype(jnp.int64), nobody
+        return self._arrays([self.shards[0]] * steps) if self.shards else self.chunk(0, steps)
 
     def close(self) -> None:
         """Release all slots; the pool frees the models."""
-        for _, slot in self._slots.values():
+        for slot, _ in self._ready.values():
             slot.close()
-        self._slots.clear()
+        self._ready.clear()
+
+    def _arrays(self, shards: Sequence[Shard]) -> StepArrays:
+        slots = np.array([self._ready[shard][0].index for shard in shards], dtype=np.int64)
+        inputs = np.stack([self._ready[shard][1] for shard in shards])
+        which = np.arange(len(shards), dtype=np.int32)
+        return on_device(inputs), self._alone, on_device(slots), on_device(which)
 
     def _turn_to(self, number: int, needed: int) -> None:
         """Make a round's shards ready; of the first round only as many as are `needed` so far."""
-        if number == self._round and len(self._order) == self._held:
+        if number == self._round and len(self.shards) >= min(needed, self._held):
             return
         if number == 0 and needed < self._held:
-            self._take(self._pool.first(needed))
+            self.shards = self._pool.first(needed)
         else:
-            if number != self._round:
-                self._leave_for(number)
-            self._take(self._pool.epoch(number))
+            staying = set(self._pool.staying(number))
+            for shard in [shard for shard in self._ready if shard not in staying]:
+                self._ready.pop(shard)[0].close()  # the pool closes the models of shards that leave
+            self.shards = self._pool.epoch(number)
         self._round = number
-
-    def _leave_for(self, number: int) -> None:
-        """Close the slots of shards that the next round does not hold: their models close with the round."""
-        staying = {id(shard) for shard in self._pool.staying(number)}
-        for key, (_, slot) in list(self._slots.items()):
-            if key not in staying:
-                slot.close()
-                del self._slots[key]
-
-    def _take(self, shards: tuple[Shard, ...]) -> None:
-        order, before = (
-            [id(shard) for shard in shards],
-            dict(zip(self._order, range(self._held), strict=False)),
-        )
-        for shard in shards:
-            if id(shard) not in self._slots:
+        for shard in self.shards:
+            if shard not in self._ready:
                 slot = register(shard.model)
                 set_layout(slot.index, shard.globals_index, shard.index.T)
-                self._slots[id(shard)] = shard, slot
-        inputs: npt.NDArray[np.float32] | None = None
-        for place, shard in enumerate(shards):
-            if self._inputs is not None and id(shard) in before:
-                row = self._inputs[before[id(shard)]]
-            else:
-                row = self._padded(self._read(shard))
-            if inputs is None:
-                inputs = np.zeros((self._held, *row.shape), dtype=np.float32)
-            inputs[place] = row
-        self._inputs, self._order = inputs, order
+                self._ready[shard] = slot, self._padded(self._read(shard))
 
     def _padded(self, values: FloatArray) -> npt.NDArray[np.float32]:
         row = np.zeros((self._columns, values.shape[1]), dtype=np.float32)
@@ -210,7 +296,26 @@ class ShardBatches(Batches):
         return row
 
 
-def make_minibatches(
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LargePreparation(Preparation):
+    """The preparation of a level that is trained on minibatches; its own quick fit is made for tables only."""
+
+    minibatches: Minibatches
+
+    def restarted(self, number: int) -> LargePreparation:
+        """As of `Preparation`."""
+        start = self.minibatches.start.restarted(number)
+        again = replace(self.minibatches, start=start)
+        seed = start.quick_seed
+        return replace(self, minibatches=again, quick_seed=seed, scattered=True, _quick=[], _chains={})
+
+    def _signature(self, neighbours: int) -> tuple[UnitInput, FloatArray]:
+        """The inputs of all units, from what the shards read."""
+        given = self.minibatches.start.signature(neighbours)
+        return given, given(self.model, self.index, self.globals_index)
+
+
+def prepare_large(
     model: BoundModel,
     level: Level,
     slicing: Slicing,
@@ -220,8 +325,8 @@ def make_minibatches(
     max_rank: int,
     size: int | None = None,
     memory_budget: int = DEFAULT_BUDGET,
-) -> Minibatches:
-    """Minibatches of a level's units, with the quick fit of one of them.
+) -> LargePreparation:
+    """The preparation of a level on minibatches of its units, with the quick fit of one of them.
 
     Args:
         size: most units in a shard; by default `batch_size`.
@@ -232,21 +337,20 @@ def make_minibatches(
         AvistanError: the program refuses the data of some units.
     """
     maker, size = ShardMaker(model, level, slicing), size or batch_size(slicing, model.data)
-    rng = np.random.default_rng([seed, 6])
-    units = rng.permutation(level.num_units)
+    units = np.random.default_rng([seed, 6]).permutation(level.num_units)
     few, many = maker(units[:size]), maker(units[: max(size, _SAMPLE)])
-    start = prepare(
-        few.model,
-        _level_of(few, level),
-        seed=seed,
-        num_references=num_references,
-        max_rank=max_rank,
-        sample=many,
+    given: dict[str, Any] = {"seed": seed, "num_references": num_references, "max_rank": max_rank}
+    start = prepare(few.model, replace(level, index=few.index), sample=many, **given)
+    base = make_base(maker, start.quick.mean[start.index].mean(axis=0), seed=seed)
+    minibatches = Minibatches(
+        maker=maker, start=start, base=base, size=size, seed=seed, memory_budget=memory_budget
     )
-    center = start.quick.mean[start.index].mean(axis=0)
-    base = make_base(maker, center, seed=seed)
-    return Minibatches(maker=maker, start=start, base=base, size=size, seed=seed, memory_budget=memory_budget)
-
-
-def _level_of(shard: Shard, level: Level) -> Level:
-    return replace(level, index=shard.index)
+    return LargePreparation(
+        model=model,
+        level=level,
+        index=level.index,
+        globals_index=level.globals_index(model.dim),
+        quick_seed=seed,
+        minibatches=minibatches,
+        **given,
+    )

@@ -7,30 +7,38 @@ import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
-
-import xarray as xr
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from stan_adapters.binding import BoundModel
-from stan_adapters.data import RawData, read_data
+from stan_adapters.candidates import Candidate
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels import Level
 from stan_adapters.program import Program
+from stan_adapters.reasons import listed
+from stan_adapters.shards import FEWEST_UNITS, minibatches_pay
+from stan_adapters.sources import DataSource, read
 from stan_adapters.structure import Structure, Verdict, inspect_structure, with_unit_data
+from stan_adapters.unit_data import Slicing
 
+from .chain_start import MAX_GLOBALS
 from .checkpoints import Checkpoint, check_checkpoint_place
 from .compare import Comparison, check_method, run_competition
-from .competitors import REFERENCES, External, Reference
+from .competitors import COMPETITORS, REFERENCES, External, Reference
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
-from .methods import Method, parse_method
+from .methods import MAX_REACH, Method, parse_method
+from .minibatches import LargePreparation, prepare_large
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import bars, quiet
 from .provenance import describe_fit
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 StrPath = str | os.PathLike[str]
+MOST_FREE_UNITS = 200  # of a second level that `auto` leaves without a function of its own
 
 
 class Model:
@@ -38,10 +46,13 @@ class Model:
 
     Args:
         stan_file: path of the program; or give its text as `stan_code`.
-        data: a mapping of names to numpy, pandas, list or scalar values, or the path of a (gzipped) JSON file.
+        data: a mapping of names to numpy, pandas, list or scalar values, or the path of a (gzipped) JSON file; or files
+            that hold some of the units each, as a list or a pattern ("parts/*.json"); or tables (*.parquet, with JSON
+            beside them, or *.zarr). See `stan_adapters.sources`.
         engine: "auto", "stanli", "bridgestan" or the path of a prebuilt BridgeStan library.
         include_paths: folders in which `#include` looks first.
-        level: the level to amortize, by its declared size or one of its latents; None chooses.
+        level: the level to amortize, by its declared size or one of its latents; None chooses. It also says whose units
+            several data files hold, where that is not clear.
         slicing: rules for the data of a subset of units, by entry name, such as {"y": "row", "g": "index"}; entries
             without a rule get a proposed one. `inspect` verifies them all.
 
@@ -54,7 +65,7 @@ class Model:
         stan_file: StrPath | None = None,
         *,
         stan_code: str | None = None,
-        data: RawData = None,
+        data: DataSource = None,
         engine: str = "auto",
         include_paths: Sequence[StrPath] = (),
         level: str | None = None,
@@ -67,7 +78,7 @@ class Model:
         else:
             assert stan_code is not None
             self.program = Program.from_code(stan_code, include_paths=include_paths)
-        self.data = read_data(self.program, data)
+        self.data = read(self.program, data, level=level, rules=slicing)
         self.bound = BoundModel(self.program, self.data, engine=engine)
         self._level_name = level
         self._slicing_rules = dict(slicing or {})
@@ -116,12 +127,14 @@ class Model:
 
         Args:
             method: "auto" (A-VI where the verdict is `closable`, else F-VI, with the reason), or a method's name:
-                "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full".
+                "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full";
+                "avi:levels", which amortizes a second level too ("auto" does where that has more than 200 units);
+                "fvi:banded" for units that are coupled along their axis. See `methods.parse_method`.
             seed: repeats the result to the byte on one machine.
             level: the level to amortize, by its declared size or one of its latents.
-            family: "auto" lets the family grow beyond the method's own (correlations within units and of the globals,
-                units that follow the globals) while the ELBO pays for it; "fixed" does not. Default: "auto" with the
-                method "auto", else "fixed".
+            family: "auto" lets the family grow beyond the method's own (correlations within units, along the axis of
+                coupled units, and of the globals; units that follow the globals) while the ELBO pays for it; "fixed"
+                does not. Default: "auto" with the method "auto", else "fixed".
             chains: independent restarts; each becomes a chain of the posterior.
             show_progress: a progress bar on standard error.
             checkpoint: a folder in which long training is saved every few seconds. It is kept, and may be deleted when
@@ -144,13 +157,14 @@ class Model:
         if isinstance(chains, bool) or chains < 1:
             raise MethodError(f"chains={chains!r}: give a positive whole number.")
         structure = self._structure(level)
-        parsed, reason = self._resolve(method, structure)
-        preparation, seconds = self._prepare(self._level_for(parsed, structure), seed, chosen_options)
+        grow = (family or ("auto" if method == "auto" else "fixed")) == "auto"
+        parsed, reason = self._resolve(method, structure, grow=grow)
+        target, named = self._level_for(parsed, structure), method != "auto"
+        preparation, seconds = self._prepare(
+            target, structure, seed, chosen_options, whole=named and parsed.second is not None
+        )
         if method == "auto" and parsed.amortized:
-            try:
-                preparation.unit_input(parsed)
-            except StructureError as error:
-                parsed, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
+            parsed, reason = _readable(preparation, parsed, reason)
         with contextlib.ExitStack() as stack:
             saves = None
             if checkpoint is not None:
@@ -173,7 +187,7 @@ class Model:
                 progress=progress(parsed.name),
                 checkpoint=saves,
                 chains=chains,
-                grow=(family or ("auto" if method == "auto" else "fixed")) == "auto",
+                grow=grow,
                 certificate=structure.certificate,
             )
 
@@ -204,6 +218,8 @@ class Model:
             MethodError: a name that is no method or reference, before anything runs.
             AvistanError: the reference failed, with its reason.
         """
+        import xarray as xr
+
         chosen_options = make_options(options)
         for name in methods:
             check_method(name)
@@ -212,7 +228,10 @@ class Model:
         if isinstance(reference, str):
             _check_reference(reference)
         structure = self._structure(level)
-        target = self._level_for(parse_method("avi"), structure)
+        parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
+        banded = next((method for method in parsed if method.reach), parse_method("avi"))
+        target = self._level_for(banded, structure)
+        whole = any(method.second is not None for method in parsed)
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if show_progress else quiet() as progress,
@@ -223,7 +242,10 @@ class Model:
                 if waiting is not None:
                     waiting(1, 1, float("nan"))
             return run_competition(
-                [self._prepare(target, seed + number, chosen_options) for number in range(repeats)],
+                [
+                    self._prepare(target, structure, seed + number, chosen_options, whole=whole)
+                    for number in range(repeats)
+                ],
                 methods,
                 chosen_options,
                 structure=structure,
@@ -234,19 +256,53 @@ class Model:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _resolve(self, method: str, structure: Structure) -> tuple[Method, str]:
-        if method == "auto":
-            if structure.verdict is Verdict.CLOSABLE:
-                return parse_method("avi"), ""
-            reason = f"F-VI, because amortization is {structure.verdict}: {structure.reason}"
-            return parse_method("fvi"), reason
-        parsed = parse_method(method)
-        if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
-            return parsed, f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
-        return parsed, ""
+    def _resolve(self, method: str, structure: Structure, *, grow: bool) -> tuple[Method, str]:
+        reason, chain = "", _chain(structure)
+        if method != "auto":
+            parsed = parse_method(method)
+            if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
+                reason = f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
+        elif structure.verdict is Verdict.CLOSABLE:
+            parsed = parse_method("avi")
+            others = _others(structure, structure.level)
+            if others and others[0].num_units > MOST_FREE_UNITS:
+                parsed = parse_method("avi:levels")
+                reason = (
+                    f"A second level is amortized too, because {others[0].name} has more than {MOST_FREE_UNITS} units: "
+                    f"{others[0].num_units}, each with latents of {listed(others[0].latents)}. In q the levels are "
+                    "independent of each other."
+                )
+        else:
+            name, why = "fvi", "F-VI"
+            if grow and chain is not None:
+                name, why = _structured(chain, self.bound.dim), "F-VI with a band of dependence between units"
+            parsed = parse_method(name)
+            reason = f"{why}, because amortization is {structure.verdict}: {structure.reason}"
+        if (
+            grow
+            and chain is not None
+            and parsed.function == "table"
+            and structure.level in (None, chain.level)
+        ):
+            parsed = replace(parsed, coupling=_reach(chain))
+        return parsed, reason
 
     def _level_for(self, method: Method, structure: Structure) -> Level | None:
-        """The chosen level; for a method that insists on one where none is closable, the largest coupled one."""
+        """The chosen level; for a method that insists on one where none is closable, the largest coupled one; for a
+        banded factor, the largest one that is coupled along its axis, if none was named.
+
+        Raises:
+            MethodError: no units are coupled as a banded factor needs it.
+        """
+        if method.reach or method.coupling:
+            chain = _chain(structure)
+            if chain is not None:
+                return chain.level
+            raise MethodError(
+                f"{method.name}: a banded factor serves units that hang on their neighbours, as in a random walk, and "
+                f"none do here ({structure.verdict}). {structure.reason} Use :full-rank and :conditional for what "
+                "units share through the globals, or name a coupled level with level=."
+            )
         if structure.level is not None:
             return structure.level
         if method.function == "table":
@@ -256,20 +312,103 @@ class Model:
         ]
         return coupled[0] if coupled else None
 
-    def _prepare(self, level: Level | None, seed: int, options: FitOptions) -> tuple[Preparation, float]:
+    def _prepare(
+        self, level: Level | None, structure: Structure, seed: int, options: FitOptions, *, whole: bool
+    ) -> tuple[Preparation, float]:
+        """The shared start and the seconds it took; `whole` rules out minibatches, which serve one level."""
+        others = _others(structure, level)
         key = (
             None if level is None else (level.name, level.latents),
+            tuple(other.latents for other in others),
+            whole,
             seed,
             options.num_references,
             options.max_rank,
         )
         if key not in self._preparations:
             started = time.perf_counter()
-            made = prepare(
-                self.bound, level, seed=seed, num_references=options.num_references, max_rank=options.max_rank
-            )
+            given: dict[str, Any] = {
+                "seed": seed,
+                "num_references": options.num_references,
+                "max_rank": options.max_rank,
+            }
+            slicing = None if whole else self._slicing_of(level)
+            made: Preparation
+            if level is not None and slicing is not None and minibatches_pay(slicing, self.data):
+                made = prepare_large(self.bound, level, slicing, **given)
+            else:
+                made = prepare(self.bound, level, others=others, **given)
+                _ = made.quick  # what it takes belongs to the preparation
             self._preparations[key] = (made, time.perf_counter() - started)
         return self._preparations[key]
+
+    def _slicing_of(self, level: Level | None) -> Slicing | None:
+        """How the data of some units are written, where there are so many that it may pay, and they are separable."""
+        if level is None or level.num_units < FEWEST_UNITS:
+            return None
+        structure = self.inspect()
+        if structure.level is None or structure.level.latents != level.latents:
+            structure = self.inspect(level=level.latents[0])
+        same = structure.level is not None and structure.level.latents == level.latents
+        return structure.slicing if same and isinstance(structure.slicing, Slicing) else None
+
+
+def _others(structure: Structure, level: Level | None) -> tuple[Level, ...]:
+    """The levels that can be amortized beside one, those with most latents first: their units are independent given
+    everything else, that level's latents included.
+    """
+    if level is None:
+        return ()
+    found = [c.level for c in structure.candidates if c.separable and c.has_rows]
+    beside = [other for other in found if other.block and not set(other.latents) & set(level.latents)]
+    return tuple(sorted(beside, key=lambda other: (-other.index.size, -other.num_units)))
+
+
+def _readable(preparation: Preparation, method: Method, reason: str) -> tuple[Method, str]:
+    """The method that `auto` has chosen, or a simpler one where the units of its levels have no signatures."""
+    if method.second is not None and isinstance(preparation, LargePreparation):
+        method, reason = (
+            parse_method("avi"),
+            "One level is amortized, because training is on minibatches of its units.",
+        )
+    elif method.second is not None:
+        try:
+            preparation.second_input(preparation.second_level(method))
+        except StructureError as error:
+            why = f"One level is amortized, because the units of the other have no signatures: {error}"
+            method, reason = parse_method("avi"), why
+    try:
+        preparation.unit_input(method)
+    except StructureError as error:
+        method, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
+    return method, reason
+
+
+def _chain(structure: Structure) -> Candidate | None:
+    """The candidate whose units a banded factor serves: the coupled one that the user named, or else the one with most
+    latents whose coupling is a band.
+    """
+    if structure.chosen is not None and not structure.chosen.separable and structure.chosen.level.block:
+        return structure.chosen
+    bands = [c for c in structure.candidates if c.shape == "band" and c.has_rows]
+    return max(bands, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
+
+
+def _structured(chain: Candidate, dim: int) -> str:
+    """The method that `auto` takes for units that hang on their neighbours: it starts at Laplace's approximation, which
+    knows how the chain follows the globals while these are few. Growing there from F-VI ends lower: F-VI's globals
+    are far away, and globals and units only move together.
+    """
+    reach, num_globals = _reach(chain), dim - chain.level.index.size
+    banded = "fvi:banded" if reach == 1 else f"fvi:banded({reach})"
+    if not 0 < num_globals <= MAX_GLOBALS:
+        return banded
+    return f"{banded}{':full-rank' if num_globals > 1 else ''}:conditional(mean+scale)"
+
+
+def _reach(chain: Candidate) -> int:
+    """On how many units before it a unit of a banded factor hangs."""
+    return min(chain.coupling.reach, MAX_REACH) if chain.coupling is not None and chain.shape == "band" else 1
 
 
 def _check_reference(name: str) -> None:

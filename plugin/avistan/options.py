@@ -19,19 +19,20 @@ class FitOptions:
     """Options of a fit.
 
     Attributes:
-        steps: Adam steps.
+        steps: Adam steps. None, the default, ends training when it no longer pays (`stopping.StoppingRule`); a number
+            trains that long, the learning rate falling along a cosine, and half as long for each richer family.
         draws_per_step: Stan gradients a step, the budget that all methods of a comparison share.
         learning_rate: of free parameters, on the standardized scale; see `optimizer`.
         estimator: "path" or "entropy", see `objective.neg_elbo`.
         num_references: K, gradients that make a signature.
         max_rank: most components of a signature that the inference function reads.
-        elbo_draws: draws of the final ELBO estimate, in antithetic pairs.
+        elbo_draws: draws of the final ELBO estimate, in antithetic pairs; fewer where a draw has very many numbers.
 
     Raises:
         FitError: a value out of range.
     """
 
-    steps: int = 4000
+    steps: int | None = None
     draws_per_step: int = 8
     learning_rate: float = 0.02
     estimator: Estimator = "path"
@@ -42,6 +43,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("steps", "draws_per_step", "num_references", "max_rank", "elbo_draws"):
             value = getattr(self, name)
+            if name == "steps" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise FitError(f"{name}={value!r}: give a positive whole number.")
         if not 0 < self.learning_rate < np.inf:

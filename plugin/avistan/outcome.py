@@ -7,6 +7,7 @@ import enum
 import numpy as np
 
 from .evaluation import Evaluation
+from .stopping import Ending
 from .training import Trace
 
 _WINDOW = 0.2  # shares of the trace: its last fifth is held against the fifth before
@@ -51,7 +52,9 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
         return FitOutcome.draws_rejected
     if last.mean() - evaluation.elbo > max(_FALL, 3 * float(last.std())):
         return FitOutcome.unstable
-    if before.size:
+    if trace.ended is Ending.spent:
+        return FitOutcome.budget_spent
+    if before.size and trace.ended is Ending.given:
         noise = np.sqrt(last.var() / last.size + before.var() / before.size)
         if last.mean() - before.mean() > max(3 * noise, _RISE):
             return FitOutcome.budget_spent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
+from .arrays import on_device
 from .checkpoints import Checkpoint
 from .evaluation import Evaluation, evaluate
 from .families import Family
 from .growth import GrowthStep, grown, judge_step, stages
 from .log_density import register
 from .methods import Method
+from .minibatches import LargePreparation
 from .options import FitOptions
 from .outcome import FitOutcome, judge
-from .preparation import Preparation, restarted, start_family
+from .preparation import Preparation, start_family
 from .training import Progress, Trace, joined, train
 
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
@@ -78,7 +81,7 @@ def run_chains(
     found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
     kept = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
     others = [
-        _run_chain(restarted(preparation, n), n, kept, options, progress, checkpoint, judged=False)[1]
+        _run_chain(preparation.restarted(n), n, kept, options, progress, checkpoint, judged=False)[1]
         for n in range(1, chains)
     ]
     return found, (first, *others)
@@ -97,29 +100,49 @@ def _run_chain(
     """One chain through its stages; judged stages that bring too little are dropped."""
     key = jax.random.key(preparation.seed)
     method = way[0]
-    family, inputs = start_family(preparation, method)
-    training = options.training
-    _, values = preparation.unit_input(method)
-    with register(preparation.model) as slot:
+    large = preparation.minibatches if isinstance(preparation, LargePreparation) else None
+    if large is not None and method.function == "table":  # a minibatch would move few of its rows
+        large = None
+    family, inputs = start_family(preparation, method) if large is None else large.start_family(method)
+    training = options.training if large is None else large.training(options.training, 0)
+    with contextlib.ExitStack() as stack:
+        slot = stack.enter_context(register(preparation.model))
+        _, values = preparation.unit_input(method)
+        all_inputs = inputs if large is None else on_device(values, np.float32)
 
         def run(family: Family, stage: int) -> tuple[Family, Trace, Evaluation, float]:
             run_number = number * _STAGES + stage
             own = (
                 jax.random.fold_in(key, 1) if run_number == 0 else jax.random.fold_in(key, 1000 + run_number)
             )
-            steps = options.steps if stage == 0 else max(1, options.steps // 2)
+            steps = options.steps
+            if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
+                steps = max(1, steps // 2)
             saves = None if checkpoint is None else checkpoint.chain(run_number)
-            family, trace = train(
-                family, inputs, slot.index, replace(training, steps=steps), own, progress, saves
+            given = replace(
+                training if large is None else large.training(options.training, stage), steps=steps
             )
+            if large is None:
+                family, trace = train(family, inputs, slot.index, given, own, progress, saves)
+                whole = family
+            else:
+                with (
+                    large.batches(method, run_number) as batches,
+                    large.measure(method, jax.random.fold_in(key, 4)) as measure,
+                ):
+                    family, trace = train(
+                        family, inputs, slot.index, given, own, progress, saves, batches, measure
+                    )
+                whole = large.whole_family(family)
             started = time.perf_counter()
-            found = evaluate(family, inputs, slot.index, evaluation_key(key), options.elbo_draws)
+            found = evaluate(whole, all_inputs, slot.index, evaluation_key(key), options.elbo_draws)
             return family, trace, found, time.perf_counter() - started
 
         family, trace, evaluation, seconds = run(family, 0)
         traces, steps_done, growth = [trace], len(trace.elbo), []
         for stage, richer in enumerate(way[1:], start=1):
-            candidate, trace, better, more = run(grown(family, richer), stage)
+            before = family if large is None else large.reframed(family)
+            candidate, trace, better, more = run(grown(before, richer), stage)
             seconds, steps_done = seconds + more, steps_done + len(trace.elbo)
             step = judge_step(richer, better, evaluation)
             growth.append(step)
@@ -127,12 +150,12 @@ def _run_chain(
                 method, family, evaluation = richer, candidate, better
                 traces.append(trace)
     return method, Chain(
-        family=family,
+        family=family if large is None else large.whole_family(family),
         inputs=values,
         traces=tuple(traces),
         evaluation=evaluation,
         growth=tuple(growth),
-        gradient_evaluations=steps_done * options.draws_per_step,
+        gradient_evaluations=steps_done * training.draws_per_step,
         seconds_evaluate=seconds,
     )
 

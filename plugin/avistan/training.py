@@ -18,18 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
+from .arrays import on_device, zeros
 from .batches import Batches, one_batch
 from .checkpoints import ChainCheckpoint
+from .evaluation import Evaluation, evaluate
 from .families import Family, trainable
 from .inference_functions import Table
 from .log_density import backend, log_density, set_layout
 from .objective import Estimator, StepInfo, neg_elbo
-from .optimizer import guarded_adam, learning_rates
+from .optimizer import GuardedAdamState, Optimizer, guarded_adam
 from .path_gradient import Batch, Form, elbo_estimate, form_of, frame_of, parts_of
 from .provenance import Arrays, digest
+from .stopping import MEASURE_DRAWS, Ending, FixedBudget, Measure, StoppingRule
 from .table_training import TableSteps
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, current elbo in nats
@@ -37,13 +39,14 @@ FloatArray = npt.NDArray[np.float64]
 
 _NOISE_BLOCK = 1 << 18  # normals drawn at once where XLA draws them
 _KEPT = 32  # compiled chunks, the latest used
+_MEASURE = 11  # folded into the key of training for the draws on which the stopping rule compares ELBOs
 
 
 class TrainState(NamedTuple):
     """What the next step needs."""
 
     family: Family  # trainable leaves only
-    opt_state: optax.OptState
+    opt_state: GuardedAdamState
     key: PRNGKeyArray
     step: Int[Array, ""]  # steps done
 
@@ -53,14 +56,15 @@ class TrainingOptions:
     """How to train; one record for every method of a comparison.
 
     Attributes:
-        steps: the step budget.
+        steps: None trains until it no longer pays (`stopping.StoppingRule`); a number, that many steps, the learning
+            rate falling along a cosine.
         draws_per_step: Stan gradients a step.
-        learning_rate: Adam's, on the standardized scale; falls along a cosine.
+        learning_rate: Adam's, on the standardized scale, before it falls.
         estimator: see `objective.neg_elbo`.
-        chunk: steps between two looks at the trace.
+        chunk: steps between two looks at the trace, of a given number of steps.
     """
 
-    steps: int = 4000
+    steps: int | None = None
     draws_per_step: int = 8
     learning_rate: float = 0.02
     estimator: Estimator = "path"
@@ -76,6 +80,7 @@ class Trace:
     chunk_steps: npt.NDArray[np.int64]  # (chunks + 1,) steps done at each time stamp
     seconds: npt.NDArray[np.float64]  # (chunks + 1,) since the first step, compilation excluded
     seconds_compile: float
+    ended: Ending = Ending.given
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
@@ -88,6 +93,7 @@ def joined(traces: Sequence[Trace]) -> Trace:
             chunk_steps=np.concatenate([first.chunk_steps, first.chunk_steps[-1] + trace.chunk_steps[1:]]),
             seconds=np.concatenate([first.seconds, first.seconds[-1] + trace.seconds[1:]]),
             seconds_compile=first.seconds_compile + trace.seconds_compile,
+            ended=trace.ended,
         )
     return first
 
@@ -180,7 +186,7 @@ class _XlaSteps:
         self._form, self._batches, self._options = form, batches, options
         self._optimizer = guarded_adam()
         moved, self._fixed = eqx.partition(family, trainable(family))
-        self._state = TrainState(moved, self._optimizer.init(moved), key, jnp.zeros((), dtype=jnp.int32))
+        self._state = TrainState(moved, self._optimizer.init(moved), key, zeros(dtype=np.int32))
 
     def family(self, moved: Any = None) -> Family:
         family: Family = eqx.combine(self._state.family if moved is None else moved, self._fixed)
@@ -196,7 +202,7 @@ class _XlaSteps:
 
     def compile(self, steps: int) -> _Compiled:
         """The compiled chunk of `steps` steps, shared by all trainers of the same shapes and options."""
-        given = (self._state, self._fixed, *self._batches.example(steps), jnp.zeros(steps))
+        given = (self._state, self._fixed, *self._batches.example(steps), zeros(steps))
         arrays, structure = jax.tree.flatten(given)
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in arrays)
         options = (self._options.draws_per_step, self._options.estimator, self._form)
@@ -212,7 +218,7 @@ class _XlaSteps:
     def run(self, rates: FloatArray, how: str) -> tuple[FloatArray, npt.NDArray[np.int32], Family]:
         compiled = self.compile(len(rates))
         given = self._batches.chunk(int(self._state.step), len(rates))
-        self._state, info, mean = compiled(self._state, self._fixed, *given, jnp.asarray(rates))
+        self._state, info, mean = compiled(self._state, self._fixed, *given, on_device(rates))
         return np.asarray(info.elbo), np.asarray(info.num_rejected).astype(np.int32), mean
 
 
@@ -229,68 +235,87 @@ def train(
     progress: Progress | None = None,
     checkpoint: ChainCheckpoint | None = None,
     batches: Batches | None = None,
+    measure: Measure | None = None,
 ) -> tuple[Family, Trace]:
-    """Train a family against one registered model, `options.steps` steps; `progress` is called between chunks.
+    """Train a family against one registered model; `progress` is called between chunks.
 
     With a checkpoint, training goes on from its last save, to the same bytes as without the interruption; the times of
     the trace are those of both runs together.
+
+    Args:
+        measure: ELBOs that the stopping rule compares; by default of the model in the slot, with batches none.
 
     Raises:
         CheckpointError: the save is damaged or of another training.
     """
     trainer = Trainer(family, inputs, slot, options, key, batches)
-    whole, rest = divmod(options.steps, options.chunk)
-    sizes = [options.chunk] * whole + [rest] * (rest > 0)
-    chunk_steps = np.cumsum([0, *sizes])
-    rates = learning_rates(np.arange(options.steps), options.learning_rate, options.steps)
+    if measure is None and batches is None:
+        measure = _measure_of(inputs, slot, jax.random.fold_in(key, _MEASURE))
+    plan: FixedBudget | StoppingRule
+    if options.steps is None:
+        dim = None if batches is None else batches.dim
+        plan = StoppingRule(family, inputs, measure, options.learning_rate, dim=dim)
+    else:
+        plan = FixedBudget(options.steps, options.chunk, options.learning_rate)
     saved = None
     if checkpoint is not None:
         saved = checkpoint.load({"training": asdict(options), "start of training": trainer.start_digest()})
-    elbos, rejected, seconds, seconds_compile = _seen(saved)
-    left = sizes[len(seconds) - 1 :]
+    elbos, rejected, chunk_steps, seconds, seconds_compile = _seen(saved)
+    if saved is not None:
+        plan.restore(saved)
     started = time.perf_counter()
-    for size in sorted(set(left)):
-        trainer.compile(size)
+    plan.compile(trainer.compile, chunk_steps[-1])
     seconds_compile += time.perf_counter() - started
     if saved is not None:
         trainer.restore(saved)
         if progress is not None:
-            progress(int(chunk_steps[len(seconds) - 1]), options.steps, float(elbos[0][-1]))
+            progress(chunk_steps[-1], plan.most_steps, float(elbos[0][-1]))
     started = time.perf_counter() - seconds[-1]
-    for size in left:
-        done = int(chunk_steps[len(seconds) - 1])
-        chunk = trainer.run(rates[done : done + size])
+    while (rates := plan.rates(chunk_steps[-1])).size:
+        chunk = trainer.run(rates)
+        done = chunk_steps[-1] + len(rates)
+        plan.see(done, chunk.elbo, chunk.mean)
         elbos.append(chunk.elbo)
         rejected.append(chunk.num_rejected)
+        chunk_steps.append(done)
         seconds.append(time.perf_counter() - started)
-        done = int(chunk_steps[len(seconds) - 1])
-        if checkpoint is not None and checkpoint.due(finished=done == options.steps):
-            seen = _to_save(elbos, rejected, seconds, seconds_compile)
-            checkpoint.save(done, {**trainer.arrays(), **seen})
+        finished = not plan.rates(done).size
+        if checkpoint is not None and checkpoint.due(finished=finished):
+            seen = _to_save(elbos, rejected, chunk_steps, seconds, seconds_compile)
+            checkpoint.save(done, {**trainer.arrays(), **plan.arrays(), **seen})
             started = time.perf_counter() - seconds[-1]  # saving is no training
         if progress is not None:
-            progress(done, options.steps, float(chunk.elbo[-1]))
+            progress(done, done if finished else plan.most_steps, float(chunk.elbo[-1]))
     trace = Trace(
         elbo=np.concatenate(elbos),
         num_rejected=np.concatenate(rejected),
-        chunk_steps=chunk_steps,
+        chunk_steps=np.array(chunk_steps),
         seconds=np.array(seconds),
         seconds_compile=seconds_compile,
+        ended=plan.ended,
     )
-    return trainer.family, trace
+    return plan.result(trainer.family), trace
 
 
-_Seen = tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.int64]], list[float], float]
+def _measure_of(inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray) -> Measure:
+    def measure(family: Family, number: int) -> Evaluation:
+        return evaluate(family, inputs, slot, jax.random.fold_in(key, number), MEASURE_DRAWS)
+
+    return measure
+
+
+_Seen = tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.int64]], list[int], list[float], float]
 
 
 def _seen(saved: Arrays | None) -> _Seen:
-    """ELBOs, rejected draws, time stamps and seconds of compilation up to a save; those of a start without one."""
+    """ELBOs, rejected draws, ends of chunks, when they were, and seconds of compilation up to a save, or at a start."""
     if saved is None:
-        return [], [], [0.0], 0.0
+        return [], [], [0], [0.0], 0.0
     seconds = saved["trace.seconds"].tolist()
     return (
         [saved["trace.elbo"]],
         [saved["trace.num_rejected"]],
+        saved["trace.chunk_steps"].tolist(),
         seconds,
         float(saved["trace.seconds_compile"]),
     )
@@ -299,12 +324,14 @@ def _seen(saved: Arrays | None) -> _Seen:
 def _to_save(
     elbos: list[npt.NDArray[np.float64]],
     rejected: list[npt.NDArray[np.int64]],
+    chunk_steps: list[int],
     seconds: list[float],
     seconds_compile: float,
 ) -> Arrays:
     return {
         "trace.elbo": np.concatenate(elbos),
         "trace.num_rejected": np.concatenate(rejected),
+        "trace.chunk_steps": np.array(chunk_steps, dtype=np.int64),
         "trace.seconds": np.array(seconds),
         "trace.seconds_compile": np.array(seconds_compile),
     }
@@ -344,12 +371,12 @@ def _noise_block(steps: int, numbers_per_step: int) -> int:
     return max(block for block in range(1, most + 1) if steps % block == 0)
 
 
-_Carry = tuple[Family, optax.OptState, Family]
+_Carry = tuple[Family, GuardedAdamState, Family]
 _Given = tuple[Array, ...]
 
 
 def _make_run(
-    optimizer: optax.GradientTransformation, options: TrainingOptions, form: Form | None, steps: int
+    optimizer: Optimizer, options: TrainingOptions, form: Form | None, steps: int
 ) -> Callable[..., tuple[TrainState, StepInfo, Family]]:
     """A chunk of steps. Of `batches`, the arrays are explained in `Batches`."""
     draws, how = options.draws_per_step, backend()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import StanData
 from stan_adapters.layout import IndexArray
-from stan_adapters.signature import References, SignatureTransform, unit_scores
+from stan_adapters.signature import References, SignatureTransform, signature_inputs
 
 from .errors import MethodError
 from .methods import DataColumn
@@ -37,11 +37,16 @@ class SignatureInput:
 
     def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
         """Inputs (N, R) of the units of a bound model."""
-        return self.of_scores(unit_scores(model, index, globals_index, self.references))
+        return self._beside(signature_inputs(model, index, globals_index, self.references, self.transform))
 
     def of_scores(self, scores: FloatArray) -> FloatArray:
         """Inputs (N, R) of raw scores (N, F)."""
-        own = self.transform(scores)
+        return self._beside(self.transform(scores))
+
+    def _beside(self, own: FloatArray) -> FloatArray:
+        """Signatures (N, R) with those of the neighbours."""
+        if not self.neighbours:
+            return own
         parts = [own]
         for offset in (sign * step for step in range(1, self.neighbours + 1) for sign in (-1, 1)):
             wanted = np.arange(len(own)) + offset

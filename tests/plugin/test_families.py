@@ -59,7 +59,7 @@ def random_family(form: str, source: str, layout: str, seed: int = 0) -> tuple[F
         "table": lambda: Table(start),
         "constant": lambda: Constant(start),
         "polynomial": lambda: make_polynomial(R, 2, start),
-        "mlp": lambda: make_mlp(jax.random.key(1), R, 8, start),
+        "mlp": lambda: make_mlp(np.random.default_rng(1), R, 8, start),
     }
 
     def generic(leaf: jax.Array) -> jax.Array:

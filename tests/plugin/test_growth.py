@@ -31,7 +31,7 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
     """A family with generic values everywhere."""
     rng = np.random.default_rng(2)
     method = parse_method(method_name)
-    local, directions = local_form(method, D_LOCAL, G)
+    local, directions = local_form(method, D_LOCAL, start_globals(method.globals, G))
     columns = N if source == "table" else 1
     nu = LocalNu(*(jnp.asarray(rng.normal(size=(size, columns))) for size in local.sizes))
     function = {

@@ -7,9 +7,9 @@ import pytest
 
 import avistan.path_gradient
 from avistan.evaluation import evaluate
-from avistan.log_density import native_available, register, set_layout, use_backend
+from avistan.log_density import native_available, register, set_layout
 from avistan.methods import parse_method
-from avistan.minibatches import make_minibatches
+from avistan.minibatches import prepare_large
 from avistan.optimizer import learning_rates
 from avistan.path_gradient import elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
 from avistan.training import Trainer, TrainingOptions
@@ -26,7 +26,7 @@ def of(model, size, **options):
     """Minibatches of a bound model, the level, and its slicing."""
     structure = with_unit_data(model, inspect_structure(model))
     given = {"seed": 1, "num_references": 8, "max_rank": 6, "size": size} | options
-    return make_minibatches(model, structure.level, structure.slicing, **given)
+    return prepare_large(model, structure.level, structure.slicing, **given).minibatches
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_mean_over_the_batches_is_the_whole(program, monkeypatch):
         avistan.path_gradient, "normals", lambda key, step, stream, count: np.zeros(count, np.float32)
     )
     small = of(program, 97)
-    family = small.start_family(METHOD)
+    family, _ = small.start_family(METHOD)
     given, _ = small.start.unit_input(METHOD)
     level = small.maker.level
     inputs = jnp.asarray(given(program, level.index, level.globals_index(program.dim)), dtype=jnp.float32)
@@ -94,7 +94,7 @@ def test_the_mean_over_the_batches_is_the_whole(program, monkeypatch):
 def test_the_handler_takes_batches_as_numpy_does(program, name):
     small = of(program, 97)
     method = parse_method("avi:mlp(8)" + name)
-    family = small.start_family(method)
+    family, _ = small.start_family(method)
     with small.batches(method) as batches:
         inputs, alone, slots, which = batches.chunk(0, 3)
         terms = alone._replace(slots=jnp.concatenate([slots[:1], alone.slots]))
@@ -117,9 +117,8 @@ def trained(model, steps=500, backend=None, size=97, **options):
     small = of(model, size, **options)
     given = TrainingOptions(draws_per_step=2)
     with small.batches(METHOD) as batches:
-        family = small.start_family(METHOD)
-        inputs = jnp.zeros((small.size, small.start.unit_input(METHOD)[1].shape[1]), dtype=jnp.float32)
-        trainer = Trainer(family, inputs, -1, given, jax.random.key(3), batches)
+        family, start_inputs = small.start_family(METHOD)
+        trainer = Trainer(family, start_inputs, -1, given, jax.random.key(3), batches)
         rates = learning_rates(np.arange(steps), 0.02, steps)
         chunks = [trainer.run(rates[start : start + 250]) for start in range(0, steps, 250)]
     return small, chunks
@@ -129,7 +128,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_threads(linear, m
     found = []
     for threads in ("2", "1", "2"):
         monkeypatch.setenv("AVISTAN_NUM_THREADS", threads)
-        small, chunks = trained(linear, memory_budget=3_000_000)
+        _, chunks = trained(linear, memory_budget=3_000_000)
         found.append(np.concatenate([chunk.elbo for chunk in chunks]).tobytes())
     assert found[0] == found[1] == found[2]
     assert len(set(np.frombuffer(found[0]))) == 500

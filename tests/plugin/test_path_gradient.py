@@ -30,7 +30,8 @@ model {
   tau ~ normal(0, 1);
   for (n in 1:N) {
     z[n] ~ normal(mu, tau);
-    target += normal_lpdf(y[n, 1] | z[n, 1] + x[n] * z[n, 2], 0.5) + normal_lpdf(y[n, 2] | square(z[n, 1]) - z[n, 2], 1);
+    y[n, 1] ~ normal(z[n, 1] + x[n] * z[n, 2], 0.5);
+    y[n, 2] ~ normal(square(z[n, 1]) - z[n, 2], 1);
   }
 }
 """
