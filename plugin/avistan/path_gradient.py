@@ -100,7 +100,7 @@ def frame_of(family: Family) -> StepFrame:
 
 def parts_of(family: Family, inputs: Float[Array, "N R"]) -> Parts:
     """Parameters of the globals and of the units with these inputs, differentiable."""
-    factor, form = family.globals, form_of(family)
+    factor, form = family.globals.resolved(), form_of(family)
     assert form is not None
     no_map = jnp.zeros((0, form.num_globals))
     return Parts(

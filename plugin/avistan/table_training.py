@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from . import native
+from .arrays import on_device
 from .errors import FitError
 from .families import Family
 from .inference_functions import LocalNu
 from .log_density import Backend, open_record
 from .optimizer import FIRST_DECAY, SECOND_DECAY, adam_scales
-from .path_gradient import Form, Parts, StepFrame, frame_of, numpy_elbo_gradient, parts_of
+from .path_gradient import Form, Parts, StepFrame, frame_of, numpy_elbo_gradient
 
 FloatArray = npt.NDArray[np.float64]
 MEAN_STRIDE = 10  # steps between two iterates that count for a mean
@@ -49,8 +49,9 @@ class TableSteps:
     def __init__(self, family: Family, form: Form, slot: int, draws: int, key: int) -> None:
         self._family, self._form, self._slot, self._draws, self._key = family, form, slot, draws, key
         self._frame = StepFrame(*(np.array(part, dtype=np.float64) for part in frame_of(family)))
-        parts = parts_of(family, jnp.zeros((form.columns, 0), dtype=jnp.float32))
-        parts = parts._replace(locals=jnp.concatenate(family.inference(jnp.zeros((form.columns, 0)))))
+        factor, nu = family.globals.resolved(), family.inference.nu  # type: ignore[attr-defined]
+        directions = np.zeros((0, form.num_globals)) if family.directions is None else family.directions
+        parts = Parts(factor.loc, factor.log_sd, factor.below, np.concatenate(nu), directions)
         self._shapes = [part.shape for part in parts]
         flat = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
         moments = np.zeros((2, len(flat)), dtype=np.float32)
@@ -82,17 +83,20 @@ class TableSteps:
     def family(self, parameters: Any = None) -> Family:
         """The family at these parameters; by default at the present ones."""
         flat = self.state.parameters if parameters is None else parameters
-        loc, log_sd, below, locals_, directions = (jnp.array(part) for part in self._split(flat))
+        loc, log_sd, below, locals_, directions = self._split(flat)
         rows = np.cumsum(self._form.rows)
         nu = self._family.inference.nu  # type: ignore[attr-defined]
-        parts = [locals_[start:stop] for start, stop in zip((0, *rows[:3]), rows, strict=True)]
+        parts = [on_device(locals_[start:stop]) for start, stop in zip((0, *rows[:3]), rows, strict=True)]
         moved: Family = eqx.tree_at(
             lambda f: (f.globals.loc, f.globals.log_sd, f.globals.below, f.inference.nu),
             self._family,
-            (loc, log_sd, below, LocalNu(parts[0], parts[1], parts[2], parts[3], nu.growth)),
+            (
+                *map(on_device, (loc, log_sd, below)),
+                LocalNu(parts[0], parts[1], parts[2], parts[3], nu.growth),
+            ),
         )
         if self._form.mapped:
-            moved = eqx.tree_at(lambda f: f.directions, moved, directions)
+            moved = eqx.tree_at(lambda f: f.directions, moved, on_device(directions))
         return moved
 
     def _split(self, flat: FloatArray) -> list[FloatArray]:

@@ -73,7 +73,7 @@ def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):
     richer = grown(family, parse_method(rich))
     noise = jax.random.normal(jax.random.key(1), (3, family.dim))
     for before, after in zip(family.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
-        np.testing.assert_allclose(before, after, rtol=2e-6, atol=1e-8)
+        np.testing.assert_allclose(before, after, rtol=2e-6, atol=1e-6)  # networks are in single precision
 
 
 def test_stages_add_what_the_program_has_room_for():

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -15,7 +16,7 @@ namespace avistan {
 namespace {
 
 constexpr std::size_t kStretch = 512;  // units that are worked on together: their numbers stay in cache
-constexpr std::size_t kNumbersPerHelper = 1 << 15;  // work that makes one helper worth waking
+constexpr std::size_t kNumbersPerHelper = 1 << 12;  // work for which a helper may be worth waking
 constexpr double kFirstDecay = 0.9, kSecondDecay = 0.99, kLimit = 10.0;  // of Adam, as in `optimizer.guarded_adam`
 constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
@@ -41,9 +42,36 @@ Workspace& workspace() {
   return kept;
 }
 
-// Calls work(i) for i = 0 .. count - 1, on several threads where `numbers` make that worth it.
+// What a kind of work has cost lately, alone and with helpers, in seconds a number. It steers scheduling only: on a busy
+// machine helpers can make work slower.
+class Pace {
+ public:
+  bool helpers_pay() {
+    const double alone = seconds_[0].load(std::memory_order_relaxed), helped = seconds_[1].load(std::memory_order_relaxed);
+    const bool better = helped < alone;
+    return calls_.fetch_add(1, std::memory_order_relaxed) % kRetry == 0 ? !better : better;
+  }
+  void remember(bool helped, double seconds) {
+    std::atomic<double>& kept = seconds_[helped ? 1 : 0];
+    const double before = kept.load(std::memory_order_relaxed);
+    kept.store(before == 0.0 ? seconds : before + kSmoothing * (seconds - before), std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr std::uint64_t kRetry = 32;  // calls after which the slower way is tried again
+  static constexpr double kSmoothing = 0.2;
+  std::atomic<double> seconds_[2]{0.0, 0.0};
+  std::atomic<std::uint64_t> calls_{0};
+};
+
+// Calls work(i) for i = 0 .. count - 1, on several threads where that has been faster.
 template <class Work>
-void for_each(std::size_t count, std::size_t numbers, std::size_t threads, Work work) {
+void for_each(Pace& pace, std::size_t count, std::size_t numbers, std::size_t threads, Work work) {
+  const std::size_t helpers = std::min({threads - 1, numbers / kNumbersPerHelper, count > 0 ? count - 1 : 0});
+  if (helpers == 0) {
+    for (std::size_t i = 0; i < count; ++i) work(i);
+    return;
+  }
   struct Shared {
     Work& work;
     std::size_t count;
@@ -53,13 +81,18 @@ void for_each(std::size_t count, std::size_t numbers, std::size_t threads, Work 
     auto& s = *static_cast<Shared*>(context);
     for (std::size_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.count;) s.work(i);
   };
-  const std::size_t helpers = std::min({threads - 1, numbers / kNumbersPerHelper, count > 0 ? count - 1 : 0});
-  if (helpers == 0) {
-    for (std::size_t i = 0; i < count; ++i) work(i);
-  } else {
+  const bool helped = pace.helpers_pay();
+  const auto start = std::chrono::steady_clock::now();
+  if (helped) {
     run_with_helpers(helpers, run, &shared);
+  } else {
+    run(&shared);
   }
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  pace.remember(helped, spent.count() / static_cast<double>(numbers));
 }
+
+Pace pace_of_draws, pace_of_gradients, pace_of_moves;
 
 // Entry (i, j), j < i, of a strict lower triangle stored row by row.
 constexpr std::size_t below_diagonal(std::size_t i, std::size_t j) { return i * (i - 1) / 2 + j; }
@@ -78,7 +111,7 @@ class Step {
     const std::size_t draws = draw_.draws;
     resize(leases);
     put_globals();
-    for_each(stretches_, draws * form_.block * layout_.units, threads_, [this](std::size_t i) { put_locals(i); });
+    for_each(pace_of_draws, stretches_, draws * form_.block * layout_.units, threads_, [this](std::size_t i) { put_locals(i); });
     Estimate estimate{{Outcome::done, 0, 0}, 0.0, 0};
     estimate.result = evaluate_batch(leases);
     if (estimate.result.outcome == Outcome::done) estimate.result = add_base(leases);
@@ -97,7 +130,7 @@ class Step {
   // Gradients of the locals, a stretch of units at a time: sink(row, first unit, count, gradient).
   template <class Sink>
   void locals(Sink sink) {
-    for_each(stretches_, draw_.draws * form_.rows() * layout_.units, threads_,
+    for_each(pace_of_gradients, stretches_, draw_.draws * form_.rows() * layout_.units, threads_,
              [this, &sink](std::size_t i) { local_stretch(i, sink); });
   }
 
@@ -109,7 +142,7 @@ class Step {
         draw_.weights[0] != 1.0) {
       return false;
     }
-    for_each(stretches_, form_.rows() * layout_.units, threads_, [&](std::size_t stretch) {
+    for_each(pace_of_moves, stretches_, form_.rows() * layout_.units, threads_, [&](std::size_t stretch) {
       const std::size_t n0 = first_unit(stretch), m = count(stretch);
       for (std::size_t i = 0; i < form_.block; ++i) {
         const std::size_t loc = i * form_.columns + n0, log_sd = (form_.block + i) * form_.columns + n0;

@@ -1,0 +1,285 @@
+"""Two levels amortized at once: exact where it must be, near F-VI where that is the answer, and refused by name."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import avistan as avi
+from avistan.errors import MethodError
+from avistan.evaluation import gap
+from avistan.families import Family, LevelGlobals, num_variational_parameters, trainable
+from avistan.growth import grown, stages
+from avistan.log_density import log_density, native_available, register, set_layout
+from avistan.methods import parse_method
+from avistan.normals import normals
+from avistan.objective import neg_elbo
+from avistan.path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
+from avistan.preparation import Preparation, prepare, start_family
+from programs import bundled
+from stan_adapters.levels import candidate_levels
+
+NESTED = """
+data {
+  int<lower=0> N; int<lower=0> S; int<lower=0> C;
+  array[S] int<lower=1, upper=C> class_of;
+  array[N] int<lower=1, upper=S> student;
+  vector[N] y;
+}
+parameters {
+  real mu; real<lower=0> tau_class; real<lower=0> tau_student; real<lower=0> sigma;
+  vector[C] v; vector[S] u;
+}
+model {
+  mu ~ normal(0, 2);
+  tau_class ~ normal(0, 1);
+  tau_student ~ normal(0, 1);
+  sigma ~ normal(0, 1);
+  v ~ normal(mu, tau_class);
+  u ~ normal(v[class_of], tau_student);
+  y ~ normal(u[student], sigma);
+}
+"""
+# Persons in the rows of an array, items with two latents each; the items come first among the parameters.
+CROSSED = """
+data { int<lower=0> P; int<lower=0> I; array[I, P] int<lower=0, upper=1> y; }
+parameters {
+  vector<lower=0>[I] a; real mu; vector[I] b; real<lower=0> tau; vector[P] theta;
+}
+model {
+  mu ~ normal(0, 2);
+  tau ~ normal(0, 1);
+  theta ~ std_normal();
+  a ~ lognormal(0, 0.3);
+  b ~ normal(mu, tau);
+  for (i in 1:I) y[i] ~ bernoulli_logit(a[i] * (theta - b[i]));
+}
+"""
+
+
+def nested_data(classes: int, students: int, seed: int = 1) -> dict:
+    """Classes of so many students, each with 0 to 4 answers."""
+    rng = np.random.default_rng(seed)
+    class_of = np.repeat(np.arange(classes), students)
+    u = rng.normal(rng.normal(1, 0.7, classes)[class_of], 0.5)
+    student = np.repeat(np.arange(len(u)), rng.integers(0, 5, len(u)))
+    return {
+        "N": len(student),
+        "S": len(u),
+        "C": classes,
+        "class_of": class_of + 1,
+        "student": student + 1,
+        "y": rng.normal(u[student], 0.6),
+    }
+
+
+def crossed_data(persons: int, items: int, seed: int = 1) -> dict:
+    rng = np.random.default_rng(seed)
+    theta, b, a = rng.normal(size=persons), rng.normal(0.3, 0.8, items), np.exp(0.3 * rng.normal(size=items))
+    p = 1 / (1 + np.exp(-a[:, None] * (theta - b[:, None])))
+    return {"P": persons, "I": items, "y": (rng.random(p.shape) < p).astype(int)}
+
+
+@pytest.fixture(scope="module")
+def nested() -> avi.Model:
+    return avi.Model(stan_code=NESTED, data=nested_data(40, 3))
+
+
+@pytest.fixture(scope="module")
+def crossed() -> avi.Model:
+    return avi.Model(stan_code=CROSSED, data=crossed_data(50, 20))
+
+
+def preparation_of(model: avi.Model) -> Preparation:
+    proposed = candidate_levels(model.bound.layout)
+    level, other = sorted(proposed, key=lambda level: level.num_units, reverse=True)
+    return prepare(model.bound, level, others=(other,), seed=1, num_references=6, max_rank=4)
+
+
+def disturbed(family: Family, seed: int = 0) -> Family:
+    """The family with all trainable numbers moved a little, so that none is special."""
+    rng = np.random.default_rng(seed)
+    moved, fixed = eqx.partition(family, trainable(family))
+    moved = jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.1, p.shape), dtype=p.dtype), moved)
+    return eqx.combine(moved, fixed)
+
+
+@pytest.mark.parametrize("which", ["nested", "crossed"])
+def test_draws_are_those_of_a_family_with_the_functions_outputs_as_its_globals(request, which):
+    preparation = preparation_of(request.getfixturevalue(which))
+    family, inputs = start_family(preparation, parse_method("avi:mlp(8):levels:conditional"))
+    family = disturbed(family)
+    assert isinstance(family.globals, LevelGlobals)
+    plain = eqx.tree_at(lambda f: f.globals, family, family.globals.resolved())
+    noise = jnp.asarray(np.random.default_rng(1).normal(size=(3, family.dim)))
+    for one, other in zip(family.draw(noise, inputs), plain.draw(noise, inputs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)  # networks are in single precision
+    (level,), at = preparation.others, preparation.globals_index
+    nu = family.globals.inference(family.globals.inputs)
+    mean = family.frame.global_center + family.frame.global_scale * plain.globals.loc
+    theta = family.draw(jnp.zeros((1, family.dim)), inputs).theta[0]
+    np.testing.assert_allclose(theta[at], mean, rtol=1e-6)
+    place = np.searchsorted(at, level.index)
+    np.testing.assert_allclose(np.asarray(plain.globals.log_sd)[place], np.asarray(nu.log_sd).T, rtol=1e-6)
+
+
+@pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
+@pytest.mark.parametrize("parts", ["", ":full:conditional"])
+def test_the_gradient_of_a_step_is_that_of_automatic_differentiation(crossed, parts):
+    preparation = preparation_of(crossed)
+    base, inputs = start_family(preparation, parse_method("avi:mlp(8):levels"))
+    family = disturbed(grown(disturbed(base), parse_method(f"avi:mlp(8):levels{parts}")), seed=1)
+    moved, fixed = eqx.partition(family, trainable(family))
+    form, place, key, draws = form_of(family), family.placement, (11, 4), 3
+    d, units = family.local.block, len(preparation.index)
+    rows = [
+        family.placement(
+            jnp.asarray(normals(*key, s * (d + 1), family.globals.size)),
+            jnp.asarray(np.array([normals(*key, s * (d + 1) + 1 + i, units) for i in range(d)])),
+        )
+        for s in range(draws)
+    ]
+    with register(crossed.bound) as slot:
+        set_layout(slot.index, np.asarray(place.global_index), np.asarray(place.local_index).T)
+        batch = Batch(jnp.array([slot.index]), jnp.ones(1))
+
+        @jax.jit
+        def by_operation(moved):
+            q = eqx.combine(moved, fixed)
+            number = jnp.asarray(key, dtype=jnp.uint64)
+            given = batch, number, frame_of(q), parts_of(q, inputs)
+            return elbo_estimate("native", form, draws, *given)[0]
+
+        @jax.jit
+        def by_differentiation(moved):
+            q = eqx.combine(moved, fixed)
+            loss, _ = neg_elbo(q, lambda theta: log_density(slot.index, theta), jnp.stack(rows), inputs)
+            return -loss
+
+        found, expected = jax.grad(by_operation)(moved), jax.grad(by_differentiation)(moved)
+    assert len(jax.tree.leaves(expected)) == len(jax.tree.leaves(moved))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        scale = max(1e-12, float(np.abs(other).max(initial=0)))
+        np.testing.assert_allclose(one, other, atol=2e-5 * scale, rtol=2e-5)
+
+
+def test_a_grown_family_stands_where_the_poorer_one_stood_and_stays_factorized_between_levels(crossed):
+    method = parse_method("avi:mlp(8):levels")
+    family, inputs = start_family(preparation_of(crossed), method)
+    family = disturbed(family)
+    names = [stage.name for stage in stages(method, 2, 50)]
+    assert names == ["avi:mlp(8):levels:full", "avi:mlp(8):levels:full:conditional"]
+    assert [parse_method(name).name for name in names] == names
+    noise = jax.random.normal(jax.random.key(1), (3, family.dim))
+    for name in names:
+        richer = grown(family, parse_method(name))
+        for before, after in zip(family.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
+            np.testing.assert_allclose(before, after, rtol=2e-6, atol=1e-6)
+
+
+def test_units_follow_the_globals_that_belong_to_no_level(crossed):
+    preparation = preparation_of(crossed)
+    family, inputs = start_family(preparation, parse_method("avi:mlp(8):levels:conditional"))
+    family = disturbed(family)
+    at, dim = preparation.globals_index, family.dim
+    follows = jax.jacobian(lambda e: family.draw(e[None], inputs).theta[0])(jnp.ones(dim))[preparation.index[:, 0]]
+    names = np.array(crossed.bound.layout.names)[at]
+    free = np.char.startswith(names.astype(str), "mu") | np.char.startswith(names.astype(str), "tau")
+    assert np.abs(follows[:, at[free]]).min() > 0
+    np.testing.assert_array_equal(follows[:, at[~free]], 0.0)
+
+
+def test_the_latents_of_the_other_level_move_together_at_the_reference_points(nested):
+    preparation = preparation_of(nested)
+    given, _ = preparation.unit_input(parse_method("avi"))
+    (level,), at, quick = preparation.others, preparation.globals_index, preparation.quick
+    place = np.searchsorted(at, level.index[:, 0])
+    v = level.index[:, 0]
+    moves = (given.references.theta[:, place] - quick.mean[v]) / quick.sd[v]
+    np.testing.assert_allclose(moves, np.broadcast_to(moves[:, :1], moves.shape), atol=1e-9)
+    assert moves[0, 0] == 0
+    assert len(np.unique(moves[:, 0])) == len(moves)
+
+
+@pytest.mark.parametrize(
+    ("code", "data", "method"),
+    [(NESTED, nested_data(300, 4), "avi:mlp(6):levels"), (CROSSED, crossed_data(120, 60), "avi:mlp(4):levels")],
+    ids=["nested", "crossed"],
+)
+def test_elbos_are_those_of_factorized_inference_with_few_parameters(code, data, method):
+    model = avi.Model(stan_code=code, data=data)
+    both, free = (model.fit(method=name, seed=1, steps=1500) for name in (method, "fvi"))
+    value, se = gap(both.evaluation, free.evaluation)
+    print(value, se, both.num_variational_parameters, free.num_variational_parameters)
+    assert abs(value) < 1.0 + 3 * se
+    assert se < 0.1
+    assert both.second is not None
+    assert both.second.num_units in (300, 60)
+
+
+def test_parameters_do_not_grow_with_the_units_of_either_level():
+    method = parse_method("avi:mlp(8):levels")
+    sizes = []
+    for classes, students in ((20, 3), (30, 4)):
+        preparation = preparation_of(avi.Model(stan_code=NESTED, data=nested_data(classes, students)))
+        sizes.append(num_variational_parameters(start_family(preparation, method)[0]))
+    assert sizes[0] == sizes[1]
+
+
+def test_a_fit_repeats_is_saved_and_serves_new_units(nested, tmp_path):
+    fit, again = (nested.fit(method="avi:mlp(8):levels(C)", seed=3, steps=150, chains=2) for _ in range(2))
+    for one, other in zip(fit.chains, again.chains, strict=True):
+        assert one.trace.elbo.tobytes() == other.trace.elbo.tobytes()
+    theta, log_q = fit.unconstrained_draws(20)
+    np.testing.assert_array_equal(again.unconstrained_draws(20)[0], theta)
+    fit.save(tmp_path / "fit")
+    loaded = avi.load(tmp_path / "fit")
+    assert str(loaded) == str(fit)
+    assert "120 units of S and 40 units of C" in str(fit)
+    np.testing.assert_array_equal(loaded.unconstrained_draws(20)[0], theta)
+    np.testing.assert_array_equal(loaded.unconstrained_draws(20)[1], log_q)
+    mean, sd = loaded.marginals()
+    many, _ = fit.unconstrained_draws(4000)
+    np.testing.assert_allclose(many.mean(axis=0), mean, atol=5 * sd.max() / np.sqrt(4000))
+    assert loaded.posterior(10)["posterior"]["v"].shape == (2, 10, 40)
+    # A new class member without answers is a draw from the class: its mean is the fitted class's.
+    few = {"N": 0, "S": 2, "C": 40, "class_of": [5, 9], "student": np.zeros(0, int), "y": np.zeros(0)}
+    with pytest.warns(avi.NewUnitsWarning) if False else _nothing():
+        tree = loaded.predict(few, 2000)
+    latents = tree["predictions"]["u"].mean(("chain", "draw")).values
+    classes = loaded.posterior(2000)["posterior"]["v"].mean(("chain", "draw")).values[[4, 8]]
+    np.testing.assert_allclose(latents, classes, atol=0.2)
+
+
+def test_auto_takes_a_second_level_of_more_than_200_units_and_says_so():
+    steps = {"steps": 30, "family": "fixed"}
+    many = avi.Model(stan_code=NESTED, data=nested_data(201, 2)).fit(**steps)
+    assert many.method.name == "avi:levels"
+    assert "C has more than 200 units: 201" in many.reason
+    assert many.reason in str(many)
+    few = avi.Model(stan_code=NESTED, data=nested_data(200, 2)).fit(**steps)
+    assert few.method.name == "avi"
+    assert few.second is None
+
+
+def test_it_competes_by_name(crossed):
+    found = crossed.compare(["avi:mlp(8):levels", "fvi"], seed=1, steps=800)
+    row = found["avi:mlp(8):levels"]
+    assert not row.failed
+    assert abs(row.gap_to_fvi) < 1.0
+
+
+@pytest.mark.parametrize("name", ["avi:levels:full-rank", "avi:full-rank:levels", "avi:banded:levels"])
+def test_no_covariance_reaches_across_levels(name):
+    with pytest.raises(MethodError, match="leave out :full-rank and :banded"):
+        parse_method(name)
+
+
+def test_a_second_level_that_is_not_there_is_refused(nested):
+    with pytest.raises(MethodError, match=r"no second level 'Q'. There are: C \(v\)"):
+        nested.fit(method="avi:levels(Q)")
+    with pytest.raises(MethodError, match="no second level whose units are independent"):
+        bundled("eight_schools").fit(method="avi:levels")
+    with pytest.raises(MethodError, match="fvi has no part 'levels'"):
+        nested.fit(method="fvi:levels")
