@@ -24,8 +24,14 @@ lint: $(INSTALLED)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
+# Minutes to hours; each prints to benchmarks/results too. BENCH="step_cost scaling" runs some of them.
+BENCH := step_cost time_to_answer scaling stopping coupled known_answers warm_start paper
 bench: $(INSTALLED)
-	$(PYTHON) benchmarks/step_cost.py
+	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet numpyro
+	for name in $(BENCH); do \
+	  case $$name in time_to_answer|scaling) figure="--output benchmarks/results/$$name" ;; *) figure= ;; esac; \
+	  $(PYTHON) benchmarks/$$name.py $$figure | tee benchmarks/results/$$name.txt; \
+	done
 
 # Notebooks with their outputs, as pages that need no network.
 docs: $(INSTALLED)

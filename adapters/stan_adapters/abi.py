@@ -8,6 +8,7 @@ constrain calls on one handle may run in several threads; a random number genera
 from __future__ import annotations
 
 import ctypes
+import sys
 import logging
 import threading
 from collections.abc import Iterator
@@ -226,3 +227,10 @@ class Abi:
         text = message.value.decode(errors="replace").strip()
         self._lib.bs_free_error_msg(message)
         return text
+
+
+def give_back_freed_memory() -> None:
+    """Let the allocator return what was freed to the system, where it can (glibc); reading large data frees a lot."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

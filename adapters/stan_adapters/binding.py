@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .abi import FloatArray
+from .abi import FloatArray, give_back_freed_memory
 from .data import StanData
 from .engines import COMPILED_ENGINE_HINT
 from .errors import BindingError, UnsupportedError
@@ -30,6 +30,9 @@ Draws = dict[str, npt.NDArray[Any]]
 
 # Below this gradient time threads that share a handle slow each other down, so each gets its own.
 _SHARE_HANDLE_FROM_SECONDS = 50e-6
+
+
+_LARGE_TEXT = 1 << 24  # bytes of data, after which memory is worth giving back
 
 
 class BoundModel:
@@ -56,7 +59,11 @@ class BoundModel:
         self._lock = threading.Lock()
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
         density_program = program if compiles else program.without_generated_quantities()
-        self._density = construct(density_program, engine, data.to_json(), seed, outputs=False)
+        text = data.to_json()
+        self._density = construct(density_program, engine, text, seed, outputs=False)
+        if len(text) > _LARGE_TEXT:
+            del text
+            give_back_freed_memory()
         self._whole: Instance | None = None
         self._instances = [self._density]
         self._close = weakref.finalize(self, close_all, self._instances)

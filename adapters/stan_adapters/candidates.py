@@ -24,7 +24,9 @@ from .certificate import (
 from .levels import Level
 from .rows import Rows, data_rows
 
-_MANY_LATENTS = 200_000  # every pair of so many units is compared once, not at several points: gradients are long
+_MANY_LATENTS = (
+    200_000  # every pair of so many units is compared once, not at several points: gradients are long
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,13 @@ import typer
 from .errors import MethodError
 
 StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
-DataFile = Annotated[
-    Path | None,
-    typer.Argument(metavar="DATA.json", help="Its data as (gzipped) JSON; not needed if it declares none."),
+DataFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="DATA.json",
+        help="Its data as (gzipped) JSON; not needed if it declares none. Several files or a quoted pattern: "
+        "each holds some units. Or tables: *.parquet, with JSON beside them, or *.zarr.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 LevelName = Annotated[
@@ -34,7 +38,12 @@ IncludePath = Annotated[
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
 
 # Options of a fit. Their defaults stand in FitOptions; here they are only shown.
-Steps = Annotated[int | None, typer.Option("--steps", min=1, show_default="4000", help="Adam steps.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", min=1, show_default="until it no longer pays", help="Adam steps: exactly that many."
+    ),
+]
 DrawsPerStep = Annotated[
     int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
 ]

@@ -14,7 +14,7 @@ import typer
 from . import __version__
 from ._bundled import models_root
 from .arguments import (
-    DataFile,
+    DataFiles,
     Draws,
     DrawsPerStep,
     ElboDraws,
@@ -73,7 +73,7 @@ def _root(
 @answers
 def inspect(
     stan_file: StanFile,
-    data: DataFile = None,
+    data: DataFiles = None,
     level: LevelName = None,
     seed: Seed = 1,
     engine: Engine = "auto",
@@ -88,7 +88,7 @@ def inspect(
 
     if plot is not None:
         check_file_place(plot)
-    model = _model(stan_file, data, engine, include_path)
+    model = _model(stan_file, data, engine, include_path, level)
     structure = model.inspect(level=level, seed=seed)
     if plot is not None:
         from .files import write_dependence
@@ -102,7 +102,7 @@ def inspect(
 def fit(
     stan_file: StanFile,
     output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier fit.")],
-    data: DataFile = None,
+    data: DataFiles = None,
     method: Annotated[
         str,
         typer.Option(
@@ -162,7 +162,7 @@ def fit(
     checkpoint = beside(output)
     check_checkpoint_place(checkpoint, resume=resume)
     with interruptible(checkpoint):
-        model = _model(stan_file, data, engine, include_path)
+        model = _model(stan_file, data, engine, include_path, level)
         structure = model.inspect(level=level)
         result = model.fit(
             method=method,
@@ -271,7 +271,7 @@ def predict(
 def compare(
     stan_file: StanFile,
     output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier report.")],
-    data: DataFile = None,
+    data: DataFiles = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -339,7 +339,7 @@ def compare(
     from .places import check_folder_place, whole_folder
 
     check_folder_place(output, REPORT)
-    model = _model(stan_file, data, engine, include_path)
+    model = _model(stan_file, data, engine, include_path, level)
     shown_variables = None if variables is None else split_variables(variables)
     if shown_variables is not None:
         check_variables(model.bound, shown_variables)
@@ -391,10 +391,16 @@ def models(
 app.command()(sbc)
 
 
-def _model(stan_file: Path, data: Path | None, engine: str, include_path: list[Path] | None) -> Any:
+def _model(
+    stan_file: Path,
+    data: list[Path] | None,
+    engine: str,
+    include_path: list[Path] | None,
+    level: str | None,
+) -> Any:
     from .model import Model
 
-    return Model(stan_file, data=data, engine=engine, include_paths=include_path or ())
+    return Model(stan_file, data=data or None, engine=engine, include_paths=include_path or (), level=level)
 
 
 def _given(**options: Any) -> dict[str, Any]:

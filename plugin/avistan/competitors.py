@@ -6,12 +6,10 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
-from arviz_stats.base import array_stats
 
 from stan_adapters.algorithms import Paths, pathfinder_paths
 from stan_adapters.binding import BoundModel
@@ -23,6 +21,9 @@ from .references import Reference as Reference
 from .references import nuts as nuts
 from .references import reference_from as reference_from
 from .traces import Curve
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FloatArray = npt.NDArray[np.float64]
 REFERENCES = ("nuts", "cmdstan-nuts")
@@ -196,6 +197,8 @@ def resample(paths: Paths, *, draws: int, seed: int) -> tuple[FloatArray, float]
 
 def _smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
     """Pareto smoothed log weights and their k-hat: -inf where all are equal, nan where they are too few."""
+    from arviz_stats.base import array_stats
+
     if log_weights.size < _LEAST_WEIGHTS:
         return log_weights, np.nan
     try:

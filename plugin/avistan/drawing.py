@@ -19,7 +19,7 @@ from stan_adapters.layout import declared_shape
 from stan_adapters.levels import Level
 
 from .errors import FitError
-from .evaluation import sample
+from .evaluation import sample, tabulated
 from .families import Family
 from .methods import Method
 from .precision import in_float64
@@ -168,11 +168,17 @@ def _unconstrained_batches(
     """Chain, number of the first draw, draws of q and log q."""
     check_draws(draws)
     size = min(draws, batch_size(model))
-    for chain, (family, inputs) in enumerate(chains):
+    for chain, (fitted, inputs) in enumerate(chains):
+        family = _tabulated(fitted, inputs)
         for number, start in enumerate(range(0, draws, size)):
             where = (purpose, *([chain] if chain else []), *([number] if size < draws else []))
             theta, log_q = _sample(family, inputs, seed, where, size)
             yield chain, start, theta[: draws - start], log_q[: draws - start]
+
+
+@in_float64
+def _tabulated(family: Family, inputs: FloatArray) -> Family:
+    return tabulated(family, jnp.asarray(inputs, dtype=jnp.float32))
 
 
 @in_float64

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,9 +18,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .arrays import on_device
 from .families import Family
+from .inference_functions import AbstractInferenceFunction, LocalNu, Table
 from .log_density import log_density
 
 _NUMBERS_AT_ONCE = 4_000_000  # normals held at a time
+_UNITS_AT_ONCE = 50_000  # whose parameters are computed together
 _NUMBERS_IN_ALL, _FEWEST_DRAWS = 5_000_000, 20  # of an estimate
 _ROWS = 200  # draws that are weighed at a time: few and many draws then share a compiled program
 
@@ -93,6 +96,7 @@ def evaluate(
     Where there are very many parameters it draws less often, 20 times at least: the standard error of the ELBO grows
     with the root of their number only.
     """
+    family = tabulated(family, inputs)
     affordable = max(_FEWEST_DRAWS, _NUMBERS_IN_ALL // max(1, family.dim))
     pairs = max(1, min(num_draws, affordable) // 2)
     batch = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
@@ -111,6 +115,33 @@ def _antithetic(key: PRNGKeyArray, number: Array, pairs: int, dim: int) -> Float
     """Normals of batch `number`, each followed by its negative."""
     noise = jax.random.normal(jax.random.fold_in(key, number), (pairs, dim), dtype=jnp.float64)
     return jnp.stack([noise, -noise], axis=1).reshape(2 * pairs, dim)
+
+
+def tabulated(family: Family, inputs: Float[Array, "N R"]) -> Family:
+    """The same family with the units' parameters in a table, made some units at a time, where they are very many.
+
+    A network's hidden layers for all units at once would take far more memory than its outputs.
+    """
+    units = int(inputs.shape[0])
+    if units <= _UNITS_AT_ONCE or isinstance(family.inference, Table):
+        return family
+    padded = np.zeros((_UNITS_AT_ONCE, inputs.shape[1]), dtype=np.float32)
+    whole: list[np.ndarray[Any, Any]] = []
+    for start in range(0, units, _UNITS_AT_ONCE):
+        some = np.asarray(inputs[start : start + _UNITS_AT_ONCE])
+        padded[: len(some)] = some
+        nu = _unit_parameters(family.inference, on_device(padded))
+        whole = whole or [np.empty((part.shape[0], units)) for part in nu]
+        for all_units, part in zip(whole, nu, strict=True):
+            all_units[:, start : start + len(some)] = np.asarray(part)[:, : len(some)]
+    table = Table(LocalNu(*(jax.device_put(part) for part in whole)))
+    tabled: Family = eqx.tree_at(lambda f: f.inference, family, table)
+    return tabled
+
+
+@eqx.filter_jit
+def _unit_parameters(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> LocalNu:
+    return function(inputs)
 
 
 @eqx.filter_jit

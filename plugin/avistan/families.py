@@ -2,7 +2,8 @@
 
 One composition for table, constant and network alike:
 
-    theta = m + L t                                  t standard normal; L diagonal (mean-field) or lower (full-rank)
+    theta = m + L t                                  t standard normal; L = D diagonal (mean-field), lower (full-rank)
+                                                     or D (I + A B') with few columns (low-rank)
     z_n   = m_n + A_n W t + x_n                      x_n = u_n = exp(C_n W t) * L_n e_n
                                                      e_n standard normal; L_n diagonal or lower (full)
 
@@ -37,7 +38,7 @@ from .arrays import on_device, zeros
 from .inference_functions import AbstractInferenceFunction, LocalNu, Table
 from .markov import follow, pull_back, shifted
 
-GlobalKind = Literal["mean-field", "full-rank"]
+GlobalKind = Literal["mean-field", "full-rank", "low-rank"]
 LocalKind = Literal["diagonal", "full", "banded"]
 Conditional = Literal["none", "mean", "mean+scale"]
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
@@ -145,12 +146,18 @@ def make_frame(
 
 
 class GlobalGaussian(eqx.Module):
-    """The globals' factor, standardized: means, log sds (of the Cholesky diagonal) and what stands below it."""
+    """The globals' factor, standardized: means, log sds (log diagonal of D or of the Cholesky factor), the rest of L.
+
+    Low-rank factors D (I + A B') need no more normals than there are globals. With A = P orthonormal and B = P C they
+    hold all covariances D^2 + U U' of that rank; where B = 0 they are the mean-field factor.
+    """
 
     kind: GlobalKind = eqx.field(static=True)
     loc: Float[Array, " G"]
     log_sd: Float[Array, " G"]
-    below: Float[Array, " B"]  # G (G - 1) / 2 entries, row by row; none for "mean-field"
+    below: Float[
+        Array, " B"
+    ]  # none; "full-rank": G (G - 1) / 2 entries, row by row; "low-rank": A and B, (2, G, K)
 
     @property
     def size(self) -> int:
@@ -161,9 +168,43 @@ class GlobalGaussian(eqx.Module):
         return self
 
     def factor(self) -> Float[Array, "G G"]:
-        """The Cholesky factor L of the standardized globals."""
+        """L, the factor of the standardized globals' covariance; the Cholesky factor unless it is low-rank."""
+        if self.kind == "low-rank":
+            return self.moved(jnp.eye(self.size)).T
+        if self.kind == "mean-field":
+            return jnp.diag(jnp.exp(self.log_sd))
         lower = jnp.zeros((self.size, self.size)).at[np.tril_indices(self.size, -1)].set(self.below)
         return lower + jnp.diag(jnp.exp(self.log_sd))
+
+    def moved(self, t: Float[Array, "S G"]) -> Float[Array, "S G"]:
+        """L t for each row."""
+        if self.kind == "full-rank":
+            return t @ self.factor().T
+        if self.kind == "low-rank":
+            out, into = self._columns()
+            t = t + (t @ into) @ out.T
+        return t * jnp.exp(self.log_sd)[None]
+
+    def solved(self, pull: Float[Array, "S G"]) -> Float[Array, "S G"]:
+        """The solution x of L' x = pull for each row; of a low-rank L by Woodbury's identity."""
+        if self.kind == "full-rank":
+            return jax.scipy.linalg.solve_triangular(self.factor().T, pull.T, lower=False).T
+        if self.kind == "low-rank":
+            out, into = self._columns()
+            pull = pull - jnp.linalg.solve(self._capacitance(), (pull @ out).T).T @ into.T
+        return pull / jnp.exp(self.log_sd)[None]
+
+    def log_det(self) -> Float[Array, ""]:
+        """log |det L|; of a low-rank L by the matrix determinant lemma."""
+        total = jnp.sum(self.log_sd)
+        return total + jnp.linalg.slogdet(self._capacitance())[1] if self.kind == "low-rank" else total
+
+    def _columns(self) -> Float[Array, "2 G K"]:
+        return self.below.reshape(2, self.size, -1)
+
+    def _capacitance(self) -> Float[Array, "K K"]:
+        out, into = self._columns()
+        return jnp.eye(out.shape[1]) + out.T @ into
 
 
 class LevelGlobals(eqx.Module):
@@ -205,10 +246,13 @@ class LevelGlobals(eqx.Module):
         return GlobalGaussian(free.kind, loc, log_sd, free.below)
 
 
-def start_globals(kind: GlobalKind, size: int) -> GlobalGaussian:
-    """Means zero, sds one, no correlations."""
-    below = size * (size - 1) // 2 if kind == "full-rank" else 0
-    return GlobalGaussian(kind, zeros(size), zeros(size), zeros(below))
+def start_globals(kind: GlobalKind, size: int, rank: int = 0) -> GlobalGaussian:
+    """Means zero, sds one, no correlations; of low rank with A random and orthonormal, B = 0."""
+    below = zeros(size * (size - 1) // 2 if kind == "full-rank" else 0)
+    if kind == "low-rank":
+        out, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, min(rank, size))))
+        below = on_device(np.stack([out, np.zeros(out.shape)]).ravel())
+    return GlobalGaussian(kind, zeros(size), zeros(size), below)
 
 
 class LocalGaussian(eqx.Module):
@@ -325,7 +369,7 @@ class Family(eqx.Module):
         t, e = noise[:, self.placement.global_index], noise[:, self.placement.local_index.T]
         along = t if self.directions is None else t @ self.directions.T
         own, solved = self._within_units(e, local)
-        log_det = jnp.sum(frame.global_log_scale + of_globals.log_sd) + jnp.sum(local.log_sd)
+        log_det = jnp.sum(frame.global_log_scale) + of_globals.log_det() + jnp.sum(local.log_sd)
         pull_t, back = t, jnp.zeros_like(along)
         if self.local.conditional == "mean+scale":
             rates = self._per_direction(local.growth)[: self.local.block]
@@ -343,13 +387,7 @@ class Family(eqx.Module):
             z = z + jnp.einsum("dkn,sk->sdn", slope, along)
             back = back - jnp.einsum("dkn,sdn->sk", slope, pull_z)
             pull_t = pull_t + (back if self.directions is None else back @ self.directions)
-        if of_globals.kind == "full-rank":
-            factor = of_globals.factor()
-            standard = t @ factor.T
-            pull = jax.scipy.linalg.solve_triangular(factor.T, pull_t.T, lower=False).T
-        else:
-            sd = jnp.exp(of_globals.log_sd)
-            standard, pull = t * sd[None], pull_t / sd[None]
+        standard, pull = of_globals.moved(t), of_globals.solved(pull_t)
         theta = frame.global_center[None] + frame.global_scale[None] * (of_globals.loc[None] + standard)
         place = jax.vmap(self.placement)
         log_q = -0.5 * jnp.sum(noise**2, axis=1) - log_det - self.dim * _HALF_LOG_2PI

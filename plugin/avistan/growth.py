@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Array, Float
 
-from .arrays import on_device, zeros
+from .arrays import on_device
 from .evaluation import Evaluation, gap
-from .families import Family, GlobalGaussian, GlobalKind, LevelGlobals
+from .families import Family, GlobalGaussian, LevelGlobals, start_globals
 from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
-from .methods import Method
+from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
 
 MAX_FULL_RANK = 500  # globals with a full covariance
@@ -35,7 +35,7 @@ class GrowthStep:
     kept: bool
 
 
-def stages(method: Method, block: int, num_globals: int) -> list[Method]:
+def stages(method: Method, block: int, num_globals: int, *, low_rank: bool = True) -> list[Method]:
     """The families to try after a method's own, each richer than the one before. Two amortized levels stay independent
     of each other.
 
@@ -45,6 +45,7 @@ def stages(method: Method, block: int, num_globals: int) -> list[Method]:
 
     Args:
         block: latents of a unit; 0 without a level.
+        low_rank: whether globals may be low-rank, where they are too many for a full covariance.
     """
     found = []
     if method.coupling and method.local != "banded":
@@ -53,8 +54,11 @@ def stages(method: Method, block: int, num_globals: int) -> list[Method]:
     correlated = method
     if block > 1 and method.local == "diagonal":
         correlated = _with(correlated, "full")
-    if 1 < num_globals <= MAX_FULL_RANK and method.second is None:
-        correlated = _with(correlated, "full-rank")
+    if num_globals > 1 and method.globals == "mean-field" and method.second is None:
+        if num_globals <= MAX_FULL_RANK:
+            correlated = _with(correlated, "full-rank")
+        elif low_rank:
+            correlated = _with(correlated, "low-rank")
     if correlated != method:
         found.append(correlated)
     if block and num_globals and correlated.conditional == "none":
@@ -66,6 +70,7 @@ _RICHER: dict[str, Callable[[Method], Method]] = {
     "full": lambda method: replace(method, local="full"),
     "banded": lambda method: replace(method, local="banded", reach=1),
     "banded(2)": lambda method: replace(method, local="banded", reach=2),
+    "low-rank": lambda method: replace(method, globals="low-rank", rank=DEFAULT_RANK),
     "full-rank": lambda method: replace(method, globals="full-rank"),
     "conditional": lambda method: replace(method, conditional="mean"),
     "conditional(mean+scale)": lambda method: replace(method, conditional="mean+scale"),
@@ -94,7 +99,7 @@ def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> Gr
 
 def grown(family: Family, method: Method) -> Family:
     """The family of a richer method that is equal to the given one."""
-    factor = _grown_globals(family.globals, method.globals)
+    factor = _grown_globals(family.globals, method)
     local, directions = local_form(method, family.local.block, factor)
     function = family.inference
     if isinstance(function, Table | Constant):
@@ -119,10 +124,11 @@ def grown(family: Family, method: Method) -> Family:
     return Family(factor, function, local, family.frame, family.placement, directions)
 
 
-def _grown_globals(factor: GlobalGaussian | LevelGlobals, kind: GlobalKind) -> GlobalGaussian | LevelGlobals:
-    if factor.kind == kind or isinstance(factor, LevelGlobals):
+def _grown_globals(factor: GlobalGaussian | LevelGlobals, method: Method) -> GlobalGaussian | LevelGlobals:
+    if factor.kind == method.globals or isinstance(factor, LevelGlobals):
         return factor
-    return replace(factor, kind=kind, below=zeros(factor.size * (factor.size - 1) // 2))
+    richer = start_globals(method.globals, factor.size, method.rank)
+    return replace(richer, loc=factor.loc, log_sd=factor.log_sd)
 
 
 def _padded(nu: LocalNu, sizes: tuple[int, ...]) -> LocalNu:

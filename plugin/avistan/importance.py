@@ -53,7 +53,7 @@ class Approximation:
 
     Attributes:
         center: (G,).
-        factor: (G, G) lower, or (G,) its diagonal.
+        factor: (G, G), or (G,) its diagonal.
         loc, chol: (N, d), (N, d, d) lower.
         slope, growth: (N, d, K) along the rows of `directions` (K, G), which is None for K = G; None: zero.
         bands: (N, b, d, d); None where units are independent given the globals.
@@ -77,8 +77,9 @@ class Approximation:
 
     @property
     def log_det(self) -> float:
-        diagonal = self.factor if self.factor.ndim == 1 else np.diagonal(self.factor)
-        return float(np.log(diagonal).sum())
+        if self.factor.ndim == 1:
+            return float(np.log(self.factor).sum())
+        return float(np.linalg.slogdet(self.factor)[1])
 
     def draw_globals(self, rng: Rng, draws: int) -> FloatArray:
         """Draws (S, G) of theta."""
@@ -149,9 +150,9 @@ class Approximation:
 @in_float64
 def approximation(family: Family, inputs: FloatArray) -> Approximation:
     """The numpy form of a family at unit inputs (N, R)."""
-    frame, own, local = family.frame, family.globals, family.local
+    frame, own, local = family.frame, family.globals.resolved(), family.local
     scale = np.asarray(frame.global_scale)
-    if own.kind == "full-rank":
+    if own.kind != "mean-field":
         factor = scale[:, None] * np.asarray(own.factor())
     else:
         factor = scale * np.exp(np.asarray(own.log_sd))

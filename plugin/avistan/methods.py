@@ -17,6 +17,7 @@ FunctionKind = Literal["table", "constant", "polynomial", "mlp"]
 DataColumn = tuple[str, tuple[int, ...]]  # a data entry and row offsets: ("x", (-1, 0))
 
 DEFAULT_WIDTH = 64
+DEFAULT_RANK = 10
 MAX_REACH = 2  # of a banded factor
 _KNOWN = ("avi", "fvi", "constant")
 _REACHES = tuple(str(reach) for reach in range(1, MAX_REACH + 1))
@@ -35,6 +36,7 @@ class Method:
         local: covariance of a unit's factor.
         conditional: whether a unit's factor follows the globals.
         globals: covariance of the globals' factor.
+        rank: of the globals' factor, where that is low-rank; 0 for others.
         reach: on how many units before it along the axis a unit of a banded factor hangs; 0 for other factors.
         neighbours: on how many units to each side the input reads signatures too.
         data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
@@ -50,6 +52,7 @@ class Method:
     local: LocalKind = "diagonal"
     conditional: Conditional = "none"
     globals: GlobalKind = "mean-field"
+    rank: int = 0
     reach: int = 0
     neighbours: int = 0
     data: tuple[DataColumn, ...] = ()
@@ -57,9 +60,9 @@ class Method:
     coupling: int = field(default=0, compare=False, repr=False)
 
     @property
-    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind]:
-        """Local covariance and its reach, what the units follow, covariance of the globals."""
-        return self.local, self.reach, self.conditional, self.globals
+    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind, int]:
+        """Local covariance and its reach, what the units follow, covariance of the globals and its rank."""
+        return self.local, self.reach, self.conditional, self.globals, self.rank
 
     @property
     def amortized(self) -> bool:
@@ -76,11 +79,12 @@ def parse_method(text: str) -> Method:
     The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)][:neighbours(K)][:levels]`, `fvi`
     or `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit),
     `:banded` or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the
-    globals), `:conditional` (a unit's mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the
-    unit's own row of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of two units to each
-    side. `levels` amortizes a second level too, such as items beside persons, by a second function of the same kind,
-    which reads signatures; `levels(item)` says which, by its declared size or one of its latents. In q the two levels
-    are independent of each other, and units follow only the globals that belong to neither.
+    globals) or `:low-rank(10)` (a diagonal and ten directions, for where globals are many), `:conditional` (a unit's
+    mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the unit's own row of x, `window(x, -1, 0)`
+    the row before it too, `neighbours(2)` the signatures of two units to each side. `levels` amortizes a second level
+    too, such as items beside persons, by a second function of the same kind, which reads signatures; `levels(item)`
+    says which, by its declared size or one of its latents. In q the two levels are independent of each other, and units
+    follow only the globals that belong to neither.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -92,7 +96,7 @@ def parse_method(text: str) -> Method:
         raise MethodError(
             f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
             "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
-            ":full, :banded, :full-rank or :conditional for a richer family."
+            ":full, :banded, :full-rank, :low-rank(RANK) or :conditional for a richer family."
         )
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
     method = Method(name=text, function=start[head], size=DEFAULT_WIDTH if head == "avi" else 0)
@@ -105,7 +109,7 @@ def parse_method(text: str) -> Method:
     if method.second is not None and (method.globals != "mean-field" or method.local == "banded"):
         raise MethodError(
             f"{text!r}: with two amortized levels the globals, which hold the second level's latents, are factorized, "
-            "and units do not hang on their neighbours: leave out :full-rank and :banded, or :levels."
+            "and units do not hang on their neighbours: leave out :full-rank, :low-rank and :banded, or :levels."
         )
     return replace(method, name=":".join([head, *parts]))
 
@@ -118,7 +122,10 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     if word == "banded" and (argument is None or argument.strip() in _REACHES):
         return replace(method, local="banded", reach=1 if argument is None else int(argument))
     if word == "full-rank" and argument is None:
-        return replace(method, globals="full-rank")
+        return replace(method, globals="full-rank", rank=0)
+    if word == "low-rank":
+        rank = DEFAULT_RANK if argument is None else _count(method, part, argument)
+        return replace(method, globals="low-rank", rank=rank)
     if word == "conditional" and argument in (None, "mean", "mean+scale"):
         return replace(method, conditional="mean+scale" if argument == "mean+scale" else "mean")
     if head == "avi" and word in ("mlp", "polynomial"):
@@ -133,7 +140,9 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     if head == "avi" and word == "levels" and (argument is None or argument.strip()):
         return replace(method, second="" if argument is None else argument.strip())
     inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), levels, "
-    allowed = f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, conditional"
+    allowed = (
+        f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional"
+    )
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
 
 
@@ -141,7 +150,7 @@ def _count(method: Method, part: str, argument: str | None) -> int:
     """The positive number in a part such as `mlp(32)`."""
     if argument is None or not argument.strip().isdecimal() or int(argument) < 1:
         word = part.partition("(")[0]
-        what = {"mlp": "width", "polynomial": "degree"}.get(word, "number")
+        what = {"mlp": "width", "polynomial": "degree", "low-rank": "rank"}.get(word, "number")
         raise MethodError(
             f"{word} in {method.name!r} needs a positive {what}, such as {word}(2); got {part!r}."
         )

@@ -80,7 +80,7 @@ def form_of(family: Family) -> Form | None:
     local, frame = family.local, family.frame
     covered = local.kind in ("diagonal", "full") and local.conditional != "mean+scale"
     own = frame.local_scale.shape[1] != 1
-    if not covered or (own and not isinstance(family.inference, Table)):
+    if not covered or family.globals.kind == "low-rank" or (own and not isinstance(family.inference, Table)):
         return None
     return Form(
         num_globals=family.globals.size,

@@ -44,6 +44,7 @@ from .inference_functions import (
     make_polynomial,
 )
 from .methods import DataColumn, Method
+from .path_gradient import form_of
 from .start import QuickFit, quick_fit
 from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
@@ -291,7 +292,7 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
         ):  # a step is then small against the units' own posteriors, however far these spread
             scale = np.exp(typical)
         start = typical - np.log(scale)
-    globals_factor: GlobalGaussian | LevelGlobals = start_globals(method.globals, len(at))
+    globals_factor: GlobalGaussian | LevelGlobals = start_globals(method.globals, len(at), method.rank)
     global_center, global_scale = fit.mean, fit.sd
     if second is not None:
         global_center, global_scale, globals_factor = _start_second(preparation, method, second)
@@ -302,6 +303,11 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     if method.amortized:
         function = function.projected(inputs, _standardized(fit, index, local, center, scale))
     family = Family(globals_factor, function, local, frame, make_placement(at, index), directions)
+    if preparation.sample is not None and form_of(family) is None:
+        raise MethodError(
+            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank, and units' scales do not "
+            "follow the globals. Leave out :low-rank and :conditional(mean+scale)."
+        )
     return family, on_device(inputs, np.float32)
 
 
@@ -349,7 +355,7 @@ def _level_globals(
 def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart) -> Family:
     """The family of a banded method at Laplace's approximation; each unit's scale is its conditional sd."""
     index, at, chain = preparation.index, preparation.globals_index, laplace.chain
-    factor = start_globals(method.globals, len(at))
+    factor = start_globals(method.globals, len(at), method.rank)
     local, directions = local_form(method, index.shape[1], factor)
     rows, columns = np.tril_indices(local.block, -1)
 
@@ -408,7 +414,7 @@ def skeleton(
         second: the second amortized level, with so many inputs of a unit.
     """
     (num_units, block), num_globals = index.shape, len(globals_index)
-    factor: GlobalGaussian | LevelGlobals = start_globals(method.globals, num_globals)
+    factor: GlobalGaussian | LevelGlobals = start_globals(method.globals, num_globals, method.rank)
     if second is not None:
         start = LocalGaussian("diagonal", second.block).start(zeros(second.block, 1))
         function = make_function(method, start, num_second_inputs, seed=0)

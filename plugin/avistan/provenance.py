@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -22,11 +21,12 @@ from stan_adapters.levels import Level
 
 from . import native
 from .log_density import backend
+from .machine import num_processors, processor
 from .storage import versions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-_MORE_VERSIONS = ("jaxlib", "numpy", "optax", "orbax-checkpoint")
+_MORE_VERSIONS = ("jaxlib", "numpy", "orbax-checkpoint")
 
 
 def describe_fit(
@@ -49,8 +49,8 @@ def describe_fit(
         },
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
-            "processors": _num_processors(),  # the compiler splits sums by them
+            "processor": processor(),
+            "processors": num_processors(),
             "device": jax.devices()[0].device_kind,
         },
         "jax settings": {
@@ -93,19 +93,6 @@ def _sources() -> str:
     handler = native.library()
     found.update(Path(handler._name).read_bytes() if handler is not None else b"")
     return found.hexdigest()[:16]
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _num_processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

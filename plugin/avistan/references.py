@@ -6,12 +6,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
-from arviz_stats.base import array_stats
 
 from stan_adapters import algorithms
 from stan_adapters.algorithms import Draws
@@ -20,7 +18,9 @@ from stan_adapters.errors import BindingError
 from stan_adapters.program import StrPath
 
 from .errors import CompetitorError
-from .posterior import to_datatree
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FloatArray = npt.NDArray[np.float64]
 _SECONDS, _DIVERGENCES = "sampling_time", "divergences"  # attributes of a tree; the first is ArviZ's
@@ -78,6 +78,8 @@ class Reference:
 
     def to_datatree(self, model: BoundModel) -> xr.DataTree:
         """The draws as an ArviZ DataTree with the program's own variables; `reference_from` reads it back."""
+        from .posterior import to_datatree
+
         chains, _, dim = self.theta.shape
         values, _ = model.constrain(self.theta.reshape(-1, dim), generated_quantities=False)
         lp, _ = model.log_density_gradient(self.theta.reshape(-1, dim))
@@ -112,6 +114,8 @@ def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Referenc
     Raises:
         CompetitorError: the file can't be read, or its draws are not those of the model's parameters.
     """
+    import xarray as xr  # here, like all of ArviZ: it takes long to load and a fit alone does not need it
+
     if isinstance(source, xr.DataTree):
         tree, name = source, str(source.attrs.get("method") or "draws")
     else:
@@ -155,6 +159,8 @@ def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Referenc
 
 
 def _read(path: Path) -> xr.DataTree:
+    import xarray as xr
+
     if not path.exists():
         raise CompetitorError(f"there is no reference file {path}.")
     try:
@@ -199,6 +205,8 @@ def _values(name: str, posterior: xr.Dataset, parameter: str, shape: tuple[int, 
 
 def _worst(theta: FloatArray, statistic: str, pick: Any) -> float:
     """The worst R-hat or effective sample size over at most 2000 coordinates, evenly spread."""
+    from arviz_stats.base import array_stats
+
     columns: Sequence[int] = np.unique(np.linspace(0, theta.shape[2] - 1, 2000).astype(int)).tolist()
     function = getattr(array_stats, statistic)
     with warnings.catch_warnings():

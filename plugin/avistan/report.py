@@ -25,7 +25,7 @@ from .svg import inline_svg
 from .words import DASH, TIMES, count, fixed, plus_minus, several, typeset
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_PACKAGES = ("avistan", "stanli", "bridgestan", "jax", "equinox", "optax", "numpy", "arviz-stats")
+_PACKAGES = ("avistan", "stanli", "bridgestan", "jax", "equinox", "numpy", "arviz-stats")
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ def run_chains(
     Growth is decided by the first chain; the others take the same way, so that all chains are of one family, the method
     that is returned.
     """
-    tried = stages(method, preparation.index.shape[1], len(preparation.globals_index)) if grow else []
+    sizes = preparation.index.shape[1], len(preparation.globals_index)
+    tried = stages(method, *sizes, low_rank=not isinstance(preparation, LargePreparation)) if grow else []
     found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
     kept = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
     others = [

@@ -50,7 +50,7 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
         rng.uniform(1, 2, (D_LOCAL, columns)),
     )
     at, index = np.arange(G), (G + np.arange(N * D_LOCAL)).reshape(N, D_LOCAL)
-    factor = start_globals(method.globals, G)
+    factor = start_globals(method.globals, G, method.rank)
     family = Family(factor, generic, local, frame, make_placement(at, index), directions)
     return family, jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
 
@@ -61,6 +61,8 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
     [
         ("avi", "avi:full"),
         ("avi", "avi:full:full-rank:conditional"),
+        ("avi", "avi:full:low-rank(2):conditional"),
+        ("avi:low-rank(2)", "avi:full:low-rank(2):conditional(mean+scale)"),
         ("avi:full", "avi:full:conditional(mean+scale)"),
         ("avi:conditional", "avi:full:full-rank:conditional"),
         ("avi", "avi:banded(2):conditional"),
@@ -84,7 +86,10 @@ def test_stages_add_what_the_program_has_room_for():
     assert names(1, 1) == ["avi:conditional"]
     assert names(0, 5, "fvi") == ["fvi:full-rank"]
     assert names(0, 1, "fvi") == []
-    assert names(2, 501) == ["avi:full", "avi:full:conditional"]
+    assert names(2, 501) == ["avi:full:low-rank", "avi:full:low-rank:conditional"]
+    assert names(0, 501, "fvi") == ["fvi:low-rank"]
+    assert names(1, 501, "avi:levels") == ["avi:levels:conditional"]
+    assert names(1, 3, "avi:low-rank(2):conditional") == []
     assert names(2, 3, "avi:full:conditional") == ["avi:full:conditional:full-rank"]
     for name in names(2, 3):
         assert parse_method(name).name == name

@@ -3,7 +3,7 @@
 import pytest
 
 from avistan.errors import MethodError
-from avistan.methods import DEFAULT_WIDTH, parse_method
+from avistan.methods import DEFAULT_RANK, DEFAULT_WIDTH, parse_method
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,9 @@ def test_a_name_says_function_size_covariance_and_input(name, function, size, lo
         ("avi:window(-1, 0)", "needs data entries"),
         ("avi:window(x, 0, 0)", "needs data entries"),
         ("", "unknown method"),
+        ("avi:levels()", "it takes mlp"),
+        ("fvi:low-rank(0)", "positive rank"),
+        ("avi:levels:low-rank(3)", "leave out :full-rank, :low-rank"),
     ],
 )
 def test_a_name_that_is_none_says_what_there_is(name, words):
@@ -72,3 +75,13 @@ def test_a_name_says_on_whom_units_hang_and_whose_signatures_they_read(name, loc
     method = parse_method(name)
     assert (method.local, method.reach, method.neighbours) == (local, reach, neighbours)
     assert parse_method(method.name) == method
+
+
+def test_a_name_says_which_levels_are_amortized_and_the_rank_of_the_globals():
+    assert parse_method("avi").second is None
+    assert parse_method("avi:mlp(8):levels:full").second == ""
+    assert parse_method("avi:levels( item )").second == "item"
+    low_rank = parse_method("fvi:low-rank")
+    assert (low_rank.globals, low_rank.rank) == ("low-rank", DEFAULT_RANK)
+    assert parse_method("avi:low-rank(3):conditional").rank == 3
+    assert parse_method("avi:low-rank(3)").family != parse_method("avi:low-rank(4)").family

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import avistan.evaluation
 import avistan.path_gradient
 from avistan.evaluation import evaluate
+from avistan.inference_functions import Table
 from avistan.log_density import native_available, register, set_layout
 from avistan.methods import parse_method
 from avistan.minibatches import prepare_large
@@ -159,3 +161,16 @@ def test_trained_on_minibatches_the_optimum_is_reached(linear, linear_answers):
     assert found.elbo == pytest.approx(
         linear_answers["mean_field_optimum"](linear.data).elbo, abs=0.3 + 3 * found.elbo_se
     )
+
+
+def test_the_parameters_of_very_many_units_are_tabulated_a_part_at_a_time(linear, monkeypatch):
+    small = of(linear, 97)
+    family, level = small.start_family(METHOD)[0], small.maker.level
+    inputs = small.start.signature()(linear, level.index, level.globals_index(linear.dim))
+    whole, given = small.whole_family(family), jnp.asarray(inputs, dtype=jnp.float32)
+    with register(linear) as slot:
+        at_once = evaluate(whole, given, slot.index, jax.random.key(1), 20)
+        monkeypatch.setattr(avistan.evaluation, "_UNITS_AT_ONCE", 100)
+        in_parts = evaluate(whole, given, slot.index, jax.random.key(1), 20)
+    np.testing.assert_allclose(in_parts.log_weights, at_once.log_weights, rtol=1e-6)
+    assert isinstance(avistan.evaluation.tabulated(whole, given).inference, Table)

@@ -182,12 +182,12 @@ def test_units_follow_the_globals_that_belong_to_no_level(crossed):
     preparation = preparation_of(crossed)
     family, inputs = start_family(preparation, parse_method("avi:mlp(8):levels:conditional"))
     family = disturbed(family)
-    at, dim = preparation.globals_index, family.dim
-    follows = jax.jacobian(lambda e: family.draw(e[None], inputs).theta[0])(jnp.ones(dim))[preparation.index[:, 0]]
-    names = np.array(crossed.bound.layout.names)[at]
-    free = np.char.startswith(names.astype(str), "mu") | np.char.startswith(names.astype(str), "tau")
-    assert np.abs(follows[:, at[free]]).min() > 0
-    np.testing.assert_array_equal(follows[:, at[~free]], 0.0)
+    slopes = jax.jacobian(lambda e: family.draw(e[None], inputs).theta[0])(jnp.ones(family.dim))
+    free = [crossed.bound.layout[name].offset for name in ("mu", "tau")]
+    beside = np.setdiff1d(preparation.globals_index, free)
+    own = slopes[preparation.index[:, 0]]
+    assert np.abs(own[:, free]).min() > 0
+    np.testing.assert_array_equal(own[:, beside], 0.0)
 
 
 def test_the_latents_of_the_other_level_move_together_at_the_reference_points(nested):
@@ -204,18 +204,19 @@ def test_the_latents_of_the_other_level_move_together_at_the_reference_points(ne
 
 @pytest.mark.parametrize(
     ("code", "data", "method"),
-    [(NESTED, nested_data(300, 4), "avi:mlp(6):levels"), (CROSSED, crossed_data(120, 60), "avi:mlp(4):levels")],
+    [
+        (NESTED, nested_data(300, 4), "avi:mlp(6):levels"),
+        (CROSSED, crossed_data(100, 60), "avi:mlp(4):levels"),
+    ],
     ids=["nested", "crossed"],
 )
 def test_elbos_are_those_of_factorized_inference_with_few_parameters(code, data, method):
     model = avi.Model(stan_code=code, data=data)
     both, free = (model.fit(method=name, seed=1, steps=1500) for name in (method, "fvi"))
     value, se = gap(both.evaluation, free.evaluation)
-    print(value, se, both.num_variational_parameters, free.num_variational_parameters)
-    assert abs(value) < 1.0 + 3 * se
+    assert abs(value) < 1.0
     assert se < 0.1
-    assert both.second is not None
-    assert both.second.num_units in (300, 60)
+    assert 3 * both.num_variational_parameters < free.num_variational_parameters
 
 
 def test_parameters_do_not_grow_with_the_units_of_either_level():
@@ -228,7 +229,7 @@ def test_parameters_do_not_grow_with_the_units_of_either_level():
 
 
 def test_a_fit_repeats_is_saved_and_serves_new_units(nested, tmp_path):
-    fit, again = (nested.fit(method="avi:mlp(8):levels(C)", seed=3, steps=150, chains=2) for _ in range(2))
+    fit, again = (nested.fit(method="avi:mlp(8):levels(C)", seed=3, steps=100, chains=2) for _ in range(2))
     for one, other in zip(fit.chains, again.chains, strict=True):
         assert one.trace.elbo.tobytes() == other.trace.elbo.tobytes()
     theta, log_q = fit.unconstrained_draws(20)
@@ -243,13 +244,12 @@ def test_a_fit_repeats_is_saved_and_serves_new_units(nested, tmp_path):
     many, _ = fit.unconstrained_draws(4000)
     np.testing.assert_allclose(many.mean(axis=0), mean, atol=5 * sd.max() / np.sqrt(4000))
     assert loaded.posterior(10)["posterior"]["v"].shape == (2, 10, 40)
-    # A new class member without answers is a draw from the class: its mean is the fitted class's.
-    few = {"N": 0, "S": 2, "C": 40, "class_of": [5, 9], "student": np.zeros(0, int), "y": np.zeros(0)}
-    with pytest.warns(avi.NewUnitsWarning) if False else _nothing():
-        tree = loaded.predict(few, 2000)
-    latents = tree["predictions"]["u"].mean(("chain", "draw")).values
-    classes = loaded.posterior(2000)["posterior"]["v"].mean(("chain", "draw")).values[[4, 8]]
-    np.testing.assert_allclose(latents, classes, atol=0.2)
+    # The fitted students, as new ones, have the posteriors that they have in the fit.
+    own = loaded.keep_chains([0])
+    mean, sd = own.marginals()
+    u = own.level.index[:, 0]
+    found = own.predict(nested.data, 1000)["predictions"]["u"].values[0].mean(axis=0)
+    np.testing.assert_array_less(np.abs(found - mean[u]) / sd[u], 5 / np.sqrt(1000))
 
 
 def test_auto_takes_a_second_level_of_more_than_200_units_and_says_so():
@@ -264,15 +264,15 @@ def test_auto_takes_a_second_level_of_more_than_200_units_and_says_so():
 
 
 def test_it_competes_by_name(crossed):
-    found = crossed.compare(["avi:mlp(8):levels", "fvi"], seed=1, steps=800)
+    found = crossed.compare(["avi:mlp(8):levels", "fvi"], seed=1, steps=400)
     row = found["avi:mlp(8):levels"]
     assert not row.failed
     assert abs(row.gap_to_fvi) < 1.0
 
 
-@pytest.mark.parametrize("name", ["avi:levels:full-rank", "avi:full-rank:levels", "avi:banded:levels"])
+@pytest.mark.parametrize("name", ["avi:levels:full-rank", "avi:low-rank(2):levels", "avi:banded:levels"])
 def test_no_covariance_reaches_across_levels(name):
-    with pytest.raises(MethodError, match="leave out :full-rank and :banded"):
+    with pytest.raises(MethodError, match="leave out :full-rank, :low-rank and :banded"):
         parse_method(name)
 
 

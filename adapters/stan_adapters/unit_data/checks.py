@@ -29,7 +29,9 @@ from .parts import Part, PartError, make_part, rebind
 
 TOLERANCE = 1e-8  # relative change that rounding explains
 MAX_UNITS = 2000  # units in one random subset
-_MAX_PERMUTED = 20_000  # of more units a sample is permuted: binding all of them again would take their memory twice
+_MAX_PERMUTED = (
+    20_000  # of more units a sample is permuted: binding all of them again would take their memory twice
+)
 _FEW = 9  # units in a small one
 _SINGLES = 4
 _ADDITIVITY_POINTS = 2

@@ -1,0 +1,276 @@
+"""What richer variational families buy on hierarchical programs, and what they cost.
+
+    python benchmarks/families.py [--only WORD] [--draws 500] [--output PREFIX]
+
+Every program is fitted by A-VI in each family with default settings, where the stopping rule decides the steps, and by
+`auto`, whose row carries the family that it ended with. Columns:
+
+ELBO: nats, up to the program's constant, with its standard error.
+gain: ELBO over that of `diagonal` (mean-field globals, diagonal locals), on the draws that both share.
+step: seconds of a training step over those of `diagonal`, measured in turns, the least of the rounds each.
+sd, globals and locals: sds over those of NUTS, means over the parameters on the unconstrained scale.
+corr: mean |error| of the correlations between a global and a latent, where NUTS's are beyond 0.3 either way; the line
+    of NUTS has their number and mean size, and its largest R-hat. The centred schools are sampled as the non-centred
+    program, in whose coordinates NUTS is at ease.
+seconds: of the whole fit, the shared start apart, compilation included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from _family_programs import PROGRAMS, SAMPLED_AS
+from avistan.evaluation import gap
+from avistan.fit import Fit
+from avistan.log_density import register
+from avistan.methods import parse_method
+from avistan.model import Model
+from avistan.options import FitOptions
+from avistan.plots import COLOURS, GRID, INK, MUTED
+from avistan.precision import in_float64
+from avistan.preparation import prepare, split, start_family
+from avistan.references import Reference, nuts
+from avistan.training import Trainer
+from stan_adapters.levels import Level
+
+FloatArray = npt.NDArray[np.float64]
+
+FAMILIES = {
+    "diagonal": "avi",
+    "full": "avi:full",
+    "full-rank": "avi:full-rank",
+    "full, full-rank": "avi:full:full-rank",
+    "+ conditional": "avi:full:full-rank:conditional",
+    "+ conditional scale": "avi:full:full-rank:conditional(mean+scale)",
+}
+ROUNDS, CHUNK = 7, 50
+STRONG = 0.3  # correlations that are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A family on a program."""
+
+    program: str
+    family: str
+    elbo: float
+    elbo_se: float
+    gain: float
+    gain_se: float
+    step: float  # over diagonal's; nan for `auto`, which passes through several families
+    sd_globals: float
+    sd_locals: float
+    corr_error: float
+    seconds: float
+    ended_as: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """Sds (G,) and (N d,), and correlations (G, N d) between globals and latents."""
+
+    sd_globals: FloatArray
+    sd_locals: FloatArray
+    corr: FloatArray
+
+    @classmethod
+    def of(cls, theta: FloatArray, of_globals: FloatArray, of_locals: FloatArray) -> Moments:
+        """Moments of draws (S, D)."""
+        centred = theta - theta.mean(axis=0)
+        sd = centred.std(axis=0, ddof=1)
+        standard = centred / sd
+        corr = standard[:, of_globals].T @ standard[:, of_locals] / (len(theta) - 1)
+        return cls(sd_globals=sd[of_globals], sd_locals=sd[of_locals], corr=corr)
+
+
+def main() -> None:
+    given = parse_arguments()
+    print(
+        f"{'program':<21}{'family':<21}{'ELBO':>10}{'se':>6}{'gain':>9}{'se':>6}{'step':>7}"
+        f"{'sd globals':>12}{'sd locals':>11}{'corr':>7}{'seconds':>9}  auto ended with"
+    )
+    rows: list[Row] = []
+    started = time.perf_counter()
+    for program, make in PROGRAMS.items():
+        if given.only in program:
+            rows += measure(program, make(), given.draws)
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    draw(rows, given.output)
+
+
+def measure(program: str, model: Model, draws: int) -> list[Row]:
+    level = model.inspect().level
+    assert level is not None
+    sampled = SAMPLED_AS[program]() if program in SAMPLED_AS else model
+    reference = nuts(sampled.bound, seed=1, warmup=draws, draws=draws)
+    truth = moments(model, level, in_coordinates_of(model, sampled, reference))
+    names = FAMILIES
+    if level.block == 1:  # a full covariance of one latent is a diagonal one
+        names = {family: name.replace(":full:", ":") for family, name in FAMILIES.items()}
+        names = {family: name for family, name in names.items() if not family.startswith("full,")}
+        names.pop("full")
+    times = step_times(model, level, list(names.values()))
+    fits: dict[str, Fit] = {}
+    rows = []
+    for family, name in {**names, "auto": "auto"}.items():
+        started = time.perf_counter()
+        fit = fits[family] = model.fit(method=name, seed=1)
+        seconds = time.perf_counter() - started
+        gain, gain_se = gap(fits["diagonal"].evaluation, fit.evaluation)
+        own = moments(model, level, fit.unconstrained_draws(4000)[0])
+        strong = np.abs(truth.corr) > STRONG
+        rows.append(
+            Row(
+                program=program,
+                family=family,
+                elbo=fit.elbo,
+                elbo_se=fit.elbo_se,
+                gain=gain,
+                gain_se=gain_se,
+                step=times[name] / times["avi"] if name in times else float("nan"),
+                sd_globals=float(np.mean(own.sd_globals / truth.sd_globals)),
+                sd_locals=float(np.mean(own.sd_locals / truth.sd_locals)),
+                corr_error=float(np.mean(np.abs(own.corr - truth.corr)[strong])) if strong.any() else 0.0,
+                seconds=seconds,
+                ended_as=fit.method.name if name == "auto" else "",
+            )
+        )
+        print_row(rows[-1])
+    print_reference(program, reference, truth)
+    return rows
+
+
+def in_coordinates_of(model: Model, sampled: Model, reference: Reference) -> FloatArray:
+    """Draws (S, D) of a program as those of another that writes the same posterior in other parameters."""
+    theta = reference.theta.reshape(-1, sampled.bound.dim)
+    if sampled is model:
+        return theta
+    values, _ = sampled.bound.constrain(theta, generated_quantities=False)
+    return model.bound.unconstrain_draws(values)
+
+
+def moments(model: Model, level: Level, theta: FloatArray) -> Moments:
+    of_globals, of_locals = split(model.bound, level)
+    return Moments.of(theta, of_globals, of_locals.ravel())
+
+
+@in_float64
+def step_times(model: Model, level: Level, names: Sequence[str]) -> dict[str, float]:
+    """Seconds of a step of each method, least of the rounds, all methods in turns."""
+    options = FitOptions()
+    preparation = prepare(
+        model.bound, level, seed=1, num_references=options.num_references, max_rank=options.max_rank
+    )
+    rates = np.full(CHUNK, 1e-4)
+    with register(model.bound) as slot:
+        trainers = {}
+        for name in names:
+            family, inputs = start_family(preparation, parse_method(name))
+            trainers[name] = Trainer(family, inputs, slot.index, options.training, jax.random.key(1))
+            trainers[name].run(rates)
+        least = dict.fromkeys(names, np.inf)
+        for _ in range(ROUNDS):
+            for name, trainer in trainers.items():
+                started = time.perf_counter()
+                trainer.run(rates)
+                least[name] = min(least[name], (time.perf_counter() - started) / CHUNK)
+    return least
+
+
+def print_row(row: Row) -> None:
+    step = "" if np.isnan(row.step) else f"{row.step:.2f}"
+    print(
+        f"{row.program:<21}{row.family:<21}{row.elbo:>10.2f}{row.elbo_se:>6.2f}{row.gain:>9.2f}{row.gain_se:>6.2f}"
+        f"{step:>7}{row.sd_globals:>12.3f}{row.sd_locals:>11.3f}{row.corr_error:>7.3f}{row.seconds:>9.1f}"
+        f"  {row.ended_as}".rstrip(),
+        flush=True,
+    )
+
+
+def print_reference(program: str, reference: Reference, truth: Moments) -> None:
+    strong = np.abs(truth.corr[np.abs(truth.corr) > STRONG])
+    size = f", mean size {strong.mean():.2f}" if strong.size else ""
+    print(
+        f"{program:<21}NUTS: {reference.theta.shape[0]} x {reference.theta.shape[1]} draws in "
+        f"{reference.seconds:.1f} s, R-hat {reference.max_rhat:.3f}, {reference.divergences} divergences; "
+        f"{strong.size} strong of {truth.corr.size} correlations{size}",
+        flush=True,
+    )
+
+
+def draw(rows: Sequence[Row], output: Path) -> None:
+    """The table as a picture: one line a program, one mark a family."""
+    programs = list(dict.fromkeys(row.program for row in rows))
+    families = [*FAMILIES, "auto"]
+    panels = (
+        ("nats gained on diagonal", "gain", None),
+        ("sd of globals / NUTS's", "sd_globals", 1.0),
+        ("error of correlations, globals and latents", "corr_error", 0.0),
+        ("step time / diagonal's", "step", 3.0),
+    )
+    figure = Figure(figsize=(13, 0.62 * len(programs) + 1.6), layout="constrained", facecolor="white")
+    axes = figure.subplots(1, len(panels), sharey=True)
+    marks = dict(zip(families, "osD^vPX", strict=True))
+    colours = dict(zip(families, (MUTED, *COLOURS[:5], INK), strict=True))
+    for ax, (title, column, line) in zip(axes, panels, strict=True):
+        if line is not None:
+            ax.axvline(line, color=INK, linewidth=0.8, linestyle=":")
+        for row in rows:
+            place = programs.index(row.program) + 0.09 * (families.index(row.family) - 3)
+            ax.plot(
+                getattr(row, column),
+                place,
+                marks[row.family],
+                color=colours[row.family],
+                markersize=6,
+                label=row.family,
+            )
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.grid(axis="x", color=GRID, linewidth=0.6)
+        ax.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            ax.spines[side].set_visible(False)
+        for border in range(1, len(programs)):
+            ax.axhline(border - 0.5, color=GRID, linewidth=0.6)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_xscale("symlog", linthresh=1)
+    axes[0].set_yticks(range(len(programs)), programs)
+    axes[0].set_ylim(len(programs) - 0.5, -0.5)
+    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(
+        [handles[family] for family in families if family in handles],
+        [family for family in families if family in handles],
+        loc="outside lower center",
+        ncols=len(families),
+        frameon=False,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output.with_suffix(".png"), dpi=110)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="programs whose name has this in it")
+    parser.add_argument("--draws", type=int, default=500, help="of each of NUTS's 4 chains, after as many")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent / "results" / "families",
+        help="where the picture goes, without its ending",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The pictures of docs/families.md, and its numbers: small posteriors that are known exactly, with fitted families on top.
+
+    python docs/pictures.py [--output docs/pictures]
+
+Each posterior is integrated in closed form or by quadrature, its evidence too, so that KL(q || p) = log evidence - ELBO
+is known in nats. Families are fitted by `Model.fit(method=..., seed=1)` with free factors for every unit (F-VI): what is
+seen is the family, not a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy.ndimage import gaussian_filter
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm, poisson
+
+from avistan.fit import Fit
+from avistan.model import Model
+from avistan.plots import COLOURS, INK, MUTED
+
+FloatArray = npt.NDArray[np.float64]
+
+FUNNEL = """
+data { int J; vector[J] y; }
+parameters { real s; vector[J] z; }
+model {
+  target += normal_lpdf(s | 0, 1.5);
+  target += normal_lpdf(z | 0, exp(s));
+  target += normal_lpdf(y | z, 1);
+}
+"""
+SLOPES = """
+data { int N; int J; array[N] int<lower=1, upper=J> g; vector[N] x; vector[N] y; }
+parameters { real mu_a; real mu_b; vector[J] a; vector[J] b; }
+model {
+  target += normal_lpdf(mu_a | 0, 2);
+  target += normal_lpdf(mu_b | 0, 2);
+  target += normal_lpdf(a | mu_a, 0.5);
+  target += normal_lpdf(b | mu_b, 0.3);
+  target += normal_lpdf(y | a[g] + b[g] .* x, 0.5);
+}
+"""
+COUNTS = """
+data { int J; array[J] int<lower=0> y; }
+parameters { real mu; vector[J] z; }
+model {
+  target += normal_lpdf(mu | 0, 1);
+  target += normal_lpdf(z | mu, 1.5);
+  target += poisson_log_lpmf(y | z);
+}
+"""
+
+DIAGONAL, FULL = "fvi", "fvi:full:full-rank"
+MEAN, SCALE = "conditional", "conditional(mean+scale)"
+DRAWS = 400_000
+INSIDE = (0.5, 0.9)  # probability within the contours
+EXACT = ("#c9ced6", "#e6e9ed")  # fills within them
+LIGHT = "#ffffff"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "pictures", help="folder")
+    output: Path = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    for name, make in (("funnel", funnel), ("correlated_block", correlated_block), ("skewed_unit", skewed_unit)):
+        make().savefig(output / f"{name}.png", dpi=110, facecolor=LIGHT)
+
+
+# ---- the funnel: a scale and the latents that it scales
+
+
+def funnel() -> Figure:
+    """A latent against the log scale of all; exact by quadrature over the scale."""
+    y = np.array([0.3, -0.8, 1.1, 0.1, -0.4, 0.7, -1.2, 0.5])
+    s, z = np.linspace(-6, 2.5, 1701), np.linspace(-3, 3.4, 641)
+    log_s = norm.logpdf(s, 0, 1.5) + norm.logpdf(y[:, None], 0, np.sqrt(1 + np.exp(2 * s))).sum(axis=0)
+    evidence = logsumexp(log_s) + np.log(s[1] - s[0])
+    p_s = np.exp(log_s - evidence)
+    shrink = np.exp(2 * s) / (1 + np.exp(2 * s))
+    exact = p_s[:, None] * norm.pdf(z, y[2] * shrink[:, None], np.sqrt(shrink)[:, None])
+    model = Model(stan_code=FUNNEL, data={"J": y.size, "y": y})
+    fits = fitted(model, (DIAGONAL, f"fvi:{MEAN}", f"fvi:{SCALE}"))
+
+    figure, axes = panels(3, 4.0)
+    print_head("funnel", evidence, ("s", "z[3]"))
+    print_line("exact", 0.0, moments_on_grid(s, z, exact))
+    for ax, colour, (name, fit) in zip(axes, COLOURS, fits.items(), strict=False):
+        theta = fit.unconstrained_draws(DRAWS)[0][:, [0, 3]]
+        ax.contourf(s, z, exact.T, levels=levels(exact, s, z), colors=EXACT[::-1], extend="neither")
+        draw_histogram(ax, theta, (s[0], s[-1]), (z[0], z[-1]), colour)
+        divergence = evidence - fit.elbo
+        print_line(name, divergence, moments_of(theta))
+        ax.set_title(f"{name}\nKL {divergence:.2f} nats", fontsize=10, color=colour)
+        ax.set_xlim(-5, 2)
+        ax.set_xlabel("s, log scale of all units")
+    axes[0].set_ylabel("z, a unit's latent")
+    legend(figure, {"exact": None, "fitted family": MUTED})
+    return figure
+
+
+# ---- a block of correlated latents, and globals that they follow
+
+
+def correlated_block() -> Figure:
+    """Intercept and slope of a group, and the slope against its mean over groups; exact because all is Gaussian."""
+    rng = np.random.default_rng(5)
+    groups = 6
+    g = np.repeat(np.arange(groups), 3)
+    x = np.tile([1.0, 2.0, 3.0], groups)
+    y = rng.normal(rng.normal(1, 0.5, groups)[g] + rng.normal(0.5, 0.3, groups)[g] * x, 0.5).round(2)
+    mean, cov, evidence = gaussian_posterior(g, x, y, groups)
+    model = Model(stan_code=SLOPES, data={"N": g.size, "J": groups, "g": g + 1, "x": x, "y": y})
+    fits = fitted(model, (DIAGONAL, FULL, f"{FULL}:{MEAN}"))
+
+    figure, axes = panels(2, 4.4)
+    block, across = [2, 2 + groups], [1, 2 + groups]
+    names = (("intercept of a group", "slope of that group"), ("mean of all slopes", "slope of a group"))
+    for ax, pair, (across_label, up_label), coordinates in zip(
+        axes, (block, across), names, (("a[1]", "b[1]"), ("mu_b", "b[1]")), strict=True
+    ):
+        print_head("correlated block", evidence, coordinates)
+        print_line("exact", 0.0, moments_from(mean[pair], cov[np.ix_(pair, pair)]))
+        for size, fill in zip(INSIDE[::-1], EXACT[::-1], strict=True):
+            ax.fill(*ellipse(mean[pair], cov[np.ix_(pair, pair)], size), color=fill, linewidth=0)
+        for colour, style, (name, fit) in zip(COLOURS, ("-", "-", "--"), fits.items(), strict=False):
+            theta = fit.unconstrained_draws(DRAWS)[0][:, pair]
+            for size in INSIDE:
+                outline = ellipse(theta.mean(axis=0), np.cov(theta.T), size)
+                ax.plot(*outline, style, color=colour, linewidth=1.6)
+            print_line(name, evidence - fit.elbo, moments_of(theta))
+        ax.set_xlabel(across_label)
+        ax.set_ylabel(up_label)
+    axes[0].set_title("within a unit", fontsize=10, color=INK)
+    axes[1].set_title("a unit and a global", fontsize=10, color=INK)
+    legend(figure, {"exact": None, **dict(zip(fits, COLOURS, strict=False))}, dashed=list(fits)[-1])
+    return figure
+
+
+def gaussian_posterior(
+    g: npt.NDArray[np.int64], x: FloatArray, y: FloatArray, groups: int
+) -> tuple[FloatArray, FloatArray, float]:
+    """Mean and covariance of (mu_a, mu_b, a, b) and the log evidence, by conditioning a joint Gaussian."""
+    loading = np.zeros((2 + 2 * groups, 2 + 2 * groups))  # parameters from independent standard normals
+    loading[0, 0] = loading[1, 1] = 2.0
+    loading[2 : 2 + groups, 0] = loading[2 + groups :, 1] = 2.0
+    loading[2:, 2:] = np.diag(np.repeat([0.5, 0.3], groups))
+    prior = loading @ loading.T
+    design = np.zeros((y.size, 2 + 2 * groups))
+    design[np.arange(y.size), 2 + g] = 1.0
+    design[np.arange(y.size), 2 + groups + g] = x
+    of_data = design @ prior @ design.T + 0.25 * np.eye(y.size)
+    gain = np.linalg.solve(of_data, design @ prior).T
+    evidence = multivariate_normal.logpdf(y, np.zeros(y.size), of_data)
+    return gain @ y, prior - gain @ design @ prior, float(evidence)
+
+
+# ---- a unit whose latent is skewed
+
+
+def skewed_unit() -> Figure:
+    """Two latents' densities, of a unit that counted nothing and of one that counted much; exact by quadrature."""
+    y = np.array([0, 0, 1, 3, 12, 2, 0, 5])
+    mu, z = np.linspace(-3.5, 4, 601), np.linspace(-9, 7, 3201)
+    step = z[1] - z[0]
+    log_unit = norm.logpdf(z, mu[:, None], 1.5)[None] + poisson.logpmf(y[:, None], np.exp(z))[:, None]
+    log_marginal = logsumexp(log_unit, axis=2) + np.log(step)  # (J, M)
+    log_mu = norm.logpdf(mu) + log_marginal.sum(axis=0)
+    evidence = logsumexp(log_mu) + np.log(mu[1] - mu[0])
+    p_mu = np.exp(log_mu - logsumexp(log_mu))
+    model = Model(stan_code=COUNTS, data={"J": y.size, "y": y})
+    fits = fitted(model, (DIAGONAL, f"fvi:{MEAN}", f"fvi:{SCALE}"))
+
+    figure, axes = panels(2, 3.8)
+    for ax, unit in zip(axes, (0, 4), strict=True):
+        exact = np.einsum("m,mz->z", p_mu, np.exp(log_unit[unit] - log_marginal[unit][:, None]))
+        print(f"\nskewed unit: z[{unit + 1}], which counted {y[unit]}; log evidence {evidence:.3f}")
+        print(f"{'':<34}{'KL':>7}{'mean':>9}{'sd':>8}{'skewness':>10}")
+        mean = np.sum(z * exact) * step
+        sd = np.sqrt(np.sum((z - mean) ** 2 * exact) * step)
+        skewness = np.sum(((z - mean) / sd) ** 3 * exact) * step
+        print(f"{'exact':<34}{0:>7.2f}{mean:>9.3f}{sd:>8.3f}{skewness:>10.2f}")
+        ax.fill_between(z, exact, color=EXACT[0], linewidth=0)
+        for colour, style, (name, fit) in zip(COLOURS, ("-", "--", ":"), fits.items(), strict=False):
+            draws = fit.unconstrained_draws(DRAWS)[0][:, 1 + unit]
+            centred = (draws - draws.mean()) / draws.std()
+            divergence = evidence - fit.elbo
+            print(
+                f"{name:<34}{divergence:>7.2f}{draws.mean():>9.3f}{draws.std():>8.3f}{np.mean(centred**3):>10.2f}"
+            )
+            height, edges = np.histogram(draws, bins=400, range=(z[0], z[-1]), density=True)
+            middle = 0.5 * (edges[1:] + edges[:-1])
+            ax.plot(middle, gaussian_filter(height, 3), style, color=colour, linewidth=1.8)
+        shown = (mean - 4.2 * sd, mean + 3.2 * sd)
+        ax.set_xlim(*shown)
+        ax.set_ylim(bottom=0)
+        ax.set_yticks([])
+        ax.set_xlabel("z, log rate of a unit")
+        ax.set_title(f"a unit that counted {y[unit]}", fontsize=10, color=INK)
+    axes[0].set_ylabel("density")
+    legend(figure, {"exact": None, **dict(zip(fits, COLOURS, strict=False))}, styles=("-", "--", ":"))
+    return figure
