@@ -1,26 +1,43 @@
 """What a whole step costs over the bare gradients it makes, measured side by side in one run.
 
-    python benchmarks/step_cost.py [--sizes 100,1000,10000] [--draws 1,8] [--seconds 1.0]
+    python benchmarks/step_cost.py [--sizes 100,1000,10000,100000,1000000] [--draws 1,8] [--seconds 1.0]
 
 Model: the bundled `linear` program, N latents, one observation each. For every row the bare gradients are a C loop over
 the BridgeStan ABI at one point; the step is the trainer's own fused step (normals, Stan, gradient, Adam), timed over
 chunks after compilation. Loop and step alternate, and each figure is the best of the rounds: the machine may be shared,
-ratios matter.
+ratios matter. On minibatches the bare gradient is that of one shard.
+
+The last table is the network's share of a step: forward and backward pass of the default network for the units of a
+step, over the time that its matrix products alone would take at the rate of a large float32 product on this machine,
+which is measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import runpy
 import time
+from collections.abc import Callable
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from _c_loop import gradient_microseconds
 from avistan._bundled import models_root
-from avistan.log_density import Backend, default_threads, native_available, register, use_backend
+from avistan.families import trainable
+from avistan.log_density import (
+    Backend,
+    DensityHandles,
+    default_threads,
+    native_available,
+    register,
+    use_backend,
+)
 from avistan.methods import parse_method
+from avistan.minibatches import prepare_large
 from avistan.options import FitOptions
 from avistan.precision import in_float64
 from avistan.preparation import prepare, start_family
@@ -28,67 +45,160 @@ from avistan.training import Trainer
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
 from stan_adapters.program import Program
-from stan_adapters.structure import inspect_structure
+from stan_adapters.structure import Structure, inspect_structure, with_unit_data
 
 LINEAR = models_root() / "linear"
 ROUNDS = 5
-METHODS = ("fvi", "avi:mlp(32)")
+CHUNK = 250
+MOST_AT_ONCE = 10_000  # units in every step of a network
+FEWEST_MINIBATCHES = 10_000
+MOST_CALLBACK = 10_000
+WIDTH = f"{'N':>8}{'draws':>7}{'method':>16}{'backend':>10}{'gradients':>11}{'step':>10}{'ratio':>8}"
 
 
 def main() -> None:
     arguments = parse_arguments()
     simulate = runpy.run_path(str(LINEAR / "simulate.py"))["simulate"]
     print(f"linear model, microseconds, best of {ROUNDS} rounds, {default_threads()} threads")
-    print(f"{'N':>8}{'draws':>7}{'method':>14}{'backend':>10}{'gradients':>11}{'step':>10}{'ratio':>8}")
+    print(WIDTH)
+    program = Program.from_file(LINEAR / "linear.stan")
     for size in arguments.sizes:
-        program = Program.from_file(LINEAR / "linear.stan")
         with BoundModel(program, read_data(program, simulate(N=size))) as model:
+            structure = inspect_structure(model)
             for draws in arguments.draws:
-                measure(model, size, draws, arguments.seconds)
+                measure(model, structure, size, draws, arguments.seconds)
+                if size >= FEWEST_MINIBATCHES:
+                    measure_minibatches(
+                        model, with_unit_data(model, structure), size, draws, arguments.seconds
+                    )
+    print()
+    network_share(arguments.seconds)
 
 
 @in_float64
-def measure(model: BoundModel, size: int, draws: int, seconds: float) -> None:
-    level = inspect_structure(model).level
+def measure(model: BoundModel, structure: Structure, size: int, draws: int, seconds: float) -> None:
     options = FitOptions(draws_per_step=draws)
-    preparation = prepare(model, level, seed=1, num_references=8, max_rank=8)
-    for name in METHODS:
-        for backend in backends():
+    preparation = prepare(model, structure.level, seed=1, num_references=8, max_rank=8)
+    for name in ("fvi", "avi") if size <= MOST_AT_ONCE else ("fvi",):
+        for backend in backends(size):
             family, inputs = start_family(preparation, parse_method(name))
             with register(model) as slot, use_backend(backend):
                 trainer = Trainer(family, inputs, slot.index, options.training, jax.random.key(1))
                 step, bare = side_by_side(model, trainer, draws, seconds)
-            print(
-                f"{size:>8}{draws:>7}{name:>14}{backend:>10}{bare:>11.2f}{step:>10.2f}{step / bare:>8.2f}",
-                flush=True,
-            )
+            row(size, draws, name, backend, bare, step)
 
 
-def backends() -> list[Backend]:
-    return ["native", "callback"] if native_available() else ["callback"]
+@in_float64
+def measure_minibatches(
+    model: BoundModel, structure: Structure, size: int, draws: int, seconds: float
+) -> None:
+    method, options = parse_method("avi"), FitOptions(draws_per_step=draws)
+    large = prepare_large(
+        model, structure.level, structure.slicing, seed=1, num_references=8, max_rank=8
+    ).minibatches
+    with large.batches(method) as batches:
+        family, inputs = large.start_family(method)
+        trainer = Trainer(family, inputs, -1, options.training, jax.random.key(1), batches)
+        step, bare = side_by_side(large.start.model, trainer, draws, seconds)
+    row(size, draws, f"avi, {large.size} units", "native" if native_available() else "callback", bare, step)
 
 
-def side_by_side(model: BoundModel, trainer: Trainer, draws: int, seconds: float) -> tuple[float, float]:
+def row(size: int, draws: int, name: str, backend: str, bare: float, step: float) -> None:
+    print(
+        f"{size:>8}{draws:>7}{name:>16}{backend:>10}{bare:>11.2f}{step:>10.2f}{step / bare:>8.2f}", flush=True
+    )
+
+
+def backends(size: int) -> list[Backend]:
+    if not native_available():
+        return ["callback"]
+    return ["native", "callback"] if size <= MOST_CALLBACK else ["native"]
+
+
+def side_by_side(model: DensityHandles, trainer: Trainer, draws: int, seconds: float) -> tuple[float, float]:
     """Microseconds of a step and of the bare gradients it makes."""
-    size = trainer.options.chunk
-    rates = np.full(size, 0.01)
-    trainer.run(rates)
     steps, bares = [], []
+    started = time.perf_counter()
+    trainer.run(np.full(CHUNK, 0.01))
+    size = max(1, min(CHUNK, round(CHUNK * seconds / ROUNDS / (time.perf_counter() - started))))
+    rates = np.full(CHUNK if size > CHUNK // 4 else size, 0.01)
+    trainer.run(rates)
     for _ in range(ROUNDS):
         bares.append(draws * gradient_microseconds(model, np.zeros(model.dim)))
         done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < seconds / ROUNDS:
+        while time.perf_counter() - started < seconds / ROUNDS or not done:
             trainer.run(rates)
-            done += size
+            done += len(rates)
         steps.append(1e6 * (time.perf_counter() - started) / done)
     return min(steps), min(bares)
+
+
+@in_float64
+def network_share(seconds: float) -> None:
+    """The default network's passes against its products at the machine's rate."""
+    print("network of the default inference function, microseconds")
+    print(f"{'units':>8}{'GFLOP/s':>10}{'products':>10}{'passes':>10}{'ratio':>8}")
+    simulate = runpy.run_path(str(LINEAR / "simulate.py"))["simulate"]
+    program = Program.from_file(LINEAR / "linear.stan")
+    with BoundModel(program, read_data(program, simulate(N=10_000))) as model:
+        level = inspect_structure(model).level
+        preparation = prepare(model, level, seed=1, num_references=24, max_rank=16)
+        family, inputs = start_family(preparation, parse_method("avi"))
+    large = jnp.ones((2048, 2048), dtype=jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    for units in (1000, 10_000):
+        some, passes = 50, passes_of(family, inputs[:units])
+        rates, times = [], []
+        for _ in range(ROUNDS):
+            rates.append(2 * 2048**3 / fastest(lambda: product(large), seconds / ROUNDS))
+            times.append(fastest(functools.partial(passes, some), seconds / ROUNDS) / some)
+        needed = products_of(family, inputs.shape[1], units) / max(rates)
+        print(
+            f"{units:>8}{max(rates) / 1e9:>10.0f}{1e6 * needed:>10.0f}{1e6 * min(times):>10.0f}"
+            f"{min(times) / needed:>8.2f}"
+        )
+
+
+def passes_of(family: object, inputs: jax.Array) -> Callable[[int], jax.Array]:
+    """Forward and backward passes of the inference function, so many one after the other."""
+    moved, fixed = eqx.partition(family.inference, trainable(family).inference)
+    weights = jnp.ones((sum(family.local.sizes), len(inputs)), dtype=jnp.float32)
+
+    def step(parameters: object, _: None) -> tuple[object, None]:
+        def weighted(parameters: object) -> jax.Array:
+            return jnp.sum(eqx.combine(parameters, fixed).packed(inputs) * weights)
+
+        gradient = jax.grad(weighted)(parameters)
+        return jax.tree.map(lambda p, g: p - jnp.asarray(1e-9, p.dtype) * g, parameters, gradient), None
+
+    return jax.jit(lambda count: jax.lax.scan(step, moved, None, length=count)[0], static_argnums=0)
+
+
+def products_of(family: object, num_inputs: int, units: int) -> float:
+    """Floating point operations of the products: forward, for the weights, and back through all but the inputs."""
+    layers = [weights.shape for weights, _ in family.inference.layers]
+    total = sum(3 * a * b for a, b in layers) - layers[0][0] * layers[0][1]
+    if family.inference.linear is not None:
+        total += 2 * num_inputs * family.inference.linear.shape[1]
+    return 2.0 * total * units
+
+
+def fastest(run: Callable[[], object], seconds: float) -> float:
+    """Seconds of the fastest of some runs."""
+    jax.block_until_ready(run())
+    best, end = np.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end or not np.isfinite(best):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        best = min(best, time.perf_counter() - started)
+    return best
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=numbers, default=[100, 1000, 10000])
+    parser.add_argument("--sizes", type=numbers, default=[100, 1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--draws", type=numbers, default=[1, 8])
     parser.add_argument("--seconds", type=float, default=1.0, help="of stepping for each row")
     return parser.parse_args()

@@ -8,8 +8,8 @@ constrain calls on one handle may run in several threads; a random number genera
 from __future__ import annotations
 
 import ctypes
-import sys
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

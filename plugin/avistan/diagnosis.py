@@ -43,8 +43,9 @@ class Trust(enum.Enum):
     )
     globals_misfit = (
         "q does not cover the globals' posterior: fit a richer family "
-        "(method='avi:full-rank:full:conditional') with more steps, reparameterize a funnel (non-centred latents), or "
-        "use NUTS with fit.create_inits."
+        "(method='avi:full-rank:full:conditional', or for units coupled along an axis "
+        "'fvi:banded:full-rank:conditional(mean+scale)') with more steps, reparameterize a funnel (non-centred "
+        "latents), or use NUTS with fit.create_inits."
     )
     globals_biased = (
         "Means or sds of the globals are off, and importance weights can correct them: use "
