@@ -201,7 +201,23 @@ PROGRAMS: Mapping[str, Callable[[], Model]] = {
     "schools, non-centred": lambda: _bundled("eight_schools", "eight_schools"),
 }
 
+OCCUPANCY_NON_CENTRED = (
+    OCCUPANCY.replace("vector[S] u;", "vector[S] u_raw;")
+    .replace("vector[S] v;", "vector[S] v_raw;")
+    .replace("u ~ normal(mu_psi, tau_psi)", "u_raw ~ std_normal()")
+    .replace("v ~ normal(mu_p, tau_p)", "v_raw ~ std_normal()")
+    .replace(
+        "model {",
+        """transformed parameters {
+  vector[S] u = mu_psi + tau_psi * u_raw;
+  vector[S] v = mu_p + tau_p * v_raw;
+}
+model {""",
+    )
+)
+
 # Programs that NUTS samples better in another's coordinates: the same posterior, a map of parameters by their names.
 SAMPLED_AS: Mapping[str, Callable[[], Model]] = {
+    "occupancy": lambda: Model(stan_code=OCCUPANCY_NON_CENTRED, data=occupancy()),
     "schools, centred": PROGRAMS["schools, non-centred"],
 }

@@ -1,10 +1,10 @@
-"""The pictures of docs/families.md, and its numbers: small posteriors that are known exactly, with fitted families on top.
+"""The pictures of docs/families.md and its numbers: small posteriors known exactly, with fitted families on top.
 
     python docs/pictures.py [--output docs/pictures]
 
-Each posterior is integrated in closed form or by quadrature, its evidence too, so that KL(q || p) = log evidence - ELBO
-is known in nats. Families are fitted by `Model.fit(method=..., seed=1)` with free factors for every unit (F-VI): what is
-seen is the family, not a network.
+Each posterior is integrated in closed form or by quadrature, as is its evidence, so that the divergence
+KL(q || p) = log evidence - ELBO is known in nats. Families are fitted by `Model.fit(method=..., seed=1)` with free
+factors for every unit (F-VI): what is seen is the family, not a network.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "pictures", help="folder")
     output: Path = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
-    for name, make in (("funnel", funnel), ("correlated_block", correlated_block), ("skewed_unit", skewed_unit)):
+    for name, make in (
+        ("funnel", funnel),
+        ("correlated_block", correlated_block),
+        ("skewed_unit", skewed_unit),
+    ):
         make().savefig(output / f"{name}.png", dpi=110, facecolor=LIGHT)
 
 
@@ -94,7 +98,7 @@ def funnel() -> Figure:
     model = Model(stan_code=FUNNEL, data={"J": y.size, "y": y})
     fits = fitted(model, (DIAGONAL, f"fvi:{MEAN}", f"fvi:{SCALE}"))
 
-    figure, axes = panels(3, 4.0)
+    figure, axes = panels(3, 3.8)
     print_head("funnel", evidence, ("s", "z[3]"))
     print_line("exact", 0.0, moments_on_grid(s, z, exact))
     for ax, colour, (name, fit) in zip(axes, COLOURS, fits.items(), strict=False):
@@ -104,7 +108,8 @@ def funnel() -> Figure:
         divergence = evidence - fit.elbo
         print_line(name, divergence, moments_of(theta))
         ax.set_title(f"{name}\nKL {divergence:.2f} nats", fontsize=10, color=colour)
-        ax.set_xlim(-5, 2)
+        ax.set_xlim(-4.5, 0.8)
+        ax.set_ylim(-1.4, 1.7)
         ax.set_xlabel("s, log scale of all units")
     axes[0].set_ylabel("z, a unit's latent")
     legend(figure, {"exact": None, "fitted family": MUTED})
@@ -145,7 +150,7 @@ def correlated_block() -> Figure:
         ax.set_ylabel(up_label)
     axes[0].set_title("within a unit", fontsize=10, color=INK)
     axes[1].set_title("a unit and a global", fontsize=10, color=INK)
-    legend(figure, {"exact": None, **dict(zip(fits, COLOURS, strict=False))}, dashed=list(fits)[-1])
+    legend(figure, {"exact": None, **dict(zip(fits, COLOURS, strict=False))})
     return figure
 
 
@@ -212,3 +217,89 @@ def skewed_unit() -> Figure:
     axes[0].set_ylabel("density")
     legend(figure, {"exact": None, **dict(zip(fits, COLOURS, strict=False))}, styles=("-", "--", ":"))
     return figure
+
+
+# ---- numbers and shapes
+
+
+def fitted(model: Model, names: Sequence[str]) -> Mapping[str, Fit]:
+    """Fits by method name, the stopping rule deciding the steps."""
+    return {name: model.fit(method=name, seed=1) for name in names}
+
+
+def print_head(picture: str, evidence: float, coordinates: tuple[str, str]) -> None:
+    first, second = coordinates
+    print(f"\n{picture}: log evidence {evidence:.3f}")
+    print(f"{'':<34}{'KL':>7}{f'sd {first}':>10}{f'sd {second}':>10}{'corr':>8}")
+
+
+def print_line(name: str, divergence: float, moments: tuple[float, float, float]) -> None:
+    print(f"{name:<34}{divergence:>7.2f}{moments[0]:>10.3f}{moments[1]:>10.3f}{moments[2]:>8.3f}")
+
+
+def moments_from(mean: FloatArray, cov: FloatArray) -> tuple[float, float, float]:
+    """Both sds and the correlation of two coordinates with covariance (2, 2)."""
+    sd = np.sqrt(np.diag(cov))
+    return float(sd[0]), float(sd[1]), float(cov[0, 1] / sd[0] / sd[1])
+
+
+def moments_of(draws: FloatArray) -> tuple[float, float, float]:
+    """The same from draws (S, 2)."""
+    return moments_from(draws.mean(axis=0), np.cov(draws.T))
+
+
+def moments_on_grid(x: FloatArray, y: FloatArray, density: FloatArray) -> tuple[float, float, float]:
+    """The same of a density on a grid (X, Y)."""
+    points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
+    cov = np.cov(points.T, aweights=density.ravel(), bias=True)
+    return moments_from(points.mean(axis=0), cov)
+
+
+def levels(density: FloatArray, x: FloatArray, y: FloatArray) -> list[float]:
+    """Heights of the density (X, Y) above which lie the probabilities `INSIDE`, lowest first, and the highest."""
+    sorted_heights = np.sort(density.ravel())[::-1]
+    inside = np.cumsum(sorted_heights) * (x[1] - x[0]) * (y[1] - y[0])
+    found = [float(sorted_heights[np.searchsorted(inside, size)]) for size in INSIDE[::-1]]
+    return [*found, float(sorted_heights[0])]
+
+
+def draw_histogram(
+    ax: Axes, draws: FloatArray, across: tuple[float, float], up: tuple[float, float], colour: str
+) -> None:
+    """Contours of the density of draws (S, 2), from a smoothed histogram."""
+    height, x_edges, y_edges = np.histogram2d(*draws.T, bins=(340, 200), range=(across, up), density=True)
+    x, y = (0.5 * (edges[1:] + edges[:-1]) for edges in (x_edges, y_edges))
+    smooth = gaussian_filter(height, 3)
+    ax.contour(x, y, smooth.T, levels=levels(smooth, x, y)[:-1], colors=colour, linewidths=1.6)
+
+
+def ellipse(mean: FloatArray, cov: FloatArray, inside: float) -> FloatArray:
+    """Outline (2, 200) that holds that probability of a Gaussian in the plane."""
+    turn = np.linspace(0, 2 * np.pi, 200)
+    radius = np.sqrt(-2 * np.log1p(-inside))
+    return mean[:, None] + radius * np.linalg.cholesky(cov) @ np.stack([np.cos(turn), np.sin(turn)])
+
+
+def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(3.3 * count + 0.6, height), layout="constrained", facecolor=LIGHT)
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(colors=MUTED, labelsize=8)
+    return figure, axes
+
+
+def legend(
+    figure: Figure, entries: Mapping[str, str | None], styles: Sequence[Any] = ("-", "-", "--")
+) -> None:
+    """Below the panels; an entry without colour is the exact posterior."""
+    drawn = [colour for colour in entries.values() if colour is not None]
+    lines = iter([Line2D([], [], color=c, linestyle=s) for c, s in zip(drawn, styles, strict=False)])
+    handles = [Patch(color=EXACT[0]) if colour is None else next(lines) for colour in entries.values()]
+    figure.legend(
+        handles, list(entries), loc="outside lower center", ncols=len(entries), frameon=False, fontsize=9
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -160,9 +160,8 @@ class Model:
         grow = (family or ("auto" if method == "auto" else "fixed")) == "auto"
         parsed, reason = self._resolve(method, structure, grow=grow)
         target, named = self._level_for(parsed, structure), method != "auto"
-        preparation, seconds = self._prepare(
-            target, structure, seed, chosen_options, whole=named and parsed.second is not None
-        )
+        whole = _needs_whole([parsed] if named else [], chosen_options)
+        preparation, seconds = self._prepare(target, structure, seed, chosen_options, whole=whole)
         if method == "auto" and parsed.amortized:
             parsed, reason = _readable(preparation, parsed, reason)
         with contextlib.ExitStack() as stack:
@@ -231,7 +230,7 @@ class Model:
         parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
         banded = next((method for method in parsed if method.reach), parse_method("avi"))
         target = self._level_for(banded, structure)
-        whole = any(method.second is not None for method in parsed)
+        whole = _needs_whole(parsed, chosen_options)
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if show_progress else quiet() as progress,
@@ -351,6 +350,17 @@ class Model:
             structure = self.inspect(level=level.latents[0])
         same = structure.level is not None and structure.level.latents == level.latents
         return structure.slicing if same and isinstance(structure.slicing, Slicing) else None
+
+
+def _needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
+    """Whether steps must see all units: minibatches serve what `path_gradient` covers, and one level."""
+    return options.estimator != "path" or any(
+        method.second is not None
+        or method.conditional == "mean+scale"
+        or method.globals == "low-rank"
+        or method.reach > 0
+        for method in methods
+    )
 
 
 def _others(structure: Structure, level: Level | None) -> tuple[Level, ...]:

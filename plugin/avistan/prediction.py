@@ -56,7 +56,9 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
     check_draws(draws)
     program = fit.model.program
     given = fit.seed if seed is None else seed
-    with BoundModel(program, read(program, data, level=fit.level.name), engine=fit.model.engine_choice) as model:
+    with BoundModel(
+        program, read(program, data, level=fit.level.name), engine=fit.model.engine_choice
+    ) as model:
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
         placement = make_placement(globals_index, level.index)

@@ -79,9 +79,10 @@ class Preparation:
     scattered: bool = False
     _quick: list[QuickFit] = field(default_factory=list, repr=False)
     _chains: dict[int, ChainStart | None] = field(default_factory=dict, repr=False)
-    _inputs: dict[tuple[tuple[DataColumn, ...], int], tuple[UnitInput, FloatArray]] = field(
+    _inputs: dict[tuple[tuple[DataColumn, ...], int, bool], tuple[UnitInput, FloatArray]] = field(
         default_factory=dict, repr=False
     )
+    _settled: list[QuickFit] = field(default_factory=list, repr=False)
     _second_inputs: dict[tuple[str, ...], FloatArray] = field(default_factory=dict, repr=False)
 
     @property
@@ -112,12 +113,35 @@ class Preparation:
         """
         if not method.amortized:
             return None, np.empty((len(self.index), 0))
-        key = (method.data, method.neighbours)
+        key = (method.data, method.neighbours, method.second is not None)
         if key not in self._inputs:
-            self._inputs[key] = (
-                self._data_input(method.data) if method.data else self._signature(method.neighbours)
-            )
+            if method.data:
+                self._inputs[key] = self._data_input(method.data)
+            elif method.second is None:
+                self._inputs[key] = self._signature(method.neighbours)
+            else:
+                self._inputs[key] = self._read(self.settled, method.neighbours)
         return self._inputs[key]
+
+    @property
+    def settled(self) -> QuickFit:
+        """The quick fit, continued with more draws and a smaller rate, for signatures of two levels.
+
+        A unit's posterior depends on the latents of the other level that it meets, each known from few data: where
+        these are away from their own posterior means, its signature misses that.
+        """
+        if not self._settled:
+            self._settled.append(
+                quick_fit(
+                    self.model,
+                    seed=self.quick_seed,
+                    start=self.quick.mean,
+                    draws=4,
+                    round_steps=300,
+                    learning_rate=0.02,
+                )
+            )
+        return self._settled[0]
 
     def second_level(self, method: Method) -> Level:
         """The second level that a method amortizes.
@@ -142,14 +166,14 @@ class Preparation:
         raise MethodError(f"{method.name}: no second level {method.second!r}. There are: {known}.")
 
     def second_input(self, level: Level) -> FloatArray:
-        """Signatures (M, R) of a second level's units, with all other latents where the quick fit has them.
+        """Signatures (M, R) of a second level's units, with all other latents where the settled fit has them.
 
         Raises:
             StructureError: a signature needs more points of finite density than there are.
         """
         if level.latents not in self._second_inputs:
             at = level.index, level.globals_index(self.model.dim)
-            references = self._references(*at, stream=8)
+            references = self._references(self.settled, *at, stream=8)
             _, _, inputs = fit_signatures(self.model, *at, references, max_rank=self.max_rank, seed=self.seed)
             self._second_inputs[level.latents] = inputs
         return self._second_inputs[level.latents]
@@ -168,14 +192,17 @@ class Preparation:
 
     def signature(self, neighbours: int = 0) -> UnitInput:
         """What reads signatures, with those of so many neighbours to each side."""
-        key = ((), neighbours)
+        key = ((), neighbours, False)
         if key not in self._inputs:
             self._inputs[key] = self._signature(neighbours)
         return self._inputs[key][0]
 
     def _signature(self, neighbours: int) -> tuple[UnitInput, FloatArray]:
-        """References around the quick fit, their scores and the transform."""
-        references = self._references(self.index, self.globals_index, stream=1)
+        return self._read(self.quick, neighbours)
+
+    def _read(self, fit: QuickFit, neighbours: int) -> tuple[UnitInput, FloatArray]:
+        """References around a fit, their scores and the transform."""
+        references = self._references(fit, self.index, self.globals_index, stream=1)
         at = self.model, self.index, self.globals_index
         if self.sample is not None:
             at = self.sample.model, self.sample.index, self.sample.globals_index
@@ -185,13 +212,15 @@ class Preparation:
             return given, given(self.model, self.index, self.globals_index)
         return given, given.of_scores(scores)
 
-    def _references(self, index: IndexArray, globals_index: IndexArray, stream: int) -> References:
-        """Reference points around the quick fit; `stream` separates random numbers of one seed.
+    def _references(
+        self, fit: QuickFit, index: IndexArray, globals_index: IndexArray, stream: int
+    ) -> References:
+        """Reference points around a fit; `stream` separates random numbers of one seed.
 
         The latents of another level that are among the globals move together, each by its own sd: moving alone, each
         would make numbers that say nothing of a unit's posterior part of the signatures of the units that it meets.
         """
-        rng, fit = np.random.default_rng([self.seed, stream]), self.quick
+        rng = np.random.default_rng([self.seed, stream])
         center, spread = population(fit, index)
         references = draw_references(
             rng,

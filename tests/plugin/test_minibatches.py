@@ -174,3 +174,21 @@ def test_the_parameters_of_very_many_units_are_tabulated_a_part_at_a_time(linear
         in_parts = evaluate(whole, given, slot.index, jax.random.key(1), 20)
     np.testing.assert_allclose(in_parts.log_weights, at_once.log_weights, rtol=1e-6)
     assert isinstance(avistan.evaluation.tabulated(whole, given).inference, Table)
+
+
+@pytest.mark.parametrize(
+    ("method", "estimator", "minibatches"),
+    [
+        ("avi:mlp(4)", "path", True),
+        ("avi:mlp(4):full-rank:conditional", "path", True),
+        ("avi:mlp(4)", "entropy", False),
+        ("avi:mlp(4):conditional(mean+scale)", "path", False),
+    ],
+)
+def test_a_model_of_many_units_trains_on_minibatches_where_these_serve(method, estimator, minibatches):
+    model = bundled("linear", simulator("linear")(N=21_000))
+    fit = model.fit(method=method, seed=1, estimator=estimator, steps=20, elbo_draws=20)
+    per_step = 8 // 4 if minibatches else 8
+    assert fit.gradient_evaluations == 20 * per_step
+    assert fit.inputs.shape[0] == fit.family.placement.local_index.shape[0] == 21_000
+    assert np.isfinite(fit.elbo)

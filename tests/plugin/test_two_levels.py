@@ -192,11 +192,11 @@ def test_units_follow_the_globals_that_belong_to_no_level(crossed):
 
 def test_the_latents_of_the_other_level_move_together_at_the_reference_points(nested):
     preparation = preparation_of(nested)
-    given, _ = preparation.unit_input(parse_method("avi"))
-    (level,), at, quick = preparation.others, preparation.globals_index, preparation.quick
+    given, _ = preparation.unit_input(parse_method("avi:levels"))
+    (level,), at, fit = preparation.others, preparation.globals_index, preparation.settled
     place = np.searchsorted(at, level.index[:, 0])
     v = level.index[:, 0]
-    moves = (given.references.theta[:, place] - quick.mean[v]) / quick.sd[v]
+    moves = (given.references.theta[:, place] - fit.mean[v]) / fit.sd[v]
     np.testing.assert_allclose(moves, np.broadcast_to(moves[:, :1], moves.shape), atol=1e-9)
     assert moves[0, 0] == 0
     assert len(np.unique(moves[:, 0])) == len(moves)
