@@ -42,7 +42,7 @@ GlobalKind = Literal["mean-field", "full-rank", "low-rank"]
 LocalKind = Literal["diagonal", "full", "banded"]
 Conditional = Literal["none", "mean", "mean+scale"]
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
-_GROWTH_RANGE, _BAND_RANGE = 5.0, 1.0  # of C_n W t and D_n W t, beyond which they flatten
+BAND_RANGE = 1.0  # of D_n W t, beyond which it flattens
 
 
 class Draws(NamedTuple):
@@ -265,6 +265,8 @@ class LocalGaussian(eqx.Module):
         conditional: "mean": the mean moves linearly with the globals; "mean+scale": the log scale (and B_n) too.
         directions: K, in how many directions of the globals it moves; 0 unless conditional.
         reach: b, on how many units before it a unit hangs; 0 unless banded.
+        growth_range: of C_n W t, beyond which it flattens. A network needs a smaller one than a table: it gives some
+            units rates that they have not earned, and a few sds out the scale of one such unit is a disaster.
     """
 
     kind: LocalKind = eqx.field(static=True)
@@ -272,6 +274,7 @@ class LocalGaussian(eqx.Module):
     conditional: Conditional = eqx.field(static=True, default="none")
     directions: int = eqx.field(static=True, default=0)
     reach: int = eqx.field(static=True, default=0)
+    growth_range: float = eqx.field(static=True, default=5.0)
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -373,7 +376,7 @@ class Family(eqx.Module):
         pull_t, back = t, jnp.zeros_like(along)
         if self.local.conditional == "mean+scale":
             rates = self._per_direction(local.growth)[: self.local.block]
-            growth, bend = _flattened(jnp.einsum("dkn,sk->sdn", rates, along), _GROWTH_RANGE)
+            growth, bend = _flattened(jnp.einsum("dkn,sk->sdn", rates, along), self.local.growth_range)
             own, solved = jnp.exp(growth) * own, jnp.exp(-growth) * solved
             back = back - jnp.einsum("dkn,sdn->sk", rates, bend * (solved * own - 1))
             log_det = log_det + jnp.sum(growth, axis=(1, 2))
@@ -410,7 +413,7 @@ class Family(eqx.Module):
         if self.local.conditional != "mean+scale":
             return follow(bands, own.T).T, pull_back(bands, solved.T).T, jnp.zeros_like(along)
         rates = self._per_direction(local.growth)[d:]
-        more, bend = _flattened(jnp.einsum("pkn,sk->nps", rates, along), _BAND_RANGE)
+        more, bend = _flattened(jnp.einsum("pkn,sk->nps", rates, along), BAND_RANGE)
         scales = self.scales_of_bands().T[:, :, None]
         bands = bands + (scales * more).reshape(shape)
         moved = follow(bands, own.T)

@@ -22,14 +22,13 @@ from stan_adapters.unit_density import UnitDensity, cholesky, line_directions, s
 from .drawing import FittedFamily
 from .errors import FitError
 from .evaluation import pareto_khat
-from .families import Family
+from .families import BAND_RANGE, Family
 from .precision import in_float64
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Rng = np.random.Generator
 
-_GROWTH_RANGE, _BAND_RANGE = 5.0, 1.0
 _CHECKED = 40  # draws of the globals at which coarse integrals are held against fine ones
 _COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of the effective draws
 _FEW_LATENTS = 300  # with fewer, integrals are fine from the start
@@ -70,6 +69,7 @@ class Approximation:
     bands: FloatArray | None = None
     band_slope: FloatArray | None = None
     band_scales: FloatArray | None = None
+    growth_range: float = 5.0
 
     @property
     def num_globals(self) -> int:
@@ -108,7 +108,8 @@ class Approximation:
         """Factors (S, N, d), or ones (1, 1, 1), by which the rows of `chol` grow with theta."""
         if self.growth is None:
             return np.ones((1, 1, 1))
-        return np.asarray(np.exp(_GROWTH_RANGE * np.tanh(self._follow(self.growth, theta) / _GROWTH_RANGE)))
+        most = self.growth_range
+        return np.asarray(np.exp(most * np.tanh(self._follow(self.growth, theta) / most)))
 
     def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
         """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
@@ -127,7 +128,7 @@ class Approximation:
         num_units, reach = self.bands.shape[:2]
         bands, moved = self.bands[None], own.copy()
         if self.band_slope is not None and self.band_scales is not None:
-            bend = _BAND_RANGE * np.tanh(self._follow(self.band_slope, theta) / _BAND_RANGE)
+            bend = BAND_RANGE * np.tanh(self._follow(self.band_slope, theta) / BAND_RANGE)
             bands = bands + (self.band_scales * bend).reshape(len(own), *self.bands.shape)
         for n in range(num_units):
             for k in range(1, min(reach, n) + 1):
@@ -188,6 +189,7 @@ def approximation(family: Family, inputs: FloatArray) -> Approximation:
         bands=bands,
         band_slope=band_slope,
         band_scales=band_scales,
+        growth_range=local.growth_range,
     )
 
 

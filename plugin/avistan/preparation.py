@@ -463,7 +463,9 @@ def local_form(
 
     Beside a second level the directions are the free globals, if these are few: its latents belong to single units.
     """
-    plain, num_globals = LocalGaussian(method.local, block, reach=method.reach), factor.size
+    growth_range = 5.0 if method.function == "table" else 1.0
+    plain = LocalGaussian(method.local, block, reach=method.reach, growth_range=growth_range)
+    num_globals = factor.size
     if method.conditional == "none" or not block:
         return plain, None
     if isinstance(factor, LevelGlobals) and factor.free.size <= MAX_DIRECTIONS:

@@ -296,7 +296,7 @@ def test_a_chain_is_as_good_as_a_full_covariance_of_all_parameters():
 def test_stochastic_volatility_has_the_sds_of_nuts():
     model = avi.Model(stan_code=VOLATILITY, data=volatility(100))
     reference = nuts(model.bound, seed=1, warmup=500, draws=500)
-    fit = model.fit(seed=1)
+    fit = model.fit(seed=1, steps=4000)
     mean, sd = fit.marginals()
     ratio = sd[3:] / reference.sd[3:]
     assert 0.85 < ratio.mean() < 1.15
