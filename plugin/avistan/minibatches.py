@@ -43,6 +43,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _MULTIPLE = 250  # steps of which chunks are parts: rounds of shards change between chunks
 _STEPS_PER_ROUND = 1000  # at least: binding the next round's shards takes longer than many cheap steps
+_MOST_RENEWED, _RENEWED = 0.1, 20  # shards of a round that the next exchanges: a share, and at most so many
 _FEWER_DRAWS, _SMALLER_STEPS = 4, 8
 _MEASURED_SHARDS, _MEASURED_DRAWS = 64, 2  # on which families are compared
 _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
@@ -189,7 +190,12 @@ class Minibatches:
         with ExitStack() as stack:
             pool = stack.enter_context(
                 ShardPool(
-                    self.maker, size=self.size, seed=seed, memory_budget=self.memory_budget, threads=threads
+                    self.maker,
+                    size=self.size,
+                    seed=seed,
+                    memory_budget=self.memory_budget,
+                    renew=min(_MOST_RENEWED, _RENEWED * self.size / self.num_units),
+                    threads=threads,
                 )
             )
             weight = float(pool.schedule.num_batches)
