@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parse_arguments()
     simulate = runpy.run_path(str(LINEAR / "simulate.py"))["simulate"]
     print(f"linear model, microseconds, best of {ROUNDS} rounds, {default_threads()} threads")
-    print(WIDTH)
+    print(HEADER)
     program = Program.from_file(LINEAR / "linear.stan")
     for size in arguments.sizes:
         with BoundModel(program, read_data(program, simulate(N=size))) as model:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 from .arrays import on_device, zeros
 from .batches import Batches, one_batch
 from .checkpoints import ChainCheckpoint
+from .errors import FitError
 from .evaluation import Evaluation, evaluate
 from .families import Family, trainable
 from .inference_functions import Table
@@ -134,6 +135,10 @@ class Trainer:
     ) -> None:
         self.options = options
         form = form_of(family) if options.estimator == "path" else None
+        if batches is not None and form is None:
+            raise FitError(
+                "minibatches serve the path estimator and the families that `path_gradient` covers."
+            )
         if form is not None and batches is None:
             place = family.placement
             set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)

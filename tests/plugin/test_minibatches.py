@@ -7,6 +7,7 @@ import pytest
 
 import avistan.evaluation
 import avistan.path_gradient
+from avistan.errors import FitError
 from avistan.evaluation import evaluate
 from avistan.inference_functions import Table
 from avistan.log_density import native_available, register, set_layout
@@ -192,3 +193,13 @@ def test_a_model_of_many_units_trains_on_minibatches_where_these_serve(method, e
     assert fit.gradient_evaluations == 20 * per_step
     assert fit.inputs.shape[0] == fit.family.placement.local_index.shape[0] == 21_000
     assert np.isfinite(fit.elbo)
+
+
+def test_what_minibatches_do_not_serve_is_refused_and_not_trained_without_its_weights(linear):
+    small = of(linear, 97)
+    family, inputs = small.start_family(METHOD)
+    with (
+        small.batches(METHOD) as batches,
+        pytest.raises(FitError, match="minibatches serve the path estimator"),
+    ):
+        Trainer(family, inputs, -1, TrainingOptions(estimator="entropy"), jax.random.key(3), batches)
