@@ -53,7 +53,7 @@ CHUNK = 250
 MOST_AT_ONCE = 10_000  # units in every step of a network
 FEWEST_MINIBATCHES = 10_000
 MOST_CALLBACK = 10_000
-WIDTH = f"{'N':>8}{'draws':>7}{'method':>16}{'backend':>10}{'gradients':>11}{'step':>10}{'ratio':>8}"
+HEADER = f"{'N':>8}{'draws':>7}{'method':>16}{'backend':>10}{'gradients':>11}{'step':>10}{'ratio':>8}"
 
 
 def main() -> None:
