@@ -31,7 +31,7 @@ from .errors import AvistanError
 from .places import StrPath, check_folder_place
 from .provenance import Arrays, differences
 
-FORMAT = 2
+FORMAT = 3
 SECONDS = 5.0  # training between two saves
 _SHARE = 0.05  # of the time, at most, goes to saving
 _KEPT = 2  # saves of a chain: should the last one be damaged, the one before is there

@@ -492,7 +492,7 @@ def conditional_errors(
     modes = density.modes(theta, means)
     draws, accepted = sample_units(density, theta, modes, rng, draws=_SPOT_DRAWS)
     sd = draws.std(axis=0, ddof=1)
-    own = q.local_scales(theta) * np.sqrt((q.chol**2).sum(axis=2))
+    own = q.local_sds(theta)
     error = np.abs(((means - draws.mean(axis=0)) / sd).mean(axis=0)).max(axis=1)
     log_ratio = np.log(own / sd).mean(axis=0)
     worst = np.take_along_axis(log_ratio, np.abs(log_ratio).argmax(axis=1)[:, None], axis=1)[:, 0]

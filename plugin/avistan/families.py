@@ -16,6 +16,10 @@ along their axis (banded) are a Gaussian Markov chain given the globals,
 with B_n and, where scales follow the globals, D_n in nu_n too. Where two levels are amortized, the latents of the
 second are among the globals, and their entries of m and L come from an inference function of their own. All parameters
 are standardized by a fixed frame (a quick fit's centres and scales), so that one learning rate suits all of them.
+
+With a flow what moves a global or a unit is bent, entry by entry, by a map T (`flows`) in its own sds: L t
+becomes D T(D^-1 L t) and L_n e_n becomes D_n T_n(D_n^-1 L_n e_n), where D is the diagonal of L; Gaussian correlations
+stay, and each entry has a shape of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from jaxtyping import Array, Float, Float32, Int
 from stan_adapters.layout import IndexArray
 
 from .arrays import on_device, zeros
+from .flows import NUMBERS, bend
 from .inference_functions import AbstractInferenceFunction, LocalNu, Table
 from .markov import follow, pull_back, shifted
 
@@ -158,6 +163,7 @@ class GlobalGaussian(eqx.Module):
     below: Float[
         Array, " B"
     ]  # none; "full-rank": G (G - 1) / 2 entries, row by row; "low-rank": A and B, (2, G, K)
+    warp: Float[Array, "F G"] | None = None  # of the flow; None: a Gaussian
 
     @property
     def size(self) -> int:
@@ -245,14 +251,19 @@ class LevelGlobals(eqx.Module):
         loc, log_sd = self.placement(free.loc, nu.loc), self.placement(free.log_sd, nu.log_sd)
         return GlobalGaussian(free.kind, loc, log_sd, free.below)
 
+    @property
+    def warp(self) -> None:
+        """None: two amortized levels have no flow of the globals."""
+        return None
 
-def start_globals(kind: GlobalKind, size: int, rank: int = 0) -> GlobalGaussian:
-    """Means zero, sds one, no correlations; of low rank with A random and orthonormal, B = 0."""
+
+def start_globals(kind: GlobalKind, size: int, rank: int = 0, *, flow: bool = False) -> GlobalGaussian:
+    """Means zero, sds one, no correlations; of low rank with A random and orthonormal, B = 0; a flow is the identity."""
     below = zeros(size * (size - 1) // 2 if kind == "full-rank" else 0)
     if kind == "low-rank":
         out, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, min(rank, size))))
         below = on_device(np.stack([out, np.zeros(out.shape)]).ravel())
-    return GlobalGaussian(kind, zeros(size), zeros(size), below)
+    return GlobalGaussian(kind, zeros(size), zeros(size), below, zeros(NUMBERS, size) if flow else None)
 
 
 class LocalGaussian(eqx.Module):
@@ -267,6 +278,7 @@ class LocalGaussian(eqx.Module):
         reach: b, on how many units before it a unit hangs; 0 unless banded.
         growth_range: of C_n W t, beyond which it flattens. A network needs a smaller one than a table: it gives some
             units rates that they have not earned, and a few sds out the scale of one such unit is a disaster.
+        flow: a flow bends what a unit has of its own.
     """
 
     kind: LocalKind = eqx.field(static=True)
@@ -275,15 +287,16 @@ class LocalGaussian(eqx.Module):
     directions: int = eqx.field(static=True, default=0)
     reach: int = eqx.field(static=True, default=0)
     growth_range: float = eqx.field(static=True, default=5.0)
+    flow: bool = eqx.field(static=True, default=False)
 
     @property
-    def sizes(self) -> tuple[int, int, int, int, int]:
+    def sizes(self) -> tuple[int, int, int, int, int, int]:
         """Numbers per unit of each part of `LocalNu`."""
         d = self.block
         below = self.within + self.reach * d * d
         slope = 0 if self.conditional == "none" else d * self.directions
         growth = (d + self.reach * d * d) * self.directions if self.conditional == "mean+scale" else 0
-        return d, d, below, slope, growth
+        return d, d, below, slope, growth, d * NUMBERS if self.flow else 0
 
     @property
     def within(self) -> int:
@@ -298,7 +311,7 @@ class LocalGaussian(eqx.Module):
     def plain(self) -> bool:
         """Whether all latents are independent of each other and of the globals."""
         alone = self.kind == "diagonal" or (self.kind == "full" and self.block < 2)
-        return self.conditional == "none" and alone
+        return self.conditional == "none" and alone and not self.flow
 
     def start(self, log_sd: Float[Array, "d N"]) -> LocalNu:
         """Parameters with mean zero, the given log sds, no correlation and no slopes."""
@@ -320,6 +333,11 @@ class Family(eqx.Module):
     def dim(self) -> int:
         return int(self.placement.order.shape[0])
 
+    @property
+    def factorized(self) -> bool:
+        """Whether q is a mean-field Gaussian."""
+        return self.globals.kind == "mean-field" and self.globals.warp is None and self.local.plain
+
     def local_parameters(self, inputs: Float[Array, "N R"]) -> LocalNu:
         """Parameters of all units on the unconstrained scale; `loc` is the mean at the centre of the globals."""
         nu, frame, local = self.inference(inputs), self.frame, self.local
@@ -330,6 +348,7 @@ class Family(eqx.Module):
             nu.below * self._scales_below() if nu.below.shape[0] else nu.below,
             nu.slope * frame.local_scale[slopes] if nu.slope.shape[0] else nu.slope,
             nu.growth,
+            nu.warp,
         )
 
     def _scales_below(self) -> Float[Array, "B M"]:
@@ -352,7 +371,7 @@ class Family(eqx.Module):
         """
         noise = noise.astype(jnp.float64)
         local = self.local_parameters(inputs)
-        if self.globals.kind == "mean-field" and self.local.plain:
+        if self.factorized:
             return self._draw_independent(noise, local)
         return self._draw_structured(noise, local)
 
@@ -373,6 +392,10 @@ class Family(eqx.Module):
         along = t if self.directions is None else t @ self.directions.T
         own, solved = self._within_units(e, local)
         log_det = jnp.sum(frame.global_log_scale) + of_globals.log_det() + jnp.sum(local.log_sd)
+        if self.local.flow:
+            numbers = local.warp.reshape(self.local.block, NUMBERS, -1).swapaxes(0, 1)
+            own, solved, log_slopes = _bent(numbers, jnp.exp(local.log_sd), own, solved)
+            log_det = log_det + jnp.sum(log_slopes, axis=(1, 2))
         pull_t, back = t, jnp.zeros_like(along)
         if self.local.conditional == "mean+scale":
             rates = self._per_direction(local.growth)[: self.local.block]
@@ -391,6 +414,9 @@ class Family(eqx.Module):
             back = back - jnp.einsum("dkn,sdn->sk", slope, pull_z)
             pull_t = pull_t + (back if self.directions is None else back @ self.directions)
         standard, pull = of_globals.moved(t), of_globals.solved(pull_t)
+        if of_globals.warp is not None:
+            standard, pull, log_slopes = _bent(of_globals.warp, jnp.exp(of_globals.log_sd), standard, pull)
+            log_det = log_det + jnp.sum(log_slopes, axis=1)
         theta = frame.global_center[None] + frame.global_scale[None] * (of_globals.loc[None] + standard)
         place = jax.vmap(self.placement)
         log_q = -0.5 * jnp.sum(noise**2, axis=1) - log_det - self.dim * _HALF_LOG_2PI
@@ -440,6 +466,21 @@ class Family(eqx.Module):
             rest = [local.below[None, entry[k, i]] * solved[k] for k in range(i + 1, d)]
             solved[i] = (e[:, i] - sum(rest, jnp.zeros_like(e[:, i]))) / sd[None, i]
         return jnp.stack(moved, axis=1), jnp.stack([solved[i] for i in range(d)], axis=1)
+
+
+def _bent(
+    numbers: Float[Array, "P *M"],
+    sd: Float[Array, "*M"],
+    moved: Float[Array, "S *M"],
+    pull: Float[Array, "S *M"],
+) -> tuple[Float[Array, "S *M"], Float[Array, "S *M"], Float[Array, "S *M"]]:
+    """What moves entries, and its pull, through a flow in units of sds; and the log slopes of that."""
+    bent = bend(numbers, moved / sd[None])
+    return (
+        sd[None] * bent.value,
+        (pull + bent.curvature / sd[None]) * jnp.exp(-bent.log_slope),
+        bent.log_slope,
+    )
 
 
 def _flattened(raw: Array, limit: float) -> tuple[Array, Array]:

@@ -220,7 +220,7 @@ class Fit:
     def marginals(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
         family = self.family
-        if family.globals.kind == "mean-field" and family.local.plain:
+        if family.factorized:
             noise = jnp.stack([jnp.zeros(family.dim), jnp.ones(family.dim)])
             theta = np.asarray(family.draw(noise, jnp.asarray(self.inputs, dtype=jnp.float32)).theta)
             return theta[0], theta[1] - theta[0]

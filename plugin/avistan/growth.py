@@ -5,7 +5,7 @@ A richer family starts exactly where the poorer one stands, its new parameters a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,8 @@ from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
 
 MAX_FULL_RANK = 500  # globals with a full covariance
-_WORTH = 0.5  # nats that a richer family must bring, and
+MAX_BENT = 200  # parameters of a program for which flows are tried: there a skewed global counts for most
+_WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
 
 
@@ -35,7 +36,9 @@ class GrowthStep:
     kept: bool
 
 
-def stages(method: Method, block: int, num_globals: int, *, low_rank: bool = True) -> list[Method]:
+def stages(
+    method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
+) -> list[Method]:
     """The families to try after a method's own, each richer than the one before. Two amortized levels stay independent
     of each other.
 
@@ -45,7 +48,8 @@ def stages(method: Method, block: int, num_globals: int, *, low_rank: bool = Tru
 
     Args:
         block: latents of a unit; 0 without a level.
-        low_rank: whether globals may be low-rank, where they are too many for a full covariance.
+        num_units: of the level.
+        by_path: only families that `path_gradient` covers, as on minibatches.
     """
     found = []
     if method.coupling and method.local != "banded":
@@ -57,17 +61,35 @@ def stages(method: Method, block: int, num_globals: int, *, low_rank: bool = Tru
     if num_globals > 1 and method.globals == "mean-field" and method.second is None:
         if num_globals <= MAX_FULL_RANK:
             correlated = _with(correlated, "full-rank")
-        elif low_rank:
+        elif not by_path:
             correlated = _with(correlated, "low-rank")
     if correlated != method:
         found.append(correlated)
-    if block and num_globals and correlated.conditional == "none":
-        found.append(_with(correlated, "conditional(mean+scale)" if method.reach else "conditional"))
+    follows = block > 0 and num_globals > 0
+    if follows and correlated.conditional == "none" and not method.reach:
+        correlated = _with(correlated, "conditional")
+        found.append(correlated)
+    if follows and correlated.conditional != "mean+scale" and not by_path:
+        correlated = _with(correlated, "conditional(mean+scale)")
+        found.append(correlated)
+    few = num_globals + block * num_units <= MAX_BENT
+    if few and not method.flow and method.second is None and not by_path:
+        found.append(_with(correlated, "flow"))
     return found
+
+
+def worth_trying(method: Method, tried: Sequence[GrowthStep], present: Method) -> bool:
+    """Whether a stage may pay after what was tried: the scales of units that gain nothing by following the globals with
+    their means are left alone.
+    """
+    if method.conditional != "mean+scale" or method.flow or method.reach or not tried:
+        return True
+    return present.conditional != "none"
 
 
 _RICHER: dict[str, Callable[[Method], Method]] = {
     "full": lambda method: replace(method, local="full"),
+    "flow": lambda method: replace(method, flow=True),
     "banded": lambda method: replace(method, local="banded", reach=1),
     "banded(2)": lambda method: replace(method, local="banded", reach=2),
     "low-rank": lambda method: replace(method, globals="low-rank", rank=DEFAULT_RANK),
@@ -80,7 +102,10 @@ _RICHER: dict[str, Callable[[Method], Method]] = {
 def _with(method: Method, part: str) -> Method:
     """The method with a part that its name then carries; itself if it has it already."""
     richer = _RICHER[part](method)
-    return method if richer == method else replace(richer, name=f"{method.name}:{part}")
+    if richer == method:
+        return method
+    said = [own for own in method.name.split(":") if own.partition("(")[0] != part.partition("(")[0]]
+    return replace(richer, name=":".join([*said, part]))
 
 
 def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> GrowthStep:
@@ -125,10 +150,12 @@ def grown(family: Family, method: Method) -> Family:
 
 
 def _grown_globals(factor: GlobalGaussian | LevelGlobals, method: Method) -> GlobalGaussian | LevelGlobals:
-    if factor.kind == method.globals or isinstance(factor, LevelGlobals):
+    if isinstance(factor, LevelGlobals):
         return factor
-    richer = start_globals(method.globals, factor.size, method.rank)
-    return replace(richer, loc=factor.loc, log_sd=factor.log_sd)
+    richer = start_globals(method.globals, factor.size, method.rank, flow=method.flow)
+    below = factor.below if factor.kind == method.globals else richer.below
+    warp = richer.warp if factor.warp is None else factor.warp
+    return replace(richer, loc=factor.loc, log_sd=factor.log_sd, below=below, warp=warp)
 
 
 def _padded(nu: LocalNu, sizes: tuple[int, ...]) -> LocalNu:

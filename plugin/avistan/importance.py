@@ -8,6 +8,7 @@ unit (`stan_adapters.unit_density`), and the ratio p(theta, x) / q(theta) judges
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from .drawing import FittedFamily
 from .errors import FitError
 from .evaluation import pareto_khat
 from .families import BAND_RANGE, Family
+from .flows import NUMBERS, Bent, bend, straighten
 from .precision import in_float64
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,6 +34,7 @@ Rng = np.random.Generator
 _CHECKED = 40  # draws of the globals at which coarse integrals are held against fine ones
 _COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of the effective draws
 _FEW_LATENTS = 300  # with fewer, integrals are fine from the start
+_NODES = 40  # of the quadrature that gives a bent factor's moments
 _ROUNDS = 2  # of adapted proposals, each of half as many draws as there are of q
 _FREEDOM, _WIDER = 5.0, 1.1  # t proposals, a little wider than what the weights say
 _NEARLY_EQUAL = 0.5  # share of effective draws
@@ -47,12 +50,14 @@ class Approximation:
     """q(theta) prod_n q(z_n | theta) in numpy, on the unconstrained scale; the composition is that of `families`.
 
     theta = center + factor t, and z_n = loc_n + slope_n t + x_n with x_n = exp(growth_n t) chol_n e_n, t and e standard
-    normal. A unit that hangs on those before it adds sum_k (bands_nk + band_scales_nk band_slope_nk t) x_{n-k} to its
+    normal. With a flow, factor t and chol_n e_n are bent entry by entry (`flows`). A unit that hangs on those before it adds sum_k (bands_nk + band_scales_nk band_slope_nk t) x_{n-k} to its
     x_n; log q of a unit is then that given those before it. Rates flatten as in `families`.
 
     Attributes:
         center: (G,).
         factor: (G, G), or (G,) its diagonal.
+        warp, unit_warp: numbers of the flow, (2, G) in units of `spread` (G,), and (2, N, d) in units of the diagonals
+            of `chol`; None: no flow.
         loc, chol: (N, d), (N, d, d) lower.
         slope, growth: (N, d, K) along the rows of `directions` (K, G), which is None for K = G; None: zero.
         bands: (N, b, d, d); None where units are independent given the globals.
@@ -70,6 +75,9 @@ class Approximation:
     band_slope: FloatArray | None = None
     band_scales: FloatArray | None = None
     growth_range: float = 5.0
+    warp: FloatArray | None = None
+    spread: FloatArray | None = None
+    unit_warp: FloatArray | None = None
 
     @property
     def num_globals(self) -> int:
@@ -87,22 +95,69 @@ class Approximation:
 
     def globals_at(self, t: FloatArray) -> FloatArray:
         """theta (S, G) of standard normals (S, G)."""
-        return np.asarray(self.center + (t * self.factor if self.factor.ndim == 1 else t @ self.factor.T))
+        moved = t * self.factor if self.factor.ndim == 1 else t @ self.factor.T
+        if self.warp is not None and self.spread is not None:
+            moved = self.spread * bend(self.warp, moved / self.spread).value
+        return np.asarray(self.center + moved)
 
     def standard(self, theta: FloatArray) -> FloatArray:
         """The standard normals t (S, G) of theta (S, G)."""
+        moved = self._straight(theta)
         if self.factor.ndim == 1:
-            return (theta - self.center) / self.factor
-        return np.linalg.solve(self.factor, (theta - self.center).T).T
+            return moved / self.factor
+        return np.linalg.solve(self.factor, moved.T).T
+
+    def _straight(self, theta: FloatArray) -> FloatArray:
+        """factor t (S, G) of theta (S, G)."""
+        if self.warp is None or self.spread is None:
+            return theta - self.center
+        return np.asarray(self.spread * straighten(self.warp, (theta - self.center) / self.spread))
 
     def log_q_globals(self, theta: FloatArray) -> FloatArray:
         """log q(theta) (S,), nats."""
         square = (self.standard(theta) ** 2).sum(axis=1)
-        return np.asarray(-0.5 * square - self.log_det - 0.5 * self.num_globals * np.log(2 * np.pi))
+        log_q = -0.5 * square - self.log_det - 0.5 * self.num_globals * np.log(2 * np.pi)
+        if self.warp is not None and self.spread is not None:
+            log_q = log_q - bend(self.warp, self._straight(theta) / self.spread).log_slope.sum(axis=1)
+        return np.asarray(log_q)
+
+    def places(self, theta: FloatArray) -> FloatArray:
+        """Where (S, N, d) q(z_n | theta) has e_n = 0: its means, unless a flow bends it."""
+        return np.asarray(self._follow(self.slope, theta) + self.loc)
 
     def local_means(self, theta: FloatArray) -> FloatArray:
         """Means (S, N, d) of q(z_n | theta)."""
-        return np.asarray(self._follow(self.slope, theta) + self.loc)
+        places = self.places(theta)
+        return (
+            places if self.unit_warp is None else places + self.local_scales(theta) * self._own_moments()[0]
+        )
+
+    def local_sds(self, theta: FloatArray) -> FloatArray:
+        """Sds (S, N, d), or (1, N, d) if these do not depend on theta, of q(z_n | theta)."""
+        return np.asarray(self.local_scales(theta) * self._own_moments()[1])
+
+    def _own_moments(self) -> tuple[FloatArray, FloatArray]:
+        """Means and sds (N, d) of x_n at scale 1; of a flow by quadrature."""
+        sd = np.sqrt((self.chol**2).sum(axis=2))
+        if self.unit_warp is None:
+            return np.zeros_like(sd), sd
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        diagonal = self._diagonal()
+        bent = diagonal * bend(self.unit_warp, nodes[:, None, None] * (sd / diagonal)).value
+        share = (weights / weights.sum())[:, None, None]
+        mean = (share * bent).sum(axis=0)
+        return mean, np.sqrt((share * (bent - mean) ** 2).sum(axis=0))
+
+    def _diagonal(self) -> FloatArray:
+        return np.diagonal(self.chol, axis1=1, axis2=2)
+
+    def own(self, e: FloatArray) -> OwnMoves:
+        """What units have of their own at standard normals (S, N, d), at scale 1."""
+        straight = np.einsum("nij,snj->sni", self.chol, e)
+        if self.unit_warp is None:
+            return OwnMoves(straight, None, np.zeros((1, 1, 1)))
+        bent = bend(self.unit_warp, straight / self._diagonal())
+        return OwnMoves(self._diagonal() * bent.value, bent, bent.log_slope)
 
     def local_scales(self, theta: FloatArray) -> FloatArray:
         """Factors (S, N, d), or ones (1, 1, 1), by which the rows of `chol` grow with theta."""
@@ -114,10 +169,9 @@ class Approximation:
     def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
         """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
         scales = self.local_scales(theta)
-        z = self.local_means(theta) + self._along_axis(
-            theta, scales * np.einsum("nij,snj->sni", self.chol, e)
-        )
-        log_det = np.log(np.diagonal(self.chol, axis1=1, axis2=2)).sum(axis=1) + np.log(scales).sum(axis=2)
+        own = self.own(e)
+        z = self.places(theta) + self._along_axis(theta, scales * own.x)
+        log_det = np.log(self._diagonal()).sum(axis=1) + (np.log(scales) + own.log_slope).sum(axis=2)
         half = 0.5 * self.loc.shape[1] * np.log(2 * np.pi)
         return z, np.asarray(-0.5 * (e**2).sum(axis=2) - log_det - half)
 
@@ -137,8 +191,10 @@ class Approximation:
 
     def log_q_locals(self, theta: FloatArray, z: FloatArray) -> FloatArray:
         """log q(z_n | theta) (S, N) at z (S, N, d), nats; units must be independent given the globals."""
-        e = solve_lower(self.chol, (z - self.local_means(theta)) / self.local_scales(theta))
-        return self.locals_at(theta, e)[1]
+        own = (z - self.places(theta)) / self.local_scales(theta)
+        if self.unit_warp is not None:
+            own = self._diagonal() * straighten(self.unit_warp, own / self._diagonal())
+        return self.locals_at(theta, solve_lower(self.chol, own))[1]
 
     def _follow(self, rates: FloatArray | None, theta: FloatArray) -> FloatArray:
         if rates is None:
@@ -146,6 +202,14 @@ class Approximation:
         t = self.standard(theta)
         along = t if self.directions is None else t @ self.directions.T
         return np.asarray(np.einsum("ndk,sk->snd", rates, along))
+
+
+class OwnMoves(NamedTuple):
+    """What units have of their own: x (S, N, d), the flow there (None without), and its log slopes (or zeros)."""
+
+    x: FloatArray
+    bent: Bent | None
+    log_slope: FloatArray
 
 
 @in_float64
@@ -190,6 +254,11 @@ def approximation(family: Family, inputs: FloatArray) -> Approximation:
         band_slope=band_slope,
         band_scales=band_scales,
         growth_range=local.growth_range,
+        warp=None if own.warp is None else np.asarray(own.warp),
+        spread=scale * np.exp(np.asarray(own.log_sd)),
+        unit_warp=np.asarray(nu.warp).reshape(block, NUMBERS, num_units).T.swapaxes(0, 1)
+        if local.flow
+        else None,
     )
 
 

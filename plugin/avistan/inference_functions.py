@@ -29,7 +29,8 @@ class LocalNu(NamedTuple):
     """Variational parameters of N units with d latents each, standardized; each latent's lie together.
 
     `loc` and `log_sd` are means and log sds of the Cholesky diagonal, `below` its d (d - 1) / 2 entries below. Where
-    the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale follow.
+    the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale follow;
+    where it ends with a flow, `warp` holds the numbers of d maps (`flows`).
     """
 
     loc: Float[Array, "d N"]
@@ -37,6 +38,7 @@ class LocalNu(NamedTuple):
     below: Float[Array, "B N"]
     slope: Float[Array, "C N"]
     growth: Float[Array, "E N"]
+    warp: Float[Array, "F N"]
 
 
 class AbstractInferenceFunction(eqx.Module):

@@ -37,6 +37,7 @@ class Method:
         conditional: whether a unit's factor follows the globals.
         globals: covariance of the globals' factor.
         rank: of the globals' factor, where that is low-rank; 0 for others.
+        flow: whether a flow bends the factors of globals and units (`flows`).
         reach: on how many units before it along the axis a unit of a banded factor hangs; 0 for other factors.
         neighbours: on how many units to each side the input reads signatures too.
         data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
@@ -53,6 +54,7 @@ class Method:
     conditional: Conditional = "none"
     globals: GlobalKind = "mean-field"
     rank: int = 0
+    flow: bool = False
     reach: int = 0
     neighbours: int = 0
     data: tuple[DataColumn, ...] = ()
@@ -60,9 +62,9 @@ class Method:
     coupling: int = field(default=0, compare=False, repr=False)
 
     @property
-    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind, int]:
-        """Local covariance and its reach, what the units follow, covariance of the globals and its rank."""
-        return self.local, self.reach, self.conditional, self.globals, self.rank
+    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind, int, bool]:
+        """Local covariance and its reach, what the units follow, covariance of the globals, its rank, and the flow."""
+        return self.local, self.reach, self.conditional, self.globals, self.rank, self.flow
 
     @property
     def amortized(self) -> bool:
@@ -80,7 +82,8 @@ def parse_method(text: str) -> Method:
     or `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit),
     `:banded` or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the
     globals) or `:low-rank(10)` (a diagonal and ten directions, for where globals are many), `:conditional` (a unit's
-    mean follows the globals) or `:conditional(mean+scale)`. `data(x)` reads the unit's own row of x, `window(x, -1, 0)`
+    mean follows the globals) or `:conditional(mean+scale)`, and `:flow` (skewed and heavy-tailed shapes of globals and
+    units). `data(x)` reads the unit's own row of x, `window(x, -1, 0)`
     the row before it too, `neighbours(2)` the signatures of two units to each side. `levels` amortizes a second level
     too, such as items beside persons, by a second function of the same kind, which reads signatures; `levels(item)`
     says which, by its declared size or one of its latents. In q the two levels are independent of each other, and units
@@ -96,7 +99,7 @@ def parse_method(text: str) -> Method:
         raise MethodError(
             f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
             "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
-            ":full, :banded, :full-rank, :low-rank(RANK) or :conditional for a richer family."
+            ":full, :banded, :full-rank, :low-rank(RANK), :conditional or :flow for a richer family."
         )
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
     method = Method(name=text, function=start[head], size=DEFAULT_WIDTH if head == "avi" else 0)
@@ -128,6 +131,8 @@ def _with_part(method: Method, head: str, part: str) -> Method:
         return replace(method, globals="low-rank", rank=rank)
     if word == "conditional" and argument in (None, "mean", "mean+scale"):
         return replace(method, conditional="mean+scale" if argument == "mean+scale" else "mean")
+    if word == "flow" and argument is None:
+        return replace(method, flow=True)
     if head == "avi" and word in ("mlp", "polynomial"):
         size = _count(method, part, argument)
         return replace(method, function="mlp" if word == "mlp" else "polynomial", size=size)
@@ -141,7 +146,8 @@ def _with_part(method: Method, head: str, part: str) -> Method:
         return replace(method, second="" if argument is None else argument.strip())
     inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), levels, "
     allowed = (
-        f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional"
+        f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional, "
+        "conditional(mean+scale), flow"
     )
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
 

@@ -358,6 +358,7 @@ def _needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
         method.second is not None
         or method.conditional == "mean+scale"
         or method.globals == "low-rank"
+        or method.flow
         or method.reach > 0
         for method in methods
     )

@@ -79,6 +79,7 @@ def form_of(family: Family) -> Form | None:
     """The form of a family that this operation covers, else None."""
     local, frame = family.local, family.frame
     covered = local.kind in ("diagonal", "full") and local.conditional != "mean+scale"
+    covered = covered and not local.flow and family.globals.warp is None
     own = frame.local_scale.shape[1] != 1
     if not covered or family.globals.kind == "low-rank" or (own and not isinstance(family.inference, Table)):
         return None

@@ -321,7 +321,8 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
         ):  # a step is then small against the units' own posteriors, however far these spread
             scale = np.exp(typical)
         start = typical - np.log(scale)
-    globals_factor: GlobalGaussian | LevelGlobals = start_globals(method.globals, len(at), method.rank)
+    globals_factor: GlobalGaussian | LevelGlobals
+    globals_factor = start_globals(method.globals, len(at), method.rank, flow=method.flow)
     global_center, global_scale = fit.mean, fit.sd
     if second is not None:
         global_center, global_scale, globals_factor = _start_second(preparation, method, second)
@@ -334,8 +335,8 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     family = Family(globals_factor, function, local, frame, make_placement(at, index), directions)
     if preparation.sample is not None and form_of(family) is None:
         raise MethodError(
-            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank, and units' scales do not "
-            "follow the globals. Leave out :low-rank and :conditional(mean+scale)."
+            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank, units' scales do not "
+            "follow the globals, and there is no flow. Leave out :low-rank, :conditional(mean+scale) and :flow."
         )
     return family, on_device(inputs, np.float32)
 
@@ -384,7 +385,7 @@ def _level_globals(
 def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart) -> Family:
     """The family of a banded method at Laplace's approximation; each unit's scale is its conditional sd."""
     index, at, chain = preparation.index, preparation.globals_index, laplace.chain
-    factor = start_globals(method.globals, len(at), method.rank)
+    factor = start_globals(method.globals, len(at), method.rank, flow=method.flow)
     local, directions = local_form(method, index.shape[1], factor)
     rows, columns = np.tril_indices(local.block, -1)
 
@@ -443,7 +444,8 @@ def skeleton(
         second: the second amortized level, with so many inputs of a unit.
     """
     (num_units, block), num_globals = index.shape, len(globals_index)
-    factor: GlobalGaussian | LevelGlobals = start_globals(method.globals, num_globals, method.rank)
+    factor: GlobalGaussian | LevelGlobals
+    factor = start_globals(method.globals, num_globals, method.rank, flow=method.flow)
     if second is not None:
         start = LocalGaussian("diagonal", second.block).start(zeros(second.block, 1))
         function = make_function(method, start, num_second_inputs, seed=0)
@@ -464,7 +466,8 @@ def local_form(
     Beside a second level the directions are the free globals, if these are few: its latents belong to single units.
     """
     growth_range = 5.0 if method.function == "table" else 1.0
-    plain = LocalGaussian(method.local, block, reach=method.reach, growth_range=growth_range)
+    flow = method.flow and block > 0
+    plain = LocalGaussian(method.local, block, reach=method.reach, growth_range=growth_range, flow=flow)
     num_globals = factor.size
     if method.conditional == "none" or not block:
         return plain, None

@@ -151,11 +151,22 @@ def _gradient(
         return None
     scales = np.broadcast_to(moved.local_scales(theta), z.shape)[kept]
     score, e = score[kept], e[kept]
-    # The path's other half: -d log q / dz = y with chol' (scales y) = e.
-    pull = solve_upper(moved.chol, e)
+    # The path's other half: -d log q / dz = y with chol' (scales y) = e, through the flow if there is one.
+    pull, bent = solve_upper(moved.chol, e), moved.own(e).bent
+    diagonal = np.diagonal(moved.chol, axis1=1, axis2=2)
+    if bent is not None:
+        pull = (pull + bent.curvature / diagonal) * np.exp(-bent.log_slope)
     mean = np.einsum("nij,sni->nj", q.chol, score + pull / scales)
-    pulled = np.einsum("nij,sni->snj", q.chol, scales * score + pull)
-    factor = np.einsum("sni,snj->nij", pulled, e) * lower
+    pulled = scales * score + pull
+    if bent is None:
+        of_factor = np.einsum("sni,snj->nij", pulled, e)
+    else:  # d x_i / d L_ij: T' e_j, and on the diagonal, where T's own unit moves too, T - T' (r_i - e_i)
+        straight = np.einsum("nij,snj->sni", moved.chol, e) / diagonal
+        slope = np.exp(bent.log_slope)
+        of_factor = np.einsum("sni,snj->nij", pulled * slope, e)
+        at = np.arange(diagonal.shape[1])
+        of_factor[:, at, at] = (pulled * (bent.value - slope * (straight - e))).sum(axis=0)
+    factor = np.einsum("nij,nik->njk", q.chol, of_factor) * lower
     return np.concatenate([mean[..., None], factor], axis=2) / len(score)
 
 

@@ -16,7 +16,7 @@ from .arrays import on_device
 from .checkpoints import Checkpoint
 from .evaluation import Evaluation, evaluate
 from .families import Family
-from .growth import GrowthStep, grown, judge_step, stages
+from .growth import GrowthStep, grown, judge_step, stages, worth_trying
 from .log_density import register
 from .methods import Method
 from .minibatches import LargePreparation
@@ -77,8 +77,10 @@ def run_chains(
     Growth is decided by the first chain; the others take the same way, so that all chains are of one family, the method
     that is returned.
     """
-    sizes = preparation.index.shape[1], len(preparation.globals_index)
-    tried = stages(method, *sizes, low_rank=not isinstance(preparation, LargePreparation)) if grow else []
+    units, block = preparation.index.shape
+    by_path = isinstance(preparation, LargePreparation)
+    sizes = block, len(preparation.globals_index)
+    tried = stages(method, *sizes, num_units=units, by_path=by_path) if grow else []
     found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
     kept = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
     others = [
@@ -142,6 +144,8 @@ def _run_chain(
         family, trace, evaluation, seconds = run(family, 0)
         traces, steps_done, growth = [trace], len(trace.elbo), []
         for stage, richer in enumerate(way[1:], start=1):
+            if judged and not worth_trying(richer, growth, method):
+                continue
             before = family if large is None else large.reframed(family)
             candidate, trace, better, more = run(grown(before, richer), stage)
             seconds, steps_done = seconds + more, steps_done + len(trace.elbo)

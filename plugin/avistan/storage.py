@@ -21,7 +21,7 @@ from stan_adapters.program import Program
 from .errors import FitError
 from .places import whole_folder
 
-FORMAT = 3
+FORMAT = 4
 _HEADER, _LEAVES, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
 

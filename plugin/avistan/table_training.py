@@ -92,7 +92,7 @@ class TableSteps:
             self._family,
             (
                 *map(on_device, (loc, log_sd, below)),
-                LocalNu(parts[0], parts[1], parts[2], parts[3], nu.growth),
+                LocalNu(parts[0], parts[1], parts[2], parts[3], nu.growth, nu.warp),
             ),
         )
         if self._form.mapped:

@@ -45,6 +45,8 @@ FORMS = {
     "everything": ("full", "mean+scale", "full-rank", G),
     "few directions": ("diagonal", "mean+scale", "full-rank", 1),
     "low-rank": ("full", "mean+scale", "low-rank", G),
+    "flow": ("full", "mean+scale", "full-rank", G),
+    "low-rank flow": ("diagonal", "none", "low-rank", 0),
 }
 
 
@@ -53,7 +55,8 @@ def random_family(form: str, source: str, layout: str, seed: int = 0) -> tuple[F
     rng = np.random.default_rng(seed)
     at, index = layouts()[layout]
     kind, conditional, globals_kind, directions = FORMS[form]
-    local = LocalGaussian(kind, D_LOCAL, conditional, directions)
+    flow = "flow" in form
+    local = LocalGaussian(kind, D_LOCAL, conditional, directions, flow=flow)
     inputs = jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
     start = local_nu(rng, local, N if source == "table" else 1)
     columns = N if source == "table" else 1
@@ -74,7 +77,7 @@ def random_family(form: str, source: str, layout: str, seed: int = 0) -> tuple[F
         rng.normal(size=(D_LOCAL, columns)),
         rng.uniform(0.5, 2, (D_LOCAL, columns)),
     )
-    factor = jax.tree.map(generic, start_globals(globals_kind, G, RANK))
+    factor = jax.tree.map(generic, start_globals(globals_kind, G, RANK, flow=flow))
     few = jnp.asarray(rng.normal(size=(directions, G))) if 0 < directions < G else None
     return Family(factor, function, local, frame, make_placement(at, index), few), inputs
 

@@ -8,7 +8,7 @@ import pytest
 import avistan as avi
 from avistan.evaluation import Evaluation
 from avistan.families import Family, make_frame, make_placement, start_globals
-from avistan.growth import grown, judge_step, stages
+from avistan.growth import grown, judge_step, stages, worth_trying
 from avistan.inference_functions import Constant, LocalNu, Table, make_mlp, make_polynomial
 from avistan.methods import parse_method
 from avistan.preparation import local_form
@@ -50,7 +50,7 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
         rng.uniform(1, 2, (D_LOCAL, columns)),
     )
     at, index = np.arange(G), (G + np.arange(N * D_LOCAL)).reshape(N, D_LOCAL)
-    factor = start_globals(method.globals, G, method.rank)
+    factor = start_globals(method.globals, G, method.rank, flow=method.flow)
     family = Family(factor, generic, local, frame, make_placement(at, index), directions)
     return family, jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
 
@@ -68,6 +68,9 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
         ("avi", "avi:banded(2):conditional"),
         ("avi:full", "avi:banded:full-rank:conditional(mean+scale)"),
         ("avi:banded:conditional", "avi:banded(2):conditional(mean+scale)"),
+        ("avi", "avi:flow"),
+        ("avi:flow", "avi:full:full-rank:conditional:flow"),
+        ("avi:full:full-rank:conditional", "avi:full:full-rank:conditional(mean+scale):flow"),
     ],
 )
 def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):
@@ -79,28 +82,45 @@ def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):
 
 
 def test_stages_add_what_the_program_has_room_for():
-    def names(block, num_globals, method="avi"):
-        return [stage.name for stage in stages(parse_method(method), block, num_globals)]
+    def names(block, num_globals, method="avi", **kwargs):
+        return [stage.name for stage in stages(parse_method(method), block, num_globals, **kwargs)]
 
-    assert names(2, 3) == ["avi:full:full-rank", "avi:full:full-rank:conditional"]
-    assert names(1, 1) == ["avi:conditional"]
-    assert names(0, 5, "fvi") == ["fvi:full-rank"]
-    assert names(0, 1, "fvi") == []
-    assert names(2, 501) == ["avi:full:low-rank", "avi:full:low-rank:conditional"]
+    scales, flow = ":conditional(mean+scale)", ":flow"
+    pair = ["avi:full:full-rank", "avi:full:full-rank:conditional"]
+    assert names(2, 3) == [*pair, pair[0] + scales, pair[0] + scales + flow]
+    assert names(2, 3, by_path=True) == pair
+    assert names(2, 3, num_units=99) == [*pair, pair[0] + scales]
+    assert names(1, 1, num_units=200) == ["avi:conditional", "avi" + scales]
+    assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
+    assert names(0, 1, "fvi") == ["fvi:flow"]
+    low_rank = ["avi:full:low-rank", "avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
+    assert names(2, 501) == low_rank
+    assert names(2, 501, by_path=True) == ["avi:full", "avi:full:conditional"]
     assert names(0, 501, "fvi") == ["fvi:low-rank"]
-    assert names(1, 501, "avi:levels") == ["avi:levels:conditional"]
-    assert names(1, 3, "avi:low-rank(2):conditional") == []
-    assert names(2, 3, "avi:full:conditional") == ["avi:full:conditional:full-rank"]
+    assert names(1, 501, "avi:levels") == ["avi:levels:conditional", "avi:levels" + scales]
+    assert names(1, 3, "avi:low-rank(2):conditional", num_units=200) == ["avi:low-rank(2)" + scales]
+    assert names(2, 3, "avi:full:conditional", by_path=True) == ["avi:full:conditional:full-rank"]
     for name in names(2, 3):
         assert parse_method(name).name == name
 
 
-def test_a_step_must_gain_more_than_half_a_nat_and_its_error():
+def test_scales_are_tried_only_where_following_the_globals_paid():
+    plain, mean, scale = (
+        parse_method(f"avi{part}") for part in ("", ":conditional", ":conditional(mean+scale)")
+    )
+    tried = [judge_step(mean, Evaluation(np.ones(400)), Evaluation(np.zeros(400)))]
+    assert worth_trying(mean, [], plain)
+    assert worth_trying(scale, tried, mean)
+    assert not worth_trying(scale, tried, plain)
+    assert worth_trying(parse_method("avi:conditional(mean+scale):flow"), tried, plain)
+
+
+def test_a_step_must_gain_more_than_a_fifth_of_a_nat_and_its_error():
     before = Evaluation(np.zeros(400))
     method = parse_method("avi:full")
     noise = np.random.default_rng(0).normal(size=400)
     assert judge_step(method, Evaluation(np.ones(400)), before).kept
-    assert not judge_step(method, Evaluation(np.full(400, 0.3)), before).kept
+    assert not judge_step(method, Evaluation(np.full(400, 0.1)), before).kept
     assert not judge_step(method, Evaluation(1 + 20 * noise), before).kept
     assert not judge_step(method, Evaluation(np.full(400, -np.inf)), before).kept
 
