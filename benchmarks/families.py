@@ -53,6 +53,7 @@ FAMILIES = {
     "full, full-rank": "avi:full:full-rank",
     "+ conditional": "avi:full:full-rank:conditional",
     "+ conditional scale": "avi:full:full-rank:conditional(mean+scale)",
+    "+ flow": "avi:full:full-rank:conditional(mean+scale):flow",
 }
 STEPS_ON = "20 globals"
 ROUNDS, CHUNK = 7, 50

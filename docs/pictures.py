@@ -186,7 +186,7 @@ def skewed_unit() -> Figure:
     evidence = logsumexp(log_mu) + np.log(mu[1] - mu[0])
     p_mu = np.exp(log_mu - logsumexp(log_mu))
     model = Model(stan_code=COUNTS, data={"J": y.size, "y": y})
-    fits = fitted(model, (DIAGONAL, f"fvi:{MEAN}", f"fvi:{SCALE}"))
+    fits = fitted(model, (DIAGONAL, f"fvi:{SCALE}", f"fvi:{SCALE}:flow"))
 
     figure, axes = panels(2, 3.8)
     for ax, unit in zip(axes, (0, 4), strict=True):

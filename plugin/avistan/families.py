@@ -258,7 +258,7 @@ class LevelGlobals(eqx.Module):
 
 
 def start_globals(kind: GlobalKind, size: int, rank: int = 0, *, flow: bool = False) -> GlobalGaussian:
-    """Means zero, sds one, no correlations; of low rank with A random and orthonormal, B = 0; a flow is the identity."""
+    """Means zero, sds one, no correlations; of low rank with A random and orthonormal, B = 0; flows the identity."""
     below = zeros(size * (size - 1) // 2 if kind == "full-rank" else 0)
     if kind == "low-rank":
         out, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, min(rank, size))))
@@ -469,11 +469,11 @@ class Family(eqx.Module):
 
 
 def _bent(
-    numbers: Float[Array, "P *M"],
+    numbers: Float[Array, P * M],
     sd: Float[Array, "*M"],
-    moved: Float[Array, "S *M"],
-    pull: Float[Array, "S *M"],
-) -> tuple[Float[Array, "S *M"], Float[Array, "S *M"], Float[Array, "S *M"]]:
+    moved: Float[Array, S * M],
+    pull: Float[Array, S * M],
+) -> tuple[Float[Array, S * M], Float[Array, S * M], Float[Array, S * M]]:
     """What moves entries, and its pull, through a flow in units of sds; and the log slopes of that."""
     bent = bend(numbers, moved / sd[None])
     return (

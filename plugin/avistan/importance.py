@@ -50,8 +50,9 @@ class Approximation:
     """q(theta) prod_n q(z_n | theta) in numpy, on the unconstrained scale; the composition is that of `families`.
 
     theta = center + factor t, and z_n = loc_n + slope_n t + x_n with x_n = exp(growth_n t) chol_n e_n, t and e standard
-    normal. With a flow, factor t and chol_n e_n are bent entry by entry (`flows`). A unit that hangs on those before it adds sum_k (bands_nk + band_scales_nk band_slope_nk t) x_{n-k} to its
-    x_n; log q of a unit is then that given those before it. Rates flatten as in `families`.
+    normal. With a flow, factor t and chol_n e_n are bent entry by entry (`flows`). A unit that hangs on those before
+    it adds sum_k (bands_nk + band_scales_nk band_slope_nk t) x_{n-k} to its x_n; log q of a unit is then that given
+    those before it. Rates flatten as in `families`.
 
     Attributes:
         center: (G,).

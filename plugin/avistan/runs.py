@@ -142,7 +142,8 @@ def _run_chain(
             return family, trace, found, time.perf_counter() - started
 
         family, trace, evaluation, seconds = run(family, 0)
-        traces, steps_done, growth = [trace], len(trace.elbo), []
+        traces, steps_done = [trace], len(trace.elbo)
+        growth: list[GrowthStep] = []
         for stage, richer in enumerate(way[1:], start=1):
             if judged and not worth_trying(richer, growth, method):
                 continue
