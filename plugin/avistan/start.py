@@ -1,12 +1,15 @@
 """A quick fit that every method starts from: a short mean-field run on Stan's own gradients, in numpy.
 
+Where a quasi-Newton path from one of its rounds finds a much better normal, the run begins anew there, in that normal's
+units: Adam's steps of a tenth never arrive at 1e4, and are wild on a scale of 1e-3.
+
 It costs no compilation, its globals place the reference points of the signatures, and its locals place the first
 inference function, so that globals and locals of a start always belong together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +17,20 @@ import numpy.typing as npt
 from stan_adapters.certificate import Density
 from stan_adapters.errors import AvistanError
 
+from .path_start import DRAWS, PathPoint, elbo_at, walk
+
 FloatArray = npt.NDArray[np.float64]
 
-_RADII = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
 _TRIES = 10
+_BOXES = (
+    {0.0: 1} | dict.fromkeys((0.1, 0.5, 1.0, 2.0, 4.0), _TRIES) | {8.0: 50, 16.0: 100, 32.0: 200}
+)  # points each
+_ROUNDS = 3  # at least
+_LONG = 60  # steps without a better ELBO that a path is given where something is known to be wrong
+# Rounds after which a path is tried, and its patience: a run that still rises is suspect.
+_TRIED = {3: 8, 6: _LONG, 12: _LONG}
+_MARGIN, _SHARE = 5.0, 0.05  # nats, and nats a parameter, by which a path must be better
+_SCATTERED = 4  # further points that paths begin at, once the first path was better
 
 
 class StartError(AvistanError):
@@ -44,6 +57,7 @@ def quick_fit(
     learning_rate: float = 0.1,
     scattered: bool = False,
     start: FloatArray | None = None,
+    path: bool = True,
 ) -> QuickFit:
     """Mean-field ADVI with Adam, in rounds, until a round gains little.
 
@@ -53,67 +67,158 @@ def quick_fit(
     Args:
         scattered: start at a random point, uniform on (-2, 2) as Stan does, and not at the best near 0.
         start: start at this point (D,) of finite density.
+        path: whether quasi-Newton paths may offer a better place after three rounds and later. With `scattered` or
+            `start` they begin where the run is, and not at other points too.
 
     Raises:
         StartError: no point of finite density was found, with Stan's reason.
     """
     rng = np.random.default_rng(seed)
+    counted = _Counted(model, model.dim)
     if start is not None:
-        mean = np.array(start, dtype=np.float64)
+        begin = np.array(start, dtype=np.float64)
     else:
-        mean = _random_start(model, rng) if scattered else _finite_start(model, rng)
-    log_sd = np.full(model.dim, -2.0)
-    adam = _Adam(2 * model.dim)
+        begin = _random_start(model, rng) if scattered else _finite_start(model, rng)
+    ascent = _Ascent(counted, begin, np.ones(model.dim), rng, draws, learning_rate, np.full(model.dim, -2.0))
     elbos: list[float] = []
-    evaluations, best = _TRIES, -np.inf
-    for number in range(max_rounds):
-        rate = learning_rate / (1 + number) ** 0.5
-        values = []
-        tail_mean, tail_log_sd, kept = np.zeros(model.dim), np.zeros(model.dim), 0
-        for step in range(round_steps):
-            noise = rng.standard_normal((draws, model.dim))
-            sd = np.exp(log_sd)
-            lp, gradient = model.log_density_gradient(mean + sd * noise)
-            evaluations += draws
-            accepted = np.isfinite(lp)
-            if not accepted.any():
-                log_sd -= 0.1  # too wide for the support: narrow and try again
-                continue
-            noise, gradient = noise[accepted], gradient[accepted]
-            path = gradient + noise / sd
-            move = adam.step(np.concatenate([path.mean(axis=0), (path * noise * sd).mean(axis=0)]))
-            mean = mean + rate * move[: model.dim]
-            log_sd = log_sd + rate * move[model.dim :]
-            values.append(float(lp[accepted].mean() + 0.5 * (noise**2).sum(axis=1).mean() + log_sd.sum()))
-            if step >= round_steps // 2:
-                tail_mean, tail_log_sd, kept = tail_mean + mean, tail_log_sd + log_sd, kept + 1
-        if not values:
-            continue
-        if kept:
-            mean, log_sd = tail_mean / kept, tail_log_sd / kept
-        late = np.array(values[len(values) // 2 :])
-        elbos.append(float(late.mean()))
-        noise_level = late.std() / np.sqrt(len(late))
-        if number >= 2 and elbos[-1] < best + max(2 * noise_level, 0.002 * model.dim):
-            break
-        best = max(best, elbos[-1])
+    number = 0
+    while number < max_rounds and not ascent.done:
+        ascent.round(round_steps)
+        number += 1
+        if path and number in _TRIED:
+            others = [begin] if start is None and not scattered else []
+            found = _better_on_a_path(counted, ascent, others, seed, _TRIED[number])
+            if found is not None:
+                elbos += ascent.elbos
+                ascent = _Ascent(
+                    counted, found.mean, found.sd, rng, draws, learning_rate, np.zeros(model.dim)
+                )
+                number, path = 0, False
+    elbos += ascent.elbos
     if not elbos:
         raise StartError(
-            f"every draw around the start was rejected: {model.why_rejected(mean) or 'no reason given'}"
+            f"every draw around the start was rejected: {model.why_rejected(ascent.theta) or 'no reason given'}"
         )
-    return QuickFit(mean, np.exp(log_sd), evaluations, np.array(elbos))
+    return QuickFit(ascent.theta, ascent.sd, _TRIES + counted.evaluations, np.array(elbos))
+
+
+def _better_on_a_path(
+    model: Density, ascent: _Ascent, others: list[FloatArray], seed: int, patience: int
+) -> PathPoint | None:
+    """The best normal on paths from where an ascent is and, if that one is better or much patience given, from others.
+
+    None where none is clearly better than the ascent's own. At a local optimum far away only other points help.
+    """
+    rng = np.random.default_rng([seed, 57])
+    noise = rng.standard_normal((DRAWS, model.dim))
+    own = elbo_at(model, ascent.theta, ascent.sd, noise, accepted_only=True)  # as its rounds count it
+    to_beat = own + _MARGIN + _SHARE * model.dim
+    if not np.isfinite(model.log_density_gradient(ascent.theta[None])[0]).all():
+        return None
+    best = walk(model, ascent.theta, noise, to_beat=to_beat, patience=patience).best
+    if best is None and patience < _LONG:
+        return None
+    if others:
+        others = [*others, *(_random_start(model, rng) for _ in range(_SCATTERED))]
+    for point in others:
+        bound = to_beat if best is None else best.elbo + _MARGIN
+        best = walk(model, point, noise, to_beat=bound, patience=_LONG).best or best
+    return best
+
+
+@dataclass(slots=True, eq=False)
+class _Counted:
+    """A density that counts its gradients."""
+
+    model: Density
+    dim: int
+    evaluations: int = 0
+
+    def log_density_gradient(self, theta: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        self.evaluations += len(np.asarray(theta))
+        return self.model.log_density_gradient(theta)
+
+    def why_rejected(self, theta: npt.ArrayLike) -> str:
+        return self.model.why_rejected(theta)
+
+
+@dataclass(slots=True, eq=False)
+class _Ascent:
+    """Rounds of mean-field ADVI on coordinates that are centred at a point and scaled, (D,) each."""
+
+    model: Density
+    center: FloatArray
+    scale: FloatArray
+    rng: np.random.Generator
+    draws: int
+    learning_rate: float
+    log_sd: FloatArray  # (D,) on the scale
+    elbos: list[float] = field(default_factory=list)
+    done: bool = False
+    _mean: FloatArray = field(init=False)
+    _adam: _Adam = field(init=False)
+    _number: int = 0
+    _best: float = -np.inf
+
+    def __post_init__(self) -> None:
+        self._mean = np.zeros(self.model.dim)
+        self._adam = _Adam(2 * self.model.dim)
+
+    @property
+    def theta(self) -> FloatArray:
+        return np.asarray(self.center + self.scale * self._mean)
+
+    @property
+    def sd(self) -> FloatArray:
+        return np.asarray(self.scale * np.exp(self.log_sd))
+
+    def round(self, steps: int) -> None:
+        """One round; `done` where it gained little."""
+        dim, rate = self.model.dim, self.learning_rate / (1 + self._number) ** 0.5
+        mean, log_sd = self._mean, self.log_sd
+        values = []
+        tail_mean, tail_log_sd, kept = np.zeros(dim), np.zeros(dim), 0
+        for step in range(steps):
+            noise = self.rng.standard_normal((self.draws, dim))
+            sd = np.exp(log_sd)
+            lp, gradient = self.model.log_density_gradient(self.center + self.scale * (mean + sd * noise))
+            accepted = np.isfinite(lp)
+            if not accepted.any():
+                log_sd = log_sd - 0.1  # too wide for the support: narrow and try again
+                continue
+            noise, gradient = noise[accepted], self.scale * gradient[accepted]
+            path = gradient + noise / sd
+            move = self._adam.step(np.concatenate([path.mean(axis=0), (path * noise * sd).mean(axis=0)]))
+            mean = mean + rate * move[:dim]
+            log_sd = log_sd + rate * move[dim:]
+            entropy = 0.5 * (noise**2).sum(axis=1).mean() + log_sd.sum() + np.log(self.scale).sum()
+            values.append(float(lp[accepted].mean() + entropy))
+            if step >= steps // 2:
+                tail_mean, tail_log_sd, kept = tail_mean + mean, tail_log_sd + log_sd, kept + 1
+        self._number += 1
+        if kept:
+            mean, log_sd = tail_mean / kept, tail_log_sd / kept
+        self._mean, self.log_sd = mean, log_sd
+        if not values:
+            return
+        late = np.array(values[len(values) // 2 :])
+        self.elbos.append(float(late.mean()))
+        noise_level = late.std() / np.sqrt(len(late))
+        least = max(2 * noise_level, 0.002 * dim)
+        self.done = self._number >= _ROUNDS and self.elbos[-1] < self._best + least
+        self._best = max(self._best, self.elbos[-1])
 
 
 def _finite_start(model: Density, rng: np.random.Generator) -> FloatArray:
     """The best of some points around 0 at which the density is finite, in the smallest box that has one."""
-    for radius in _RADII:
-        points = rng.uniform(-radius, radius, (1 if radius == 0 else _TRIES, model.dim))
+    for radius, tries in _BOXES.items():
+        points = rng.uniform(-radius, radius, (tries, model.dim))
         lp, _ = model.log_density_gradient(points)
         if np.isfinite(lp).any():
             return np.asarray(points[int(np.argmax(lp))])
     reason = model.why_rejected(np.zeros(model.dim))
     raise StartError(
-        f"the log density is not finite at any of {1 + _TRIES * (len(_RADII) - 1)} starting points: "
+        f"the log density is not finite at any of {sum(_BOXES.values())} starting points: "
         f"{reason or 'no reason given'}. Check the data and the bounds of the parameters."
     )
 
