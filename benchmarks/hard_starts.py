@@ -9,8 +9,8 @@ at the point that the data were simulated at. Columns:
 short: nats of ELBO below the best known; right is at most 1 nat or 0.1 % of it.
 gradients: of the quick fit, those of paths included.
 from NUTS: the largest difference of a mean on the unconstrained scale from that of stanli's NUTS, in NUTS's sds, with
-    NUTS's largest R-hat: where this is above 1.05 NUTS had not arrived and the difference says nothing. Programs of more
-    than 500 parameters go without NUTS.
+    NUTS's largest R-hat: where this is above 1.05 NUTS had not arrived and the difference says nothing. Programs of
+    more than 500 parameters go without NUTS.
 
 Both starts look for their first point of finite density in the same boxes.
 
