@@ -6,6 +6,9 @@ Normals come in antithetic pairs (e, -e): what is odd in them, often most of the
 from __future__ import annotations
 
 import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +20,19 @@ import numpy.typing as npt
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .arrays import on_device
+from .common_numbers import Words, fold, key_words, normals_at
 from .families import Family
-from .inference_functions import AbstractInferenceFunction, LocalNu, Table
-from .log_density import log_density
+from .host_draws import Places, draw_pairs, drawn_on_host
+from .host_functions import unit_values
+from .inference_functions import MLP, AbstractInferenceFunction, LocalNu, Table
+from .log_density import densities, log_density
 
-_NUMBERS_AT_ONCE = 4_000_000  # normals held at a time
+FloatArray = npt.NDArray[np.float64]
+
+_NUMBERS_AT_ONCE = 4_000_000  # normals of a key
+_DEVIATIONS_AT_ONCE = 1 << 24  # numbers that pairs of draws may take on the host
+_POINTS_AT_ONCE = 1 << 19  # numbers of points that Stan gets together
+_KEPT = 1 << 21  # normals that are kept for the next family, the latest used
 _UNITS_AT_ONCE = 50_000  # whose parameters are computed together
 _NUMBERS_IN_ALL, _FEWEST_DRAWS = 5_000_000, 20  # of an estimate
 _ROWS = 200  # draws that are weighed at a time: few and many draws then share a compiled program
@@ -96,25 +107,98 @@ def evaluate(
     Where there are very many parameters it draws less often, 20 times at least: the standard error of the ELBO grows
     with the root of their number only.
     """
-    family = tabulated(family, inputs)
     affordable = max(_FEWEST_DRAWS, _NUMBERS_IN_ALL // max(1, family.dim))
     pairs = max(1, min(num_draws, affordable) // 2)
     batch = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
+    words = key_words(key)
+    batches = [_Batch(fold(words, number), batch, family.dim) for number in range(-(-pairs // batch))]
+    weigh = _weighed_on_host if drawn_on_host(family) else _weighed_by_xla
+    return Evaluation(np.concatenate(list(weigh(family, inputs, slot, batches)))[: 2 * pairs])
+
+
+class _Batch:
+    """Normals of some pairs of draws (pairs, D), the same for every family."""
+
+    def __init__(self, words: Words, pairs: int, dim: int) -> None:
+        self._words, self.pairs, self.dim = words, pairs, dim
+
+    def whole(self) -> FloatArray:
+        """All of them."""
+        key = (self._words, self.pairs, self.dim)
+        with _lock:
+            if key in _kept:
+                _kept.move_to_end(key)
+                return _kept[key]
+        made = normals_at(self._words, np.arange(self.pairs * self.dim).reshape(self.pairs, self.dim))
+        made.flags.writeable = False
+        if made.size <= _KEPT:
+            with _lock:
+                _kept[key] = made
+                while sum(normals.size for normals in _kept.values()) > _KEPT:
+                    _kept.popitem(last=False)
+        return made
+
+    def of(self, at: Places) -> FloatArray:
+        """Those of some coordinates (pairs, n)."""
+        if self.pairs * self.dim <= _KEPT:
+            return self.whole()[:, at]
+        numbers = np.arange(self.dim)[at] if isinstance(at, slice) else at
+        return normals_at(self._words, self.dim * np.arange(self.pairs)[:, None] + numbers)
+
+
+_lock = threading.Lock()
+_kept: OrderedDict[tuple[Words, int, int], FloatArray] = OrderedDict()
+
+
+def _weighed_on_host(
+    family: Family, inputs: Float[Array, "N R"], slot: int, batches: Sequence[_Batch]
+) -> Iterator[FloatArray]:
+    """Log weights without a compiled program, for families that are `drawn_on_host`."""
+    values = np.asarray(inputs, dtype=np.float32)
+    dim, pairs = max(1, family.dim), batches[0].pairs
+    together = max(1, _DEVIATIONS_AT_ONCE // (dim * pairs))
+    if together < len(batches):
+        family = _tabulated_on_host(family, values)
+    rows = max(1, _POINTS_AT_ONCE // (2 * dim))
+    for start in range(0, len(batches), together):
+        some = batches[start : start + together]
+        drawn = draw_pairs(family, values, functools.partial(_joint, some))
+        for first in range(0, len(drawn.log_q), rows):
+            moved = drawn.deviations[first : first + rows]
+            points = np.stack([drawn.mean + moved, drawn.mean - moved], axis=1).reshape(-1, family.dim)
+            yield densities(slot, points) - np.repeat(drawn.log_q[first : first + rows], 2)
+
+
+def _joint(batches: Sequence[_Batch], at: Places) -> FloatArray:
+    """Normals of some coordinates, of all batches."""
+    return batches[0].of(at) if len(batches) == 1 else np.concatenate([batch.of(at) for batch in batches])
+
+
+def _weighed_by_xla(
+    family: Family, inputs: Float[Array, "N R"], slot: int, batches: Sequence[_Batch]
+) -> Iterator[FloatArray]:
+    """Log weights of any family."""
+    family = tabulated(family, inputs)
     index = on_device(slot, np.int64)
-    parts = []
-    for number in range(-(-pairs // batch)):
-        both = np.asarray(_antithetic(key, on_device(number, np.uint32), batch, family.dim))
+    for batch in batches:
+        noise = batch.whole()
+        both = np.stack([noise, -noise], axis=1).reshape(2 * batch.pairs, batch.dim)
         few = _ROWS if len(both) % _ROWS == 0 else len(both)
         for rows in np.split(both, len(both) // few):
-            parts.append(np.asarray(_log_weights(family, inputs, index, on_device(rows))))
-    return Evaluation(np.concatenate(parts)[: 2 * pairs])
+            yield np.asarray(_log_weights(family, inputs, index, on_device(rows)))
 
 
-@functools.partial(jax.jit, static_argnames=("pairs", "dim"))
-def _antithetic(key: PRNGKeyArray, number: Array, pairs: int, dim: int) -> Float[Array, "S D"]:
-    """Normals of batch `number`, each followed by its negative."""
-    noise = jax.random.normal(jax.random.fold_in(key, number), (pairs, dim), dtype=jnp.float64)
-    return jnp.stack([noise, -noise], axis=1).reshape(2 * pairs, dim)
+def _tabulated_on_host(family: Family, inputs: npt.NDArray[np.float32]) -> Family:
+    """The same family with a network's outputs, single precision as they are, in a table."""
+    if not isinstance(family.inference, MLP):
+        return family
+    parts: list[Any] = [np.empty((size, len(inputs)), dtype=np.float32) for size in family.local.sizes]
+    for start in range(0, len(inputs), _UNITS_AT_ONCE):
+        units = slice(start, start + _UNITS_AT_ONCE)
+        for part, values in zip(parts, unit_values(family.inference, inputs, units), strict=True):
+            part[:, units] = values
+    tabled: Family = eqx.tree_at(lambda f: f.inference, family, Table(LocalNu(*parts)))
+    return tabled
 
 
 def tabulated(family: Family, inputs: Float[Array, "N R"]) -> Family:

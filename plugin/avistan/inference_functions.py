@@ -22,7 +22,7 @@ from .arrays import on_device, zeros
 from .projection import ridge
 
 FloatArray = npt.NDArray[np.float64]
-_LOG_SD_RANGE = 10.0
+LOG_SD_RANGE = 10.0
 
 
 class LocalNu(NamedTuple):
@@ -197,7 +197,7 @@ def _split(nu: Float[Array, "P N"], sizes: tuple[int, ...]) -> LocalNu:
 
 
 def _bounded(log_sd: Float[Array, "d N"]) -> Float[Array, "d N"]:
-    return _LOG_SD_RANGE * jnp.tanh(log_sd / _LOG_SD_RANGE)
+    return LOG_SD_RANGE * jnp.tanh(log_sd / LOG_SD_RANGE)
 
 
 def _regress(features: FloatArray, nu: LocalNu) -> tuple[FloatArray, FloatArray]:
@@ -206,7 +206,7 @@ def _regress(features: FloatArray, nu: LocalNu) -> tuple[FloatArray, FloatArray]
     A unit's mean counts by its precision: where the posterior is narrow, the divergence grows fastest.
     """
     loc, log_sd, *rest = (np.asarray(part).T for part in nu)
-    raw_log_sd = _LOG_SD_RANGE * np.arctanh(np.clip(log_sd / _LOG_SD_RANGE, -0.999, 0.999))
+    raw_log_sd = LOG_SD_RANGE * np.arctanh(np.clip(log_sd / LOG_SD_RANGE, -0.999, 0.999))
     parts = [ridge(features, loc[:, i : i + 1], np.exp(-2 * log_sd[:, i])) for i in range(loc.shape[1])]
     parts.append(ridge(features, np.concatenate([raw_log_sd, *rest], axis=1)))
     return np.concatenate([p[0] for p in parts], axis=1), np.concatenate([p[1] for p in parts])

@@ -130,6 +130,8 @@ class Record:
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a callback evaluates
     message: str | None = None
     native: bool = False  # the compiled handler knows it too
+    handles: tuple[int, ...] = ()  # threads use one each, and share them where there are fewer
+    threads: int = 1  # most that may call at once
     layout: SlotLayout | None = None
 
 
@@ -239,7 +241,15 @@ def register(model: DensityHandles, *, threads: int | None = None, thread_safe: 
             thread_safe=thread_safe,
         )
     functions = _GRADIENT(gradient), _FREE_ERROR(free_error)
-    _records[index] = Record(model, model.dim, handles[0], *functions, native=native_available())
+    _records[index] = Record(
+        model,
+        model.dim,
+        handles[0],
+        *functions,
+        native=native_available(),
+        handles=handles,
+        threads=count if thread_safe else 1,
+    )
     return Slot(index, model.dim)
 
 
@@ -307,26 +317,63 @@ def evaluate_rows(
     status: NDArray[np.int32],
 ) -> None:
     """Fill lp (S,), grad (S, D) and status (S,) from theta (S, D) through raw ctypes calls."""
+    with record.lock:
+        _evaluate_with(record, record.handle, theta, lp, grad, status)
+
+
+def _evaluate_with(
+    record: Record,
+    handle: int,
+    theta: NDArray[np.float64],
+    lp: NDArray[np.float64],
+    grad: NDArray[np.float64],
+    status: NDArray[np.int32],
+) -> None:
     error = ctypes.c_void_p()
     stride = theta.shape[1] * theta.itemsize
     at_theta, at_grad, at_lp = theta.ctypes.data, grad.ctypes.data, lp.ctypes.data
+    for row in range(len(theta)):
+        code = record.gradient(
+            handle,
+            True,
+            True,
+            at_theta + row * stride,
+            at_lp + row * lp.itemsize,
+            at_grad + row * stride,
+            ctypes.byref(error),
+        )
+        if error.value is not None:
+            record.message = ctypes.string_at(error.value).decode(errors="replace")
+            record.free_error(error)
+            error.value = None
+        if code != 0 or not np.isfinite(lp[row]) or not np.isfinite(grad[row]).all():
+            lp[row], grad[row], status[row] = -np.inf, 0.0, 1
+
+
+def densities(slot: int, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log densities (S,) of points (S, D) as of `log_density`, on the host: each thread takes some of the rows.
+
+    Raises:
+        BindingError: the slot is closed, or of another dimension.
+    """
+    record = open_record(slot, theta.shape[1])
+    theta = np.ascontiguousarray(theta)
+    lp, grad, status = np.empty(len(theta)), np.empty_like(theta), np.zeros(len(theta), np.int32)
+    workers = max(1, min(record.threads, len(theta)))
+
+    def work(part: int) -> None:
+        rows = slice(part * len(theta) // workers, (part + 1) * len(theta) // workers)
+        handle = record.handles[part % len(record.handles)]
+        _evaluate_with(record, handle, theta[rows], lp[rows], grad[rows], status[rows])
+
     with record.lock:
-        for row in range(len(theta)):
-            code = record.gradient(
-                record.handle,
-                True,
-                True,
-                at_theta + row * stride,
-                at_lp + row * lp.itemsize,
-                at_grad + row * stride,
-                ctypes.byref(error),
-            )
-            if error.value is not None:
-                record.message = ctypes.string_at(error.value).decode(errors="replace")
-                record.free_error(error)
-                error.value = None
-            if code != 0 or not np.isfinite(lp[row]) or not np.isfinite(grad[row]).all():
-                lp[row], grad[row], status[row] = -np.inf, 0.0, 1
+        threads = [threading.Thread(target=work, args=(part,)) for part in range(1, workers)]
+        for thread in threads:
+            thread.start()
+        work(0)
+        for thread in threads:
+            thread.join()
+    return lp
 
 
 def _evaluate_on_host(slot: Any, theta_bits: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

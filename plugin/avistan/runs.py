@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
 from .arrays import on_device
 from .checkpoints import Checkpoint
+from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
 from .growth import GrowthStep, grown, judge_step, stages, worth_trying
@@ -59,7 +59,7 @@ class Chain:
 
 def evaluation_key(key: PRNGKeyArray) -> PRNGKeyArray:
     """The key of the ELBO's draws: the same for every method of one seed."""
-    return jax.random.fold_in(key, 3)
+    return fold_in(key, 3)
 
 
 def run_chains(
@@ -101,7 +101,7 @@ def _run_chain(
     judged: bool,
 ) -> tuple[Method, Chain]:
     """One chain through its stages; judged stages that bring too little are dropped."""
-    key = jax.random.key(preparation.seed)
+    key = make_key(preparation.seed)
     method = way[0]
     large = preparation.minibatches if isinstance(preparation, LargePreparation) else None
     if large is not None and method.function == "table":  # a minibatch would move few of its rows
@@ -115,9 +115,7 @@ def _run_chain(
 
         def run(family: Family, stage: int) -> tuple[Family, Trace, Evaluation, float]:
             run_number = number * _STAGES + stage
-            own = (
-                jax.random.fold_in(key, 1) if run_number == 0 else jax.random.fold_in(key, 1000 + run_number)
-            )
+            own = fold_in(key, 1) if run_number == 0 else fold_in(key, 1000 + run_number)
             steps = options.steps
             if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
                 steps = max(1, steps // 2)
@@ -131,7 +129,7 @@ def _run_chain(
             else:
                 with (
                     large.batches(method, run_number) as batches,
-                    large.measure(method, jax.random.fold_in(key, 4)) as measure,
+                    large.measure(method, fold_in(key, 4)) as measure,
                 ):
                     family, trace = train(
                         family, inputs, slot.index, given, own, progress, saves, batches, measure

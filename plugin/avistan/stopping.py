@@ -27,6 +27,8 @@ from jaxtyping import Array, Float
 from .arrays import on_device
 from .evaluation import Evaluation, gap
 from .families import Family, trainable
+from .host_draws import drawn_on_host
+from .host_functions import global_values, hosted, unit_values
 from .inference_functions import AbstractInferenceFunction, Table
 from .optimizer import FINAL_RATE, WARM_UP_STEPS, learning_rates
 from .provenance import Arrays
@@ -128,7 +130,7 @@ class StoppingRule:
         most_steps: int = MOST_STEPS,
     ) -> None:
         self._family, self._measure, self._peak = family, measure, peak
-        self._dim = family.dim if dim is None else dim
+        self._dim, self._whole = family.dim if dim is None else dim, dim is None
         self._watch = _Watch(family, inputs)
         self.most_steps = most_steps
         self.ended = Ending.settled
@@ -141,9 +143,9 @@ class StoppingRule:
         self._elbos: list[float] = []
 
     def compile(self, make_ready: Callable[[int], None], done: int) -> None:
-        """As of `FixedBudget`; the first comparison is made, because it compiles too."""
+        """As of `FixedBudget`; a first comparison is made where that compiles too."""
         make_ready(CHUNK)
-        if self._measure is not None:
+        if self._measure is not None and not (self._whole and drawn_on_host(self._family)):
             self._measure(self._family, 0)
         self._watch(self._family)
 
@@ -323,7 +325,7 @@ class _Watch:
     def __init__(self, family: Family, inputs: Float[Array, "N R"]) -> None:
         count = int(inputs.shape[0])
         self._units = np.unique(np.linspace(0, max(0, count - 1), min(count, _UNITS)).astype(int))
-        self._inputs = on_device(np.asarray(inputs)[self._units])
+        self._inputs = np.asarray(inputs, dtype=np.float32)[self._units]
         self._globals = family.globals.size
 
     def __call__(self, family: Family) -> FloatArray:
@@ -331,10 +333,16 @@ class _Watch:
         if isinstance(family.inference, Table):
             loc, log_sd = (np.asarray(part)[:, self._units] for part in family.inference.nu[:2])
         else:
-            loc, log_sd = (np.asarray(part) for part in _outputs(family.inference, self._inputs))
-        return np.concatenate(
-            [np.asarray(family.globals.loc), np.asarray(family.globals.log_sd), loc.ravel(), log_sd.ravel()]
-        )
+            loc, log_sd = self._outputs(family.inference)
+        of_globals = global_values(family.globals)
+        return np.concatenate([of_globals[0], of_globals[1], loc.ravel(), log_sd.ravel()])
+
+    def _outputs(self, function: AbstractInferenceFunction) -> tuple[FloatArray, FloatArray]:
+        if hosted(function):
+            nu = unit_values(function, self._inputs, slice(None))
+            return nu.loc, nu.log_sd
+        loc, log_sd = _compiled_outputs(function, on_device(self._inputs))
+        return np.asarray(loc), np.asarray(log_sd)
 
     def rhat(self, rows: FloatArray) -> FloatArray:
         """R-hats of rows (T, Q): of means and log sds of the globals and of the units, in sds."""
@@ -348,7 +356,9 @@ class _Watch:
 
 
 @eqx.filter_jit
-def _outputs(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> tuple[Array, Array]:
+def _compiled_outputs(
+    function: AbstractInferenceFunction, inputs: Float[Array, "N R"]
+) -> tuple[Array, Array]:
     nu = function(inputs)
     return nu.loc, nu.log_sd
 
