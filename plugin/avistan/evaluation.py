@@ -111,16 +111,18 @@ def evaluate(
     pairs = max(1, min(num_draws, affordable) // 2)
     batch = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
     words = key_words(key)
-    batches = [_Batch(fold(words, number), batch, family.dim) for number in range(-(-pairs // batch))]
+    count = -(-pairs // batch)
+    keep = count * batch * family.dim <= _KEPT
+    batches = [_Batch(fold(words, number), batch, family.dim, keep=keep) for number in range(count)]
     weigh = _weighed_on_host if drawn_on_host(family) else _weighed_by_xla
     return Evaluation(np.concatenate(list(weigh(family, inputs, slot, batches)))[: 2 * pairs])
 
 
 class _Batch:
-    """Normals of some pairs of draws (pairs, D), the same for every family."""
+    """Normals of some pairs of draws (pairs, D), the same for every family; `keep` them for the next one."""
 
-    def __init__(self, words: Words, pairs: int, dim: int) -> None:
-        self._words, self.pairs, self.dim = words, pairs, dim
+    def __init__(self, words: Words, pairs: int, dim: int, *, keep: bool) -> None:
+        self._words, self.pairs, self.dim, self._keep = words, pairs, dim, keep
 
     def whole(self) -> FloatArray:
         """All of them."""
@@ -131,7 +133,7 @@ class _Batch:
                 return _kept[key]
         made = normals_at(self._words, np.arange(self.pairs * self.dim).reshape(self.pairs, self.dim))
         made.flags.writeable = False
-        if made.size <= _KEPT:
+        if self._keep:
             with _lock:
                 _kept[key] = made
                 while sum(normals.size for normals in _kept.values()) > _KEPT:
@@ -140,9 +142,9 @@ class _Batch:
 
     def of(self, at: Places) -> FloatArray:
         """Those of some coordinates (pairs, n)."""
-        if self.pairs * self.dim <= _KEPT:
+        if self._keep:
             return self.whole()[:, at]
-        numbers = np.arange(self.dim)[at] if isinstance(at, slice) else at
+        numbers = np.arange(at.start, at.stop, at.step) if isinstance(at, slice) else at
         return normals_at(self._words, self.dim * np.arange(self.pairs)[:, None] + numbers)
 
 

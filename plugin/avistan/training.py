@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 from .arrays import on_device, zeros
 from .batches import Batches, one_batch
 from .checkpoints import ChainCheckpoint
+from .common_numbers import fold_in
 from .errors import FitError
 from .evaluation import Evaluation, evaluate
 from .families import Family, trainable
@@ -255,7 +256,7 @@ def train(
     """
     trainer = Trainer(family, inputs, slot, options, key, batches)
     if measure is None and batches is None:
-        measure = _measure_of(inputs, slot, jax.random.fold_in(key, _MEASURE))
+        measure = _measure_of(inputs, slot, fold_in(key, _MEASURE))
     plan: FixedBudget | StoppingRule
     if options.steps is None:
         dim = None if batches is None else batches.dim
@@ -304,7 +305,7 @@ def train(
 
 def _measure_of(inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray) -> Measure:
     def measure(family: Family, number: int) -> Evaluation:
-        return evaluate(family, inputs, slot, jax.random.fold_in(key, number), MEASURE_DRAWS)
+        return evaluate(family, inputs, slot, fold_in(key, number), MEASURE_DRAWS)
 
     return measure
 

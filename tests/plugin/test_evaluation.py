@@ -91,7 +91,7 @@ def with_tables(family, inputs):
 
 def by_xla(model, family, inputs, key, draws=DRAWS):
     """Log weights of the same normals through `Family.draw`."""
-    batch = _Batch(fold(key_words(key), 0), draws // 2, family.dim)
+    batch = _Batch(fold(key_words(key), 0), draws // 2, family.dim, keep=False)
     with register(model) as slot:
         return np.concatenate(list(_weighed_by_xla(family, inputs, slot.index, [batch])))
 
@@ -178,7 +178,7 @@ def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, key):
     family, inputs = family_of(pairs, "", "fvi")
     one, two = on_host(pairs, family, inputs, key).reshape(-1, 2).T
     assert np.abs(one - two).min() > 1e-6
-    batch = _Batch(fold(key_words(key), 0), DRAWS // 2, family.dim)
+    batch = _Batch(fold(key_words(key), 0), DRAWS // 2, family.dim, keep=False)
     draws = family.draw(jnp.stack([batch.whole()[0], -batch.whole()[0]]), inputs)
     lp, _ = pairs.log_density_gradient(np.asarray(draws.theta))
     np.testing.assert_allclose(lp - np.asarray(draws.log_q), [one[0], two[0]], rtol=1e-10)
