@@ -8,13 +8,15 @@ chunks after compilation. Loop and step alternate, and each figure is the best o
 ratios matter. On minibatches the bare gradient is that of one shard.
 
 The last table is the network's share of a step: forward and backward pass of the default network for the units of a
-step, over the time that its matrix products alone would take at the rate of a large float32 product on this machine,
-which is measured in the same run.
+step, over the time that its matrix products alone would take at the rate of a large float32 product of XLA's on this
+machine, which is measured in the same run. The passes are those of the compiled handler, as training makes them, and
+for comparison those of XLA, which serve where the handler was not built.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import runpy
 import time
@@ -27,7 +29,8 @@ import numpy as np
 
 from _c_loop import gradient_microseconds
 from avistan._bundled import models_root
-from avistan.families import trainable
+from avistan.batches import one_batch
+from avistan.families import Family, make_placement, trainable
 from avistan.log_density import (
     Backend,
     DensityHandles,
@@ -38,7 +41,9 @@ from avistan.log_density import (
 )
 from avistan.methods import parse_method
 from avistan.minibatches import prepare_large
+from avistan.network_training import NetworkSteps
 from avistan.options import FitOptions
+from avistan.path_gradient import form_of
 from avistan.precision import in_float64
 from avistan.preparation import prepare, start_family
 from avistan.training import Trainer
@@ -137,7 +142,7 @@ def side_by_side(model: DensityHandles, trainer: Trainer, draws: int, seconds: f
 def network_share(seconds: float) -> None:
     """The default network's passes against its products at the machine's rate."""
     print("network of the default inference function, microseconds")
-    print(f"{'units':>8}{'GFLOP/s':>10}{'products':>10}{'passes':>10}{'ratio':>8}")
+    print(f"{'units':>8}{'GFLOP/s':>10}{'products':>10}{'passes':>10}{'ratio':>8}{'by XLA':>10}{'ratio':>8}")
     simulate = runpy.run_path(str(LINEAR / "simulate.py"))["simulate"]
     program = Program.from_file(LINEAR / "linear.stan")
     with BoundModel(program, read_data(program, simulate(N=10_000))) as model:
@@ -147,16 +152,30 @@ def network_share(seconds: float) -> None:
     large = jnp.ones((2048, 2048), dtype=jnp.float32)
     product = jax.jit(lambda a: a @ a)
     for units in (1000, 10_000):
-        some, passes = 50, passes_of(family, inputs[:units])
-        rates, times = [], []
+        some = 50
+        by_xla = passes_of(family, inputs[:units])
+        steps = native_steps(family, inputs[:units]) if native_available() else None
+        rates, times, others = [], [], []
         for _ in range(ROUNDS):
             rates.append(2 * 2048**3 / fastest(lambda: product(large), seconds / ROUNDS))
-            times.append(fastest(functools.partial(passes, some), seconds / ROUNDS) / some)
+            others.append(fastest(functools.partial(by_xla, some), seconds / ROUNDS) / some)
+            if steps is not None:
+                times.append(steps.seconds_of_passes(default_threads(), 4 * some) / (4 * some))
         needed = products_of(family, inputs.shape[1], units) / max(rates)
+        native = f"{1e6 * min(times):>10.0f}{min(times) / needed:>8.2f}" if times else f"{'-':>10}{'-':>8}"
         print(
-            f"{units:>8}{max(rates) / 1e9:>10.0f}{1e6 * needed:>10.0f}{1e6 * min(times):>10.0f}"
-            f"{min(times) / needed:>8.2f}"
+            f"{units:>8}{max(rates) / 1e9:>10.0f}{1e6 * needed:>10.0f}{native}"
+            f"{1e6 * min(others):>10.0f}{min(others) / needed:>8.2f}"
         )
+
+
+def native_steps(family: Family, inputs: jax.Array) -> NetworkSteps:
+    """Steps of the family for these units; none is taken."""
+    size, units, block = family.globals.size, len(inputs), family.local.block
+    local_index = size + np.arange(units * block).reshape(units, block)
+    place = make_placement(np.arange(size), local_index)
+    some = dataclasses.replace(family, placement=place)
+    return NetworkSteps(some, form_of(some), one_batch(-1, inputs), 1, 0)
 
 
 def passes_of(family: object, inputs: jax.Array) -> Callable[[int], jax.Array]:

@@ -28,7 +28,7 @@ from stan_adapters.shards import Shard, ShardMaker, batch_size
 from stan_adapters.unit_data import Slicing
 
 from .arrays import on_device
-from .batches import Batches, StepArrays
+from .batches import Batches, Places, StepArrays
 from .evaluation import Evaluation
 from .families import Family, GlobalGaussian, make_placement
 from .log_density import Backend, Slot, backend, default_threads, register, set_layout
@@ -258,9 +258,12 @@ class ShardBatches(Batches):
         Raises:
             AvistanError: a shard does not bind, or its units have no inputs.
         """
-        number, at = divmod(first, self._steps_per_round)
-        self._turn_to(number, at + steps)
-        return self._arrays([self.shards[step % self._held] for step in range(at, at + steps)])
+        return self._arrays(self._shards_of(first, steps))
+
+    def places(self, first: int, steps: int) -> Places:
+        """As `chunk`, without copies of the inputs."""
+        ready = [self._ready[shard] for shard in self._shards_of(first, steps)]
+        return Places([slot.index for slot, _ in ready], [inputs for _, inputs in ready], self._alone)
 
     def example(self, steps: int) -> StepArrays:
         """Arrays of the right shapes, without moving on."""
@@ -271,6 +274,12 @@ class ShardBatches(Batches):
         for slot, _ in self._ready.values():
             slot.close()
         self._ready.clear()
+
+    def _shards_of(self, first: int, steps: int) -> list[Shard]:
+        """The shard of each step."""
+        number, at = divmod(first, self._steps_per_round)
+        self._turn_to(number, at + steps)
+        return [self.shards[step % self._held] for step in range(at, at + steps)]
 
     def _arrays(self, shards: Sequence[Shard]) -> StepArrays:
         slots = np.array([self._ready[shard][0].index for shard in shards], dtype=np.int64)

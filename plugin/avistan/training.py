@@ -1,8 +1,9 @@
 """The loop that every method shares: fused steps in chunks, progress between chunks.
 
 A step draws normals, evaluates Stan once per draw, and moves the family by Adam. Nothing of it returns to Python
-within a chunk. The same seed gives the same bytes on the same machine. A table is trained by `table_training`; every
-other family by XLA, with `path_gradient` inside where that covers the family.
+within a chunk. The same seed gives the same bytes on the same machine. A table is trained by `table_training`, a
+network by `network_training` where that serves; every other family by XLA, with `path_gradient` inside where that
+covers the family.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .evaluation import Evaluation, evaluate
 from .families import Family, trainable
 from .inference_functions import Table
 from .log_density import backend, log_density, set_layout
+from .network_training import NetworkSteps, serves
 from .objective import Estimator, StepInfo, neg_elbo
 from .optimizer import GuardedAdamState, Optimizer, guarded_adam
 from .path_gradient import Batch, Form, elbo_estimate, form_of, frame_of, parts_of
@@ -143,11 +145,15 @@ class Trainer:
         if form is not None and batches is None:
             place = family.placement
             set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
-        self._steps: TableSteps | _XlaSteps
+        self._steps: TableSteps | NetworkSteps | _XlaSteps
         if form is not None and isinstance(family.inference, Table):
             self._steps = TableSteps(family, form, slot, options.draws_per_step, _as_number(key))
         else:
-            self._steps = _XlaSteps(family, form, batches or one_batch(slot, inputs), options, key)
+            batches = batches or one_batch(slot, inputs)
+            if form is not None and serves(family):
+                self._steps = NetworkSteps(family, form, batches, options.draws_per_step, _as_number(key))
+            else:
+                self._steps = _XlaSteps(family, form, batches, options, key)
         self._inputs = inputs
 
     @property

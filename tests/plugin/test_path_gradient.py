@@ -6,37 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.families import Family, trainable
-from avistan.growth import grown
+from avistan.families import trainable
 from avistan.log_density import log_density, native_available, register, set_layout, use_backend
-from avistan.methods import parse_method
 from avistan.native import normals as native_normals
 from avistan.normals import normals
 from avistan.objective import neg_elbo
 from avistan.path_gradient import Batch, elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
-from avistan.preparation import prepare, start_family
+from pairs import FAMILIES, PAIRS, family_of
 from programs import bind
 from stan_adapters.errors import BindingError
-from stan_adapters.levels import candidate_levels
 
 needs_handler = pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
 
-# Two correlated latents a unit, in an array of vectors, three globals, and units that differ.
-PAIRS = """
-data { int N; matrix[N, 2] y; vector[N] x; }
-parameters { vector[2] mu; real<lower=0> tau; array[N] vector[2] z; }
-model {
-  mu ~ normal(0, 2);
-  tau ~ normal(0, 1);
-  for (n in 1:N) {
-    z[n] ~ normal(mu, tau);
-    y[n, 1] ~ normal(z[n, 1] + x[n] * z[n, 2], 0.5);
-    y[n, 2] ~ normal(square(z[n, 1]) - z[n, 2], 1);
-  }
-}
-"""
 DRAWS = 5
-FAMILIES = ["", ":full", ":full-rank", ":conditional", ":full:full-rank:conditional"]
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +27,6 @@ def pairs():
     data = {"N": 7, "y": rng.normal(size=(7, 2)), "x": rng.normal(size=7)}
     with bind(PAIRS, data) as model:
         yield model
-
-
-def disturbed(family: Family, seed=0) -> Family:
-    """The family with all trainable numbers moved a little, so that none is special."""
-    rng = np.random.default_rng(seed)
-    moved, fixed = eqx.partition(family, trainable(family))
-    moved = jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), dtype=p.dtype), moved)
-    return eqx.combine(moved, fixed)
-
-
-def family_of(model, name, function="avi:mlp(8)"):
-    level = max(candidate_levels(model.layout), key=lambda level: level.num_units)
-    preparation = prepare(model, level, seed=1, num_references=6, max_rank=4)
-    family, inputs = start_family(preparation, parse_method(function))
-    return disturbed(grown(family, parse_method(function + name))), inputs
 
 
 def noise_of(family, key, draws):

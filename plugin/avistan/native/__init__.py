@@ -13,6 +13,7 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,27 +21,42 @@ from numpy.typing import NDArray
 
 TARGET = "avistan_log_density"
 PATH_TARGET = "avistan_path_gradient"
-_ABI_VERSION = 2  # of handler.cpp
+_ABI_VERSION = 3  # of handler.cpp
 _NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
 
 
+_STEPS: tuple[tuple[str, Any], ...] = (  # what runs have in common, as training.h lays it out
+    *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions")),
+    *((name, ctypes.c_bool) for name in ("full_rank", "full", "mapped")),
+    *((name, ctypes.c_void_p) for name in ("global_center", "global_scale", "local_center", "local_scale")),
+    ("own", ctypes.c_bool),
+    *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map")),
+    *((name, ctypes.c_void_p) for name in ("rate", "first", "second_root", "steps_done")),
+    ("key", ctypes.c_uint64),
+    *((name, ctypes.c_size_t) for name in ("draws", "steps", "stride")),
+    *((name, ctypes.c_void_p) for name in ("sum", "elbo", "rejected")),
+)
+
+
 class TableRun(ctypes.Structure):
-    """The arguments of `train_table`, as step.h lays them out."""
+    """The arguments of `train_table`."""
+
+    _fields_ = (*_STEPS, ("slot", ctypes.c_int64))
+
+
+class NetworkRun(ctypes.Structure):
+    """The arguments of `train_network`."""
 
     _fields_ = (
-        *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions")),
-        *((name, ctypes.c_bool) for name in ("full_rank", "full", "mapped")),
+        *_STEPS,
+        *((name, ctypes.c_size_t) for name in ("inputs", "layers")),
+        ("outputs", ctypes.c_void_p),
+        ("skip", ctypes.c_bool),
         *(
             (name, ctypes.c_void_p)
-            for name in ("global_center", "global_scale", "local_center", "local_scale")
+            for name in ("weights", "slots", "unit_inputs", "other_slots", "term_weights")
         ),
-        ("own", ctypes.c_bool),
-        *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map")),
-        *((name, ctypes.c_void_p) for name in ("rate", "first", "second_root", "steps_done")),
-        ("slot", ctypes.c_int64),
-        ("key", ctypes.c_uint64),
-        *((name, ctypes.c_size_t) for name in ("draws", "steps", "stride")),
-        *((name, ctypes.c_void_p) for name in ("sum", "elbo", "rejected")),
+        ("terms", ctypes.c_size_t),
     )
 
 
@@ -91,6 +107,10 @@ def _load() -> ctypes.CDLL | None:
     lib.avistan_set_layout.restype = ctypes.c_int
     lib.avistan_train_table.argtypes = [ctypes.POINTER(TableRun)]
     lib.avistan_train_table.restype = ctypes.c_int
+    lib.avistan_train_network.argtypes = [ctypes.POINTER(NetworkRun)]
+    lib.avistan_train_network.restype = ctypes.c_int
+    lib.avistan_network_loop.argtypes = [ctypes.POINTER(NetworkRun), *[ctypes.c_size_t] * 2]
+    lib.avistan_network_loop.restype = ctypes.c_double
     lib.avistan_normals.argtypes = [ctypes.c_uint64] * 3 + [i64, address]
     lib.avistan_normals.restype = None
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
@@ -194,6 +214,11 @@ def train_table(run: TableRun) -> int:
     return int(_required().avistan_train_table(ctypes.byref(run)))
 
 
+def train_network(run: NetworkRun) -> int:
+    """Steps of A-VI with a network, in place; returns as `train_table`."""
+    return int(_required().avistan_train_network(ctypes.byref(run)))
+
+
 def normals(key: int, step: int, stream: int, count: int) -> NDArray[np.float32]:
     """The first normals of a stream."""
     out = np.empty(count, dtype=np.float32)
@@ -217,3 +242,13 @@ def gradient_loop(
     if seconds < 0.0:
         raise ValueError("Stan rejects this theta: choose another point for the measurement.")
     return seconds
+
+
+def network_loop(run: NetworkRun, threads: int, repeats: int) -> float:
+    """Seconds that so many forward and backward passes of a network take, for the units of the first step of `run`:
+    what a step adds to drawing, Stan's gradients and Adam. For benchmarks; nothing moves.
+
+    Raises:
+        RuntimeError: the compiled handler is not available.
+    """
+    return float(_required().avistan_network_loop(ctypes.byref(run), threads, repeats))

@@ -16,6 +16,7 @@
 #include "normals.h"
 #include "registry.h"
 #include "step.h"
+#include "training.h"
 #include "xla/ffi/api/ffi.h"
 
 #if defined(_WIN32)
@@ -152,7 +153,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
 #endif
 
 // Changes with the signatures below; the Python side refuses a library of another version.
-AVISTAN_EXPORT int avistan_abi_version() { return 2; }
+AVISTAN_EXPORT int avistan_abi_version() { return 3; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two
@@ -198,6 +199,12 @@ AVISTAN_EXPORT int avistan_train_table(const avistan::TableRun* run) {
   return result.outcome == avistan::Outcome::done ? 0 : 1 + static_cast<int>(result.outcome);
 }
 
+// The same of a network.
+AVISTAN_EXPORT int avistan_train_network(const avistan::NetworkRun* run) {
+  const avistan::Result result = avistan::train_network(*run);
+  return result.outcome == avistan::Outcome::done ? 0 : 1 + static_cast<int>(result.outcome);
+}
+
 // The first `count` normals of a stream, for tests.
 AVISTAN_EXPORT void avistan_normals(std::uint64_t key, std::uint64_t step, std::uint64_t stream, std::int64_t count,
                                     float* out) {
@@ -235,5 +242,12 @@ AVISTAN_EXPORT double avistan_gradient_loop(std::uintptr_t gradient, std::uintpt
       return -1.0;
     }
   }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Seconds for so many passes of a network, for benchmarks.
+AVISTAN_EXPORT double avistan_network_loop(const avistan::NetworkRun* run, std::size_t threads, std::size_t repeats) {
+  const auto start = std::chrono::steady_clock::now();
+  avistan::run_passes(*run, threads, repeats);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

@@ -28,8 +28,9 @@ inline __attribute__((always_inline)) double lanewise(const A* a, const float* b
 }
 
 // One entry of `adam`.
+template <class Real>
 inline __attribute__((always_inline)) void move(const AdamScales& c, float gradient, float& first, float& second_root,
-                                                double& parameter) {
+                                                Real& parameter) {
   constexpr float largest = std::numeric_limits<float>::max();
   const float root = second_root;
   float g = std::fabs(gradient) <= largest ? gradient : 0.0f;
@@ -40,7 +41,7 @@ inline __attribute__((always_inline)) void move(const AdamScales& c, float gradi
   first = m;
   second_root = r;
   const float direction = m * c.first_scale / (r * c.root_scale + 1e-8f);
-  parameter += c.rate * static_cast<double>(std::min(std::max(direction, -1.0f), 1.0f));
+  parameter += static_cast<Real>(c.rate) * static_cast<Real>(std::min(std::max(direction, -1.0f), 1.0f));
 }
 
 }  // namespace
@@ -139,6 +140,13 @@ void multiply(float x, std::size_t count, float* a) {
 AVISTAN_CLONES
 void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* __restrict__ first,
           float* __restrict__ second_root, double* __restrict__ parameters) {
+  const AdamScales c = scales;
+  for (std::size_t n = 0; n < count; ++n) move(c, gradient[n], first[n], second_root[n], parameters[n]);
+}
+
+AVISTAN_CLONES
+void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* __restrict__ first,
+          float* __restrict__ second_root, float* __restrict__ parameters) {
   const AdamScales c = scales;
   for (std::size_t n = 0; n < count; ++n) move(c, gradient[n], first[n], second_root[n], parameters[n]);
 }

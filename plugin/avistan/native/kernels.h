@@ -51,6 +51,8 @@ struct AdamScales {
 // Ascends along `gradient`.
 void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* first, float* second_root,
           double* parameters);
+void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* first, float* second_root,
+          float* parameters);
 
 // The same for means and log sds of units with one draw, straight from Stan's gradient.
 void diagonal_adam(const AdamScales& scales, const double* gradient, const double* scale, bool own, const float* sd,

@@ -47,7 +47,7 @@ inline float exponential(float x) {
   const float r = (x - power * 0.693145751953125f) - power * 1.42860682030941723e-6f;
   const float series =
       1.0f +
-      r * (1.0f + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r / 5040.0f))))));
+      r * (1.0f + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))))));
   const std::int32_t bits = (static_cast<std::int32_t>(power) + 127) << 23;
   float two;
   std::memcpy(&two, &bits, sizeof two);

@@ -70,30 +70,4 @@ struct Estimate {
 Estimate elbo_gradient(const Form& form, const Frame& frame, const Parts<const double, const float>& parameters,
                        const Draw& draw, const Parts<double, float>& gradient);
 
-// Adam as in `optimizer.guarded_adam`, in place.
-struct Adam {
-  const double* rate;   // (steps,) of each step
-  float* first;         // moments, in the order loc, log_sd, below, locals, map
-  float* second_root;
-  std::int64_t* steps;  // done so far
-};
-
-// Steps of F-VI. Moves parameters and moments in place.
-struct TableRun {
-  Form form;
-  Frame frame;
-  Parts<double, double> parameters;
-  Adam adam;
-  std::int64_t slot;
-  std::uint64_t key;
-  std::size_t draws;
-  std::size_t steps;
-  std::size_t stride;      // every so many steps the parameters count for their mean; 0: never
-  double* sum;             // (parameters,), added to
-  double* elbo;            // (steps,)
-  std::int32_t* rejected;  // (steps,)
-};
-
-Result train_table(const TableRun& run);
-
 }  // namespace avistan

@@ -1,0 +1,29 @@
+// Products of small single-precision matrices, each compiled for several vector units; rows lie `stride` numbers apart.
+#pragma once
+
+#include <cstddef>
+
+namespace avistan {
+
+constexpr std::size_t kTile = 32;  // columns come in multiples of this: a whole number of any machine's vectors
+
+constexpr std::size_t whole_tiles(std::size_t count) { return (count + kTile - 1) / kTile * kTile; }
+
+struct Matrix {
+  const float* values;
+  std::size_t stride;
+};
+
+// out (rows, columns) = a' b + start, with a (inner, rows), b (inner, columns), and one start for each row; where there
+// is no `start` the product is added to `out`. `columns` is a multiple of kTile.
+void product_of_transpose(Matrix a, Matrix b, const float* start, std::size_t inner, std::size_t rows,
+                          std::size_t columns, float* out, std::size_t out_stride);
+
+// The same for a b, with a (rows, inner).
+void product(Matrix a, Matrix b, const float* start, std::size_t inner, std::size_t rows, std::size_t columns,
+             float* out, std::size_t out_stride);
+
+// out (columns, rows) = the transpose of a (rows, columns).
+void transpose(Matrix a, std::size_t rows, std::size_t columns, float* out, std::size_t out_stride);
+
+}  // namespace avistan
