@@ -75,8 +75,8 @@ def guarded_adam() -> Optimizer:
     """Directions of Adam, at most 1 in every entry (`NETWORK_RATE` in float32 leaves, which are networks).
 
     An entry of the gradient beyond `LIMIT` times its running root mean square is shortened to that, and one that is not
-    finite counts as zero: a single wild draw moves neither the parameters nor the moments far. native/step.cpp does the
-    same for a table.
+    finite counts as zero: a single wild draw moves neither the parameters nor the moments far.
+    native/training.cpp does the same for tables and networks.
 
     Source: Kingma & Ba, "Adam", ICLR 2015.
     """
