@@ -119,7 +119,7 @@ void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu)
   const std::size_t R = shape_.inputs, P = shape_.num_outputs(), last = shape_.layers - 1;
   const std::size_t n0 = stretch * kUnits, m = std::min(kUnits, units_ - n0), whole = whole_tiles(m);
   thread_local std::vector<float> out;
-  out.resize(std::max(out.size(), std::max(P, shape_.layers > 1 ? zeros_.size() : 0) * kStride));
+  out.resize(std::max({out.size(), P * kStride, kUnits}));
   transpose({inputs_ + n0 * R, R}, m, R, kept, kStride);
   std::fill_n(kept + R * kStride, kStride, 1.0f);
   const float* below = kept;
@@ -158,7 +158,7 @@ void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu)
 }
 
 void NetworkPasses::backward(const float* of_nu, float* of_weights, float* of_start) {
-  const std::size_t groups = (stretches() + group_size() - 1) / group_size();
+  const std::size_t groups = std::max<std::size_t>((stretches() + group_size() - 1) / group_size(), 1);
   sums_.assign(groups * sums_size_, 0.0f);
   for_each(pace_of_backward, groups, numbers(), threads_, [this, of_nu](std::size_t group) { backward_group(group, of_nu); });
   for (std::size_t group = 1; group < groups; ++group) add(sums_.data() + group * sums_size_, sums_size_, sums_.data());
