@@ -20,6 +20,9 @@ from .preparation import local_form
 
 MAX_FULL_RANK = 500  # globals with a full covariance
 MAX_BENT = 200  # parameters of a program for which flows are tried: there a skewed global counts for most
+MAX_SCALED = (
+    1000  # for which scales that follow the globals are: their steps are XLA's, slow to compile and to take
+)
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
 
@@ -69,11 +72,12 @@ def stages(
     if follows and correlated.conditional == "none" and not method.reach:
         correlated = _with(correlated, "conditional")
         found.append(correlated)
-    if follows and correlated.conditional != "mean+scale" and not by_path:
+    dim = num_globals + block * num_units
+    scales = method.reach > 0 or dim <= MAX_SCALED
+    if follows and correlated.conditional != "mean+scale" and not by_path and scales:
         correlated = _with(correlated, "conditional(mean+scale)")
         found.append(correlated)
-    few = num_globals + block * num_units <= MAX_BENT
-    if few and not method.flow and method.second is None and not by_path:
+    if dim <= MAX_BENT and not method.flow and method.second is None and not by_path:
         found.append(_with(correlated, "flow"))
     return found
 

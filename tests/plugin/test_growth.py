@@ -91,6 +91,7 @@ def test_stages_add_what_the_program_has_room_for():
     assert names(2, 3, by_path=True) == pair
     assert names(2, 3, num_units=99) == [*pair, pair[0] + scales]
     assert names(1, 1, num_units=200) == ["avi:conditional", "avi" + scales]
+    assert names(1, 1, num_units=2000) == ["avi:conditional"]
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
     assert names(0, 1, "fvi") == ["fvi:flow"]
     low_rank = ["avi:full:low-rank", "avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
