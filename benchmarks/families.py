@@ -257,8 +257,8 @@ def draw(rows: Sequence[Row], output: Path) -> None:
     )
     figure = Figure(figsize=(13, 0.62 * len(programs) + 1.6), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(panels), sharey=True)
-    marks = dict(zip(families, "osD^vPX", strict=True))
-    colours = dict(zip(families, (MUTED, *COLOURS[:5], INK), strict=True))
+    marks = dict(zip(families, "osD^vP*X", strict=True))
+    colours = dict(zip(families, (MUTED, *COLOURS, INK), strict=True))
     for ax, (title, column, line) in zip(axes, panels, strict=True):
         if line is not None:
             ax.axvline(line, color=INK, linewidth=0.8, linestyle=":")
