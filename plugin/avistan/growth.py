@@ -77,7 +77,7 @@ def stages(
     if follows and correlated.conditional != "mean+scale" and not by_path and scales:
         correlated = _with(correlated, "conditional(mean+scale)")
         found.append(correlated)
-    if dim <= MAX_BENT and not method.flow and method.second is None and not by_path:
+    if dim <= MAX_BENT and not (method.flow or method.reach or by_path) and method.second is None:
         found.append(_with(correlated, "flow"))
     return found
 

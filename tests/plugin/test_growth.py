@@ -133,7 +133,9 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
     assert fit.method.name == "avi:full-rank:conditional"
     kept = [step for step in fit.growth if step.kept]
     assert kept[-1].elbo == pytest.approx(fit.elbo)
-    beyond = fit.growth[fit.growth.index(kept[-1]) + 1 :]  # scales and a flow have nothing to add to a Gaussian
+    beyond = fit.growth[
+        fit.growth.index(kept[-1]) + 1 :
+    ]  # scales and a flow have nothing to add to a Gaussian
     assert [step.method.rpartition(":")[2] for step in beyond] == ["conditional(mean+scale)", "flow"]
     np.testing.assert_allclose([step.gain for step in beyond], 0, atol=0.02)
     precision = np.diag([1 + 0.81 / 0.09, 1 / 0.09])
