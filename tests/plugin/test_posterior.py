@@ -47,7 +47,7 @@ def test_dims_are_chain_draw_and_the_declared_sizes(tree):
 
 def test_settings_and_seed_are_written_beside_the_draws(tree, fit):
     assert tree.attrs["seed"] == 1
-    assert tree.attrs["method"] == "avi"
+    assert tree.attrs["method"] == fit.method.name
     assert tree.attrs["steps"] == 1000
     assert tree.attrs["elbo"] == fit.elbo
 
