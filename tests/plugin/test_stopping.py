@@ -221,7 +221,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(normals, tmp_path, name, st
         return [leaf.tobytes() for leaf in (*leaves, trace.elbo, trace.chunk_steps)], len(trace.elbo)
 
     whole, steps = trained()
-    assert steps == 600
+    assert steps >= stop_after
     with Checkpoint(tmp_path, {"program": "p"}, seconds=0) as checkpoint, pytest.raises(Stop):
         trained(checkpoint.chain(), stop_after)
     with Checkpoint(tmp_path, {"program": "p"}, resume=True, seconds=0) as checkpoint:
