@@ -3,8 +3,7 @@
     T(r) = sinh(delta asinh(r) + epsilon) - sinh(epsilon)
 
 acts on a coordinate r in its own sds. epsilon skews, delta < 1 makes tails lighter and delta > 1 heavier; at
-epsilon = 0, delta = 1 it is the identity, where a family that grows a flow starts. Slope and inverse have closed forms,
-and two numbers an entry compile in a fraction of the time that rational quadratic splines take.
+epsilon = 0, delta = 1 it is the identity, where a family that grows a flow starts. Slope and inverse have closed forms.
 
 Source: Jones & Pewsey, "Sinh-arcsinh distributions", Biometrika 2009.
 """

