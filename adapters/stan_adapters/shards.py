@@ -25,7 +25,7 @@ from .unit_data import Slicing, make_part, rebind
 
 _NUMBERS_PER_BATCH = 20_000  # data of a batch, at most: a gradient then takes 10 to 400 us
 _FEWEST, _MOST = 200, 1000  # units in a batch, for all of which an inference function is evaluated too
-_BATCHES_THAT_PAY = 20
+_BATCHES_THAT_PAY = 8
 FEWEST_UNITS = _FEWEST * _BATCHES_THAT_PAY  # below, minibatches do not pay whatever the data
 
 

@@ -96,6 +96,12 @@ def key_words(key: PRNGKeyArray) -> Words:
     return int(high), int(low)
 
 
+def key_as_number(key: PRNGKeyArray) -> int:
+    """A key's two words as one."""
+    high, low = key_words(key)
+    return (high << 32) | low
+
+
 def fold(words: Words, number: int) -> Words:
     """The words of `jax.random.fold_in(key, number)`."""
     first, second = _threefry(words, np.zeros(1, dtype=np.uint32), np.array([number & _MASK], np.uint32))

@@ -17,9 +17,9 @@ from stan_adapters.certificate import Probe
 from stan_adapters.levels import Level, Member, make_level
 from stan_adapters.sources import DataSource
 
+from .blas_threads import one_blas_thread
 from .checkpoints import Checkpoint
 from .diagnosis import Diagnosis
-from .diagnostics import diagnose
 from .drawing import FITTED_UNITS, unconstrained, warn_of_rejected
 from .errors import FitError
 from .evaluation import Evaluation
@@ -30,19 +30,18 @@ from .options import FitOptions
 from .outcome import FitOutcome
 from .precision import in_float64
 from .preparation import Preparation, skeleton, split
-from .refinement import num_refined, refine, with_rows
 from .runs import Chain, best_of, run_chains
 from .stopping import Ending
 from .storage import open_fit, write_fit
 from .training import Progress, Trace
 from .unit_inputs import UnitInput, read_unit_input
-from .warm_start import WarmStart, warm_start
 
-if TYPE_CHECKING:  # ArviZ and its kin take long to load: whoever needs them loads them
+if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs it loads it
     import pandas as pd
     import xarray as xr
 
     from .posterior import Names
+    from .warm_start import WarmStart
 
 _TRACE = tuple(Trace.__dataclass_fields__)
 
@@ -188,6 +187,8 @@ class Fit:
             nuts: also sample the units' latents by Markov chains with the globals held at draws, and compare.
             seed: of the checks; default the fit's.
         """
+        from .diagnostics import diagnose
+
         key = f"diagnosis {seed} {nuts}"
         if key not in self._kept:
             self._kept[key] = self._kept["diagnosis"] = diagnose(self, seed=seed, nuts=nuts)
@@ -204,6 +205,8 @@ class Fit:
         Raises:
             FitError: no separable level, or no such unit.
         """
+        from .refinement import refine
+
         return refine(self, units, steps=steps)
 
     # -- draws --------------------------------------------------------------------------------------------------
@@ -362,6 +365,8 @@ class Fit:
 
     def warm_start(self, chains: int = 4, *, seed: int | None = None) -> WarmStart:
         """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie."""
+        from .warm_start import warm_start
+
         return warm_start(self, chains=chains, seed=seed)
 
     # -- new units ----------------------------------------------------------------------------------------------
@@ -444,6 +449,8 @@ def load(path: str | os.PathLike[str]) -> Fit:
     Raises:
         FitError: the folder is no saved fit, is damaged, or was written by another format.
     """
+    from .refinement import with_rows
+
     with open_fit(path) as saved:
         header, arrays = saved.header, saved.arrays
         method = parse_method(header["method"])
@@ -492,6 +499,8 @@ def _second_inputs(family: Family) -> int:
 
 
 def _chain_header(chain: Chain) -> dict[str, Any]:
+    from .refinement import num_refined
+
     return {
         "stages": len(chain.traces),
         "refined": num_refined(chain.family),
@@ -534,6 +543,7 @@ def _leaves(family: Family) -> tuple[Any, ...]:
     return family.globals, family.inference, family.frame, family.directions
 
 
+@one_blas_thread
 @in_float64
 def fit_method(
     preparation: Preparation,

@@ -29,10 +29,12 @@ from stan_adapters.unit_data import Slicing
 
 from .arrays import on_device
 from .batches import Batches, Places, StepArrays
+from .common_numbers import fold_in, key_as_number
 from .evaluation import Evaluation
 from .families import Family, GlobalGaussian, make_placement
 from .log_density import Backend, Slot, backend, default_threads, register, set_layout
 from .methods import Method
+from .network_training import NetworkSteps, serves
 from .path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
 from .preparation import Preparation, prepare, start_family
 from .stopping import Measure
@@ -147,8 +149,9 @@ class Minibatches:
             shards = [self.maker(part) for part in np.array_split(units, count)]
             for shard in shards:
                 stack.callback(shard.model.close)
-            weight = self.num_units / np.array([shard.num_units for shard in shards])
-            alone = self._register_base(stack)
+            weight = self.num_units * count / len(units)
+            weights = np.array([weight, *((1 - weight) * c for c in self._coefficients)])
+            alone = Batch(self._register_base(stack), on_device(weights))
             read = self._reader(method, self.start.unit_input(method)[0])
             slots, inputs = [], np.zeros((count, self.size, read(shards[0]).shape[1]), dtype=np.float32)
             for number, shard in enumerate(shards):
@@ -156,12 +159,10 @@ class Minibatches:
                 set_layout(slot.index, shard.globals_index, shard.index.T)
                 inputs[number, : shard.num_units] = read(shard)
                 slots.append(slot.index)
-            weights = np.array([[w, *((1 - w) * c for c in self._coefficients)] for w in weight])
-            given = on_device(np.array(slots, dtype=np.int64)), on_device(weights), on_device(inputs)
+            given = _Measured(slots, inputs, alone)
 
             def measured(family: Family, number: int) -> Evaluation:
-                own = jax.random.key_data(jax.random.fold_in(key, number)).astype(np.uint64)
-                found = np.asarray(_estimates(backend(), family, alone, own, *given))
+                found = _estimates(family, given, fold_in(key, number))
                 return Evaluation(np.repeat(found, 2))  # each as a pair of draws
 
             yield measured
@@ -217,26 +218,55 @@ class Minibatches:
         return lambda shard: given(shard.model, shard.index, shard.globals_index)
 
 
+class _Measured(Batches):
+    """Shards that stay: a step for each."""
+
+    def __init__(self, slots: list[int], inputs: npt.NDArray[np.float32], alone: Batch) -> None:
+        self._slots, self._inputs, self._alone = slots, inputs, alone
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def chunk(self, first: int, steps: int) -> StepArrays:
+        some = slice(first, first + steps)
+        slots, which = np.array(self._slots[some], dtype=np.int64), np.arange(steps, dtype=np.int32)
+        return on_device(self._inputs[some]), self._alone, on_device(slots), on_device(which)
+
+    def places(self, first: int, steps: int) -> Places:
+        some = slice(first, first + steps)
+        return Places(self._slots[some], list(self._inputs[some]), self._alone)
+
+
+def _estimates(family: Family, shards: _Measured, key: PRNGKeyArray) -> FloatArray:
+    """An estimate of the ELBO from each shard, nats."""
+    form = form_of(family)
+    if form is not None and serves(family):
+        steps = NetworkSteps(family, form, shards, _MEASURED_DRAWS, key_as_number(key))
+        return steps.run(np.zeros(len(shards)), backend())[0]
+    words = jax.random.key_data(key).astype(np.uint64)
+    return np.asarray(_estimates_by_xla(backend(), family, words, *shards.chunk(0, len(shards))))
+
+
 @eqx.filter_jit
-def _estimates(
+def _estimates_by_xla(
     how: Backend,
     family: Family,
-    base: Int[Array, " terms"],
     key: UInt64[Array, " 2"],
-    slots: Int[Array, " B"],
-    weights: Float[Array, "B _"],
     inputs: Float[Array, "B M R"],
+    alone: Batch,
+    slots: Int[Array, " B"],
+    which: Int[Array, " B"],
 ) -> Float[Array, " B"]:
-    """An estimate of the ELBO from each shard, nats."""
     form, frame = form_of(family), frame_of(family)
+    assert form is not None
 
     def one(_: None, given: tuple[Array, ...]) -> tuple[None, Array]:
-        slot, weight, unit_inputs = given
-        batch = Batch(jnp.concatenate([slot[None], base]), weight)
-        parts = parts_of(family, unit_inputs)
+        slot, number = given
+        batch = Batch(jnp.concatenate([slot[None], alone.slots]), alone.weights)
+        parts = parts_of(family, inputs[number])
         return None, elbo_estimate(how, form, _MEASURED_DRAWS, batch, key, frame, parts)[0]
 
-    return jax.lax.scan(one, None, (slots, weights, inputs))[1]
+    return jax.lax.scan(one, None, (slots, which))[1]
 
 
 class ShardBatches(Batches):

@@ -21,10 +21,9 @@ from stan_adapters.sources import DataSource, read
 from stan_adapters.structure import Structure, Verdict, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
 
+from .blas_threads import one_blas_thread
 from .chain_start import MAX_GLOBALS
 from .checkpoints import Checkpoint, check_checkpoint_place
-from .compare import Comparison, check_method, run_competition
-from .competitors import COMPETITORS, REFERENCES, External, Reference
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .methods import MAX_REACH, Method, parse_method
@@ -34,8 +33,11 @@ from .preparation import Preparation, prepare
 from .progress import bars, quiet
 from .provenance import describe_fit
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a fit alone does not need the competition
     import xarray as xr
+
+    from .compare import Comparison
+    from .references import Reference
 
 StrPath = str | os.PathLike[str]
 MOST_FREE_UNITS = 200  # of a second level that `auto` leaves without a function of its own
@@ -219,6 +221,9 @@ class Model:
         """
         import xarray as xr
 
+        from .compare import check_method, run_competition
+        from .competitors import COMPETITORS, External, Reference
+
         chosen_options = make_options(options)
         for name in methods:
             check_method(name)
@@ -311,6 +316,7 @@ class Model:
         ]
         return coupled[0] if coupled else None
 
+    @one_blas_thread
     def _prepare(
         self, level: Level | None, structure: Structure, seed: int, options: FitOptions, *, whole: bool
     ) -> tuple[Preparation, float]:
@@ -428,6 +434,8 @@ def _check_reference(name: str) -> None:
     Raises:
         MethodError: it does neither.
     """
+    from .competitors import REFERENCES
+
     if name in REFERENCES or os.path.exists(name):
         return
     near = difflib.get_close_matches(name, REFERENCES, n=1)

@@ -49,8 +49,9 @@ RESOLUTION = 0.2  # posterior sds: R-hat takes movements well below for none
 
 _LEFT = 0.85  # of the tolerance, may be left to gain when the rate begins to fall
 _ERRORS = 3.0  # standard errors within which a gain is in doubt
-_BLOCKS, _BLOCK_CHUNKS = 8, 2  # the fewest blocks that are judged, and the chunks of the first ones
+_BLOCKS, _BLOCK_CHUNKS = 8, 1  # the fewest blocks that are judged, and the chunks of the first ones
 _SHORTEST = _BLOCKS * _BLOCK_CHUNKS * CHUNK * 3 // 2  # steps of a stage
+_FEWEST_MEANS = 4  # of chunks of the trace, in a half, whose noise can be told
 _UNITS = 50  # watched
 _RATE_DROP = 3.0  # from stage to stage
 
@@ -201,6 +202,8 @@ class StoppingRule:
         if self._measure is not None:
             return self._gains_little(quarter, share)
         halves = np.array(self._elbos[window:]).reshape(2, -1)
+        if halves.shape[1] < _FEWEST_MEANS:
+            return False
         gain = float(halves[1].mean() - halves[0].mean())
         error = float(np.sqrt(halves.var(axis=1, ddof=1).sum() / halves.shape[1]))
         return gain <= max(share * tolerance(float(halves[1].mean()), self._dim), _ERRORS * error)

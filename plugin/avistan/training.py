@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 from .arrays import on_device, zeros
 from .batches import Batches, one_batch
 from .checkpoints import ChainCheckpoint
-from .common_numbers import fold_in
+from .common_numbers import fold_in, key_as_number
 from .errors import FitError
 from .evaluation import Evaluation, evaluate
 from .families import Family, trainable
@@ -147,11 +147,11 @@ class Trainer:
             set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
         self._steps: TableSteps | NetworkSteps | _XlaSteps
         if form is not None and isinstance(family.inference, Table):
-            self._steps = TableSteps(family, form, slot, options.draws_per_step, _as_number(key))
+            self._steps = TableSteps(family, form, slot, options.draws_per_step, key_as_number(key))
         else:
             batches = batches or one_batch(slot, inputs)
             if form is not None and serves(family):
-                self._steps = NetworkSteps(family, form, batches, options.draws_per_step, _as_number(key))
+                self._steps = NetworkSteps(family, form, batches, options.draws_per_step, key_as_number(key))
             else:
                 self._steps = _XlaSteps(family, form, batches, options, key)
         self._inputs = inputs
@@ -369,12 +369,6 @@ def _as_leaf(values: npt.NDArray[Any], like: Array) -> Array:
 
 def _is_key(leaf: Array) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _as_number(key: PRNGKeyArray) -> int:
-    """A key as one number."""
-    high, low = np.asarray(jax.random.key_data(key)).ravel()[-2:].tolist()
-    return (int(high) << 32) | int(low)
 
 
 def _noise_block(steps: int, numbers_per_step: int) -> int:
