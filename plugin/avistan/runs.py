@@ -25,6 +25,9 @@ from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
 from .training import Progress, Trace, joined, train
 
+JUDGE_DRAWS = (
+    500  # on which a family that grew is judged; the last one's ELBO takes all draws that were asked for
+)
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
 
 
@@ -113,7 +116,17 @@ def _run_chain(
         _, values = preparation.unit_input(method)
         all_inputs = inputs if large is None else on_device(values, np.float32)
 
-        def run(family: Family, stage: int) -> tuple[Family, Trace, Evaluation, float]:
+        seconds = 0.0
+
+        def weigh(family: Family, draws: int) -> Evaluation:
+            nonlocal seconds
+            started = time.perf_counter()
+            whole = family if large is None else large.whole_family(family)
+            found = evaluate(whole, all_inputs, slot.index, evaluation_key(key), draws)
+            seconds += time.perf_counter() - started
+            return found
+
+        def run(family: Family, stage: int) -> tuple[Family, Trace]:
             run_number = number * _STAGES + stage
             own = fold_in(key, 1) if run_number == 0 else fold_in(key, 1000 + run_number)
             steps = options.steps
@@ -124,35 +137,35 @@ def _run_chain(
                 training if large is None else large.training(options.training, stage), steps=steps
             )
             if large is None:
-                family, trace = train(family, inputs, slot.index, given, own, progress, saves)
-                whole = family
-            else:
-                with (
-                    large.batches(method, run_number) as batches,
-                    large.measure(method, fold_in(key, 4)) as measure,
-                ):
-                    family, trace = train(
-                        family, inputs, slot.index, given, own, progress, saves, batches, measure
-                    )
-                whole = large.whole_family(family)
-            started = time.perf_counter()
-            found = evaluate(whole, all_inputs, slot.index, evaluation_key(key), options.elbo_draws)
-            return family, trace, found, time.perf_counter() - started
+                return train(family, inputs, slot.index, given, own, progress, saves)
+            with (
+                large.batches(method, run_number) as batches,
+                large.measure(method, fold_in(key, 4)) as measure,
+            ):
+                return train(family, inputs, slot.index, given, own, progress, saves, batches, measure)
 
-        family, trace, evaluation, seconds = run(family, 0)
+        family, trace = run(family, 0)
         traces, steps_done = [trace], len(trace.elbo)
         growth: list[GrowthStep] = []
+        few = min(JUDGE_DRAWS, options.elbo_draws)
+        evaluation = weigh(family, few) if judged and len(way) > 1 else None
         for stage, richer in enumerate(way[1:], start=1):
             if judged and not worth_trying(richer, growth, method):
                 continue
             before = family if large is None else large.reframed(family)
-            candidate, trace, better, more = run(grown(before, richer), stage)
-            seconds, steps_done = seconds + more, steps_done + len(trace.elbo)
-            step = judge_step(richer, better, evaluation)
-            growth.append(step)
-            if step.kept or not judged:
-                method, family, evaluation = richer, candidate, better
-                traces.append(trace)
+            candidate, trace = run(grown(before, richer), stage)
+            steps_done += len(trace.elbo)
+            if evaluation is not None:
+                better = weigh(candidate, few)
+                step = judge_step(richer, better, evaluation)
+                growth.append(step)
+                if not step.kept:
+                    continue
+                evaluation = better
+            method, family = richer, candidate
+            traces.append(trace)
+        if evaluation is None or few <= len(evaluation.log_weights) < options.elbo_draws:
+            evaluation = weigh(family, options.elbo_draws)
     return method, Chain(
         family=family if large is None else large.whole_family(family),
         inputs=values,

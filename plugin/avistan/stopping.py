@@ -39,8 +39,8 @@ Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, t
 
 CHUNK = 25  # steps of a chunk
 MEASURE_DRAWS, MOST_BATCHES = (
-    200,
-    8,
+    100,
+    16,
 )  # of a batch on which ELBOs are compared; more batches where one leaves a doubt
 MOST_STEPS = 20_000  # a guard, not a setting
 NATS, SHARE = 1.0, 1e-3  # see `tolerance`
