@@ -27,6 +27,7 @@ from pathlib import Path
 from .abi import Abi
 from .errors import EngineError, UnsupportedError
 from .program import Program
+from .stanli_compiler import stan_to_mir
 
 COMPILED_ENGINE_HINT = (
     "Use the compiled engine for this program: install a C++ compiler and BridgeStan's sources, set BRIDGESTAN to "
@@ -130,10 +131,8 @@ def _load_stanli(program: Program) -> Library:
 
 @functools.lru_cache(maxsize=64)
 def _stanli_mir(source: str, file: str) -> str:
-    import stanli
-
     try:
-        return str(stanli.stan_to_mir(source))
+        return stan_to_mir(source)
     except RuntimeError as error:
         told = str(error).strip().replace("in 'string'", f"in {file}")
         note = "\n(Lines count after #include is expanded.)" if _has_includes(source, file) else ""

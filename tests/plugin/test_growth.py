@@ -132,7 +132,7 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
     fit = model.fit(seed=1, steps=2000)
     assert fit.method.name == "avi:full-rank:conditional"
     kept = [step for step in fit.growth if step.kept]
-    assert kept[-1].elbo == pytest.approx(fit.elbo)
+    assert kept[-1].elbo == pytest.approx(fit.elbo, abs=4 * kept[-1].elbo_se)  # of fewer draws
     beyond = fit.growth[
         fit.growth.index(kept[-1]) + 1 :
     ]  # scales and a flow have nothing to add to a Gaussian
