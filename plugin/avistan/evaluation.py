@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .arrays import on_device
 from .common_numbers import Words, fold, key_words, normals_at
 from .families import Family
-from .host_draws import Places, draw_pairs, drawn_on_host
+from .host_draws import Places, draw_pairs, drawn_on_host, mirrored
 from .host_functions import unit_values
 from .inference_functions import MLP, AbstractInferenceFunction, LocalNu, Table
 from .log_density import densities, log_density
@@ -158,7 +158,7 @@ def _weighed_on_host(
     """Log weights without a compiled program, for families that are `drawn_on_host`."""
     values = np.asarray(inputs, dtype=np.float32)
     dim, pairs = max(1, family.dim), batches[0].pairs
-    together = max(1, _DEVIATIONS_AT_ONCE // (dim * pairs))
+    together = max(1, _DEVIATIONS_AT_ONCE // (dim * pairs * (1 if mirrored(family) else 2)))
     if together < len(batches):
         family = _tabulated_on_host(family, values)
     rows = max(1, _POINTS_AT_ONCE // (2 * dim))
@@ -166,9 +166,8 @@ def _weighed_on_host(
         some = batches[start : start + together]
         drawn = draw_pairs(family, values, functools.partial(_joint, some))
         for first in range(0, len(drawn.log_q), rows):
-            moved = drawn.deviations[first : first + rows]
-            points = np.stack([drawn.mean + moved, drawn.mean - moved], axis=1).reshape(-1, family.dim)
-            yield densities(slot, points) - np.repeat(drawn.log_q[first : first + rows], 2)
+            part = slice(first, first + rows)
+            yield densities(slot, drawn.points(part)) - drawn.log_q[part].ravel()
 
 
 def _joint(batches: Sequence[_Batch], at: Places) -> FloatArray:

@@ -39,7 +39,7 @@ from jaxtyping import Array, Float, Float32, Int
 from stan_adapters.layout import IndexArray
 
 from .arrays import on_device, zeros
-from .flows import NUMBERS, bend
+from .flows import NUMBERS, bend, flattened
 from .inference_functions import AbstractInferenceFunction, LocalNu, Table
 from .markov import follow, pull_back, shifted
 
@@ -399,7 +399,7 @@ class Family(eqx.Module):
         pull_t, back = t, jnp.zeros_like(along)
         if self.local.conditional == "mean+scale":
             rates = self._per_direction(local.growth)[: self.local.block]
-            growth, bend = _flattened(jnp.einsum("dkn,sk->sdn", rates, along), self.local.growth_range)
+            growth, bend = flattened(jnp.einsum("dkn,sk->sdn", rates, along), self.local.growth_range)
             own, solved = jnp.exp(growth) * own, jnp.exp(-growth) * solved
             back = back - jnp.einsum("dkn,sdn->sk", rates, bend * (solved * own - 1))
             log_det = log_det + jnp.sum(growth, axis=(1, 2))
@@ -439,7 +439,7 @@ class Family(eqx.Module):
         if self.local.conditional != "mean+scale":
             return follow(bands, own.T).T, pull_back(bands, solved.T).T, jnp.zeros_like(along)
         rates = self._per_direction(local.growth)[d:]
-        more, bend = _flattened(jnp.einsum("pkn,sk->nps", rates, along), BAND_RANGE)
+        more, bend = flattened(jnp.einsum("pkn,sk->nps", rates, along), BAND_RANGE)
         scales = self.scales_of_bands().T[:, :, None]
         bands = bands + (scales * more).reshape(shape)
         moved = follow(bands, own.T)
@@ -481,12 +481,6 @@ def _bent(
         (pull + bent.curvature / sd[None]) * jnp.exp(-bent.log_slope),
         bent.log_slope,
     )
-
-
-def _flattened(raw: Array, limit: float) -> tuple[Array, Array]:
-    """Values that flatten beyond a limit, and their derivative."""
-    flat = limit * jnp.tanh(raw / limit)
-    return flat, 1 - (flat / limit) ** 2
 
 
 def mean_field_family(mean: ArrayLike, sd: ArrayLike) -> Family:

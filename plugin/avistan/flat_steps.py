@@ -142,6 +142,7 @@ class FlatSteps(abc.ABC):
             "full_rank": form.full_rank,
             "full": form.full,
             "mapped": form.mapped,
+            "growth_range": form.growth_range,
             **dict(zip(StepFrame._fields, (part.ctypes.data for part in self._frame), strict=True)),
             "own": self._frame.local_scale.shape[1] != 1,
             "loc": loc,

@@ -49,6 +49,13 @@ def straighten(numbers: Any, y: Any) -> Any:
     return xp.sinh((xp.arcsinh(y + xp.sinh(epsilon)) - epsilon) * xp.exp(-log_delta))
 
 
+def flattened(raw: Any, limit: float) -> tuple[Any, Any]:
+    """Values that flatten beyond a limit, and their derivative; of a JAX array, or numpy's."""
+    xp: Any = np if isinstance(raw, np.ndarray) else jnp
+    flat = limit * xp.tanh(raw / limit)
+    return flat, 1 - (flat / limit) ** 2
+
+
 def _of_raw(xp: Any, numbers: Any) -> tuple[Any, Any]:
     return (
         _MOST_SKEW * xp.tanh(numbers[0] / _MOST_SKEW)[None],

@@ -21,7 +21,7 @@ from .preparation import local_form
 MAX_FULL_RANK = 500  # globals with a full covariance
 MAX_BENT = 200  # parameters of a program for which flows are tried: there a skewed global counts for most
 MAX_SCALED = (
-    1000  # for which scales that follow the globals are: their steps are XLA's, slow to compile and to take
+    1000  # beside low-rank globals, for which scales that follow the globals are: XLA's steps are slow
 )
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
@@ -73,8 +73,8 @@ def stages(
         correlated = _with(correlated, "conditional")
         found.append(correlated)
     dim = num_globals + block * num_units
-    scales = method.reach > 0 or dim <= MAX_SCALED
-    if follows and correlated.conditional != "mean+scale" and not by_path and scales:
+    scales = method.reach > 0 or correlated.globals != "low-rank" or dim <= MAX_SCALED
+    if follows and correlated.conditional != "mean+scale" and scales:
         correlated = _with(correlated, "conditional(mean+scale)")
         found.append(correlated)
     if dim <= MAX_BENT and not (method.flow or method.reach or by_path) and method.second is None:

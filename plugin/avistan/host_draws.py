@@ -1,7 +1,7 @@
-"""Draws of Gaussian families in numpy, in antithetic pairs, some units at a time.
+"""Draws of families in numpy, in antithetic pairs, some units at a time.
 
-What a family adds to its mean is linear in its normals. So the draws of a pair (e, -e) are the mean plus and minus one
-deviation, and have the same density.
+What a Gaussian family adds to its mean is linear in its normals. So the draws of a pair (e, -e) are the mean plus and
+minus one deviation, and have the same density. Where scales follow the globals each draw has its own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .families import Family, LevelGlobals
+from .flows import flattened
 from .host_functions import HostNu, global_values, hosted, unit_values
 from .path_gradient import form_of
 
@@ -26,11 +27,22 @@ _NUMBERS_AT_ONCE = 1 << 22  # of units' parameters and normals
 
 
 class Pairs(NamedTuple):
-    """The draws mean + deviations and mean - deviations, on the unconstrained scale, and log q of both in nats."""
+    """Draws of normals and of their negatives, as deviations from a mean on the unconstrained scale.
+
+    Attributes:
+        deviations: (1, pairs, D) of the normals; (2, pairs, D) of the negatives too, unless the family is `mirrored`.
+        log_q: nats, (pairs, 2).
+    """
 
     mean: FloatArray  # (D,)
-    deviations: FloatArray  # (pairs, D)
-    log_q: FloatArray  # (pairs,)
+    deviations: FloatArray
+    log_q: FloatArray
+
+    def points(self, pairs: slice) -> FloatArray:
+        """The draws of some pairs (2 n, D), the two of a pair one after the other."""
+        one, *other = self.deviations[:, pairs]
+        both = [self.mean + one, self.mean + other[0] if other else self.mean - one]
+        return np.stack(both, axis=1).reshape(-1, len(self.mean))
 
 
 def drawn_on_host(family: Family) -> bool:
@@ -41,6 +53,11 @@ def drawn_on_host(family: Family) -> bool:
     return form_of(family) is not None and all(map(hosted, functions))
 
 
+def mirrored(family: Family) -> bool:
+    """Whether the draws of normals and of their negatives lie on opposite sides of the mean."""
+    return family.local.conditional != "mean+scale"
+
+
 def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) -> Pairs:
     """What `family.draw` makes of normals and of their negatives; `inputs` (N, R), and the family `drawn_on_host`."""
     frame, place = family.frame, family.placement
@@ -49,7 +66,8 @@ def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) ->
     directions = None if family.directions is None else np.asarray(family.directions)
     along = t if directions is None else t @ directions.T
     loc, log_sd, below = global_values(family.globals)
-    mean, deviations = np.empty(family.dim), np.empty((len(t), family.dim))
+    signs = 1 if mirrored(family) else 2
+    mean, deviations = np.empty(family.dim), np.empty((signs, len(t), family.dim))
     scale = np.asarray(frame.global_scale)
     mean[at] = np.asarray(frame.global_center) + scale * loc
     moved = t * np.exp(log_sd)
@@ -57,10 +75,11 @@ def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) ->
         lower = np.zeros((len(loc), len(loc)))
         lower[np.tril_indices(len(loc), -1)] = below
         moved += t @ lower.T
-    deviations[:, at] = scale * moved
+    deviations[:, :, at] = _signed(scale * moved, signs)
     log_det, squares = np.asarray(frame.global_log_scale).sum() + log_sd.sum(), _squares(t)
     local_index = np.asarray(place.local_index)
-    stretch = max(1, _NUMBERS_AT_ONCE // (family.local.num_parameters + family.local.block * len(t) + 1))
+    of_draws = signs * family.local.block * len(t)
+    stretch = max(1, _NUMBERS_AT_ONCE // (family.local.num_parameters + of_draws + 1))
     for start in range(0, len(local_index), stretch):
         units = slice(start, start + stretch)
         nu = unit_values(family.inference, inputs, units)
@@ -68,9 +87,10 @@ def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) ->
         normals = [noise(at) for at in at_latents]
         center, moves, more = _of_units(family, nu, units, normals, along)
         for at, own, by in zip(at_latents, center, moves, strict=True):
-            mean[at], deviations[:, at] = own, by
+            mean[at], deviations[:, :, at] = own, by
         log_det, squares = log_det + more, squares + sum(_squares(latent) for latent in normals)
-    return Pairs(mean, deviations, -0.5 * squares - log_det - family.dim * _HALF_LOG_2PI)
+    log_q = -0.5 * squares - log_det - family.dim * _HALF_LOG_2PI
+    return Pairs(mean, deviations, np.broadcast_to(log_q, (2, len(t))).T)
 
 
 def _places(at: npt.NDArray[np.int64]) -> Places:
@@ -87,11 +107,18 @@ def _squares(normals: FloatArray) -> FloatArray:
     return found
 
 
+def _signed(values: FloatArray, signs: int) -> FloatArray:
+    """Values, and their negatives where there are two signs, (signs, ...)."""
+    return values[None] if signs == 1 else np.stack([values, -values])
+
+
 def _of_units(
     family: Family, nu: HostNu, units: slice, e: Sequence[FloatArray], along: FloatArray
-) -> tuple[FloatArray, list[FloatArray], float]:
-    """Means (d, n) and deviations, (pairs, n) of each latent, of some units; the log determinant of their factors."""
-    local, frame = family.local, family.frame
+) -> tuple[FloatArray, list[FloatArray], FloatArray]:
+    """Means (d, n) and deviations, (signs, pairs, n) of each latent, of some units; the log determinants of their
+    factors, (signs, pairs) or (1, 1).
+    """
+    local, frame, signs = family.local, family.frame, 1 if mirrored(family) else 2
     own = frame.local_scale.shape[1] != 1
     parts = (np.asarray(part) for part in (frame.local_center, frame.local_scale, frame.local_log_scale))
     center, scale, log_scale = (part[:, units] if own else part for part in parts)
@@ -101,8 +128,16 @@ def _of_units(
         pairs = ((i, j) for i in range(local.block) for j in range(i))
         for (i, j), below in zip(pairs, nu.below, strict=True):
             moved[i] += (scale[i] * below) * e[j]
+    log_det = np.full((1, 1), log_sd.sum())
+    moves = [_signed(own, signs) for own in moved]
+    if local.conditional == "mean+scale":
+        rates = nu.growth.reshape(local.block, local.directions, -1)
+        for i in range(local.block):
+            grown, _ = flattened(_signed(along @ rates[i], signs), local.growth_range)
+            moves[i] *= np.exp(grown)
+            log_det = log_det + grown.sum(axis=2)
     if local.conditional != "none":
         slope = nu.slope.reshape(local.block, local.directions, -1)
         for i in range(local.block):
-            moved[i] += along @ (scale[i] * slope[i])
-    return center + scale * nu.loc, moved, float(log_sd.sum())
+            moves[i] += _signed(along @ (scale[i] * slope[i]), signs)
+    return center + scale * nu.loc, moves, log_det

@@ -22,6 +22,7 @@ from stan_adapters.errors import BindingError
 
 from . import native
 from .families import Family
+from .flows import flattened
 from .inference_functions import Table
 from .log_density import Backend, SlotLayout, evaluate_rows, open_record
 from .normals import normals
@@ -32,7 +33,9 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Sizes of a family: G globals, d latents of each of `columns` units, K directions that the locals follow."""
+    """Sizes of a family: G globals, d latents of each of `columns` units, K directions that the locals follow; their
+    scales too where `growth_range` is positive (`LocalGaussian`).
+    """
 
     num_globals: int
     block: int
@@ -41,12 +44,13 @@ class Form:
     full_rank: bool
     full: bool
     mapped: bool
+    growth_range: float
 
     @property
-    def rows(self) -> tuple[int, int, int, int]:
-        """Rows of loc, log_sd, below and slope in the packed parameters of the locals."""
-        d = self.block
-        return d, d, d * (d - 1) // 2 if self.full else 0, d * self.directions
+    def rows(self) -> tuple[int, int, int, int, int]:
+        """Rows of loc, log_sd, below, slope and growth in the packed parameters of the locals."""
+        d, along = self.block, self.block * self.directions
+        return d, d, d * (d - 1) // 2 if self.full else 0, along, along if self.growth_range else 0
 
 
 class Parts(NamedTuple):
@@ -55,7 +59,7 @@ class Parts(NamedTuple):
     loc: Any  # (G,)
     log_sd: Any  # (G,)
     below: Any  # (G (G - 1) / 2,) or none
-    locals: Any  # (rows, columns): loc, log_sd, below and slope of the units, as `Form.rows` says
+    locals: Any  # (rows, columns): parameters of the units, as `Form.rows` says
     map: Any  # (K, G): the directions, or none
 
 
@@ -78,8 +82,7 @@ class Batch(NamedTuple):
 def form_of(family: Family) -> Form | None:
     """The form of a family that this operation covers, else None."""
     local, frame = family.local, family.frame
-    covered = local.kind in ("diagonal", "full") and local.conditional != "mean+scale"
-    covered = covered and not local.flow and family.globals.warp is None
+    covered = local.kind in ("diagonal", "full") and not local.flow and family.globals.warp is None
     own = frame.local_scale.shape[1] != 1
     if not covered or family.globals.kind == "low-rank" or (own and not isinstance(family.inference, Table)):
         return None
@@ -91,6 +94,7 @@ def form_of(family: Family) -> Form | None:
         full_rank=family.globals.kind == "full-rank",
         full=local.kind == "full" and local.block > 1,
         mapped=family.directions is not None,
+        growth_range=local.growth_range if local.conditional == "mean+scale" else 0.0,
     )
 
 
@@ -173,6 +177,7 @@ def _call(
                 full_rank=form.full_rank,
                 full=form.full,
                 mapped=form.mapped,
+                growth_range=np.float64(form.growth_range),
             )
         )
 
@@ -221,7 +226,7 @@ def numpy_elbo_gradient(
     layouts = [_layout(int(slot)) for slot in slots]
     units, weight, G = layouts[0].local_at.shape[1], float(weights[0]), form.num_globals
     locals_ = np.asarray(parts.locals)[:, :units].astype(np.float64)
-    loc, log_sd, below, slope = np.split(locals_, np.cumsum(form.rows)[:3])
+    loc, log_sd, below, slope, growth = np.split(locals_, np.cumsum(form.rows)[:-1])
     own = frame.local_scale.shape[1] != 1
     center, scale = ((p[:, :units] if own else p) for p in (frame.local_center, frame.local_scale))
     lower = _lower(parts)
@@ -237,7 +242,10 @@ def numpy_elbo_gradient(
     standard = parts.loc + t @ lower.T
     within = _unit_factors(form, log_sd, below)  # (d, d, units)
     slopes = slope.reshape(form.block, form.directions, units)
-    z = loc + np.einsum("ijn,sjn->sin", within, e) + np.einsum("ikn,sk->sin", slopes, along)
+    rates = growth.reshape(slopes.shape) if form.growth_range else np.zeros_like(slopes)
+    grown, bend = flattened(np.einsum("ikn,sk->sin", rates, along), form.growth_range or 1.0)
+    moved = np.exp(grown) * np.einsum("ijn,sjn->sin", within, e)
+    z = loc + moved + np.einsum("ikn,sk->sin", slopes, along)
 
     theta = frame.global_center + frame.global_scale * standard
     value, accepted = np.zeros(draws), np.ones(draws, dtype=bool)
@@ -266,17 +274,22 @@ def numpy_elbo_gradient(
     for i in reversed(range(form.block)):
         rest = sum(within[k, i] * solved[:, k] for k in range(i + 1, form.block))
         solved[:, i] = (e[:, i] - rest) / within[i, i]
+    solved *= np.exp(-grown)
     of_locals = of_locals + weight * solved
-    back = -weight * np.einsum("ikn,sin->sk", slopes, solved)
+    back = np.einsum("ikn,sin->sk", slopes, solved)
+    back = -weight * (back + np.einsum("ikn,sin->sk", rates, bend * (solved * moved - 1)))
     pull = t + (back @ parts.map if form.mapped else np.pad(back, ((0, 0), (0, G - back.shape[1]))))
     of_globals = frame.global_scale * of_globals + np.linalg.solve(lower.T, pull.T).T
     log_det = np.log(frame.global_scale).sum() + parts.log_sd.sum() + G * _HALF_LOG_2PI
     local_log_det = np.broadcast_to(np.log(scale), loc.shape).sum() + log_sd.sum() + loc.size * _HALF_LOG_2PI
-    value += log_det + 0.5 * (t**2).sum(axis=1) + weight * (local_log_det + 0.5 * (e**2).sum(axis=(1, 2)))
+    value += log_det + 0.5 * (t**2).sum(axis=1)
+    value += weight * (local_log_det + (0.5 * e**2 + grown).sum(axis=(1, 2)))
 
     share = accepted / accepted.sum()
     rows, columns = np.tril_indices(G, -1)
-    through = np.einsum("s,sin,sjn->ijn", share, of_locals, e)  # d / d L_n
+    through = np.einsum("s,sin,sjn->ijn", share, np.exp(grown) * of_locals, e)  # d / d L_n
+    of_growth = bend * moved * of_locals
+    of_rates = np.einsum("s,sin,sk->ikn", share, of_growth, along).reshape(-1, units)
     pairs = [(i, j) for i in range(form.block) for j in range(i)] if form.full else []
     found = np.concatenate(
         [
@@ -284,11 +297,12 @@ def numpy_elbo_gradient(
             np.einsum("iin,iin->in", through, within),
             np.array([through[i, j] for i, j in pairs]).reshape(len(pairs), units),
             np.einsum("s,sin,sk->ikn", share, of_locals, along).reshape(-1, units),
+            of_rates[: len(growth)],
         ]
     )
+    toward = np.einsum("sin,ikn->sk", of_locals, slopes) + np.einsum("sin,ikn->sk", of_growth, rates)
     of_lower = np.einsum("s,sg,sh->gh", share, of_globals, t)
     zeros.locals[:, :units] = found
-    toward = np.einsum("sin,ikn->sk", of_locals, slopes)
     gradient_parts = zeros._replace(
         loc=share @ of_globals,
         log_sd=np.diag(of_lower) * np.exp(parts.log_sd),

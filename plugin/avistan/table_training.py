@@ -32,13 +32,12 @@ class TableSteps(FlatSteps):
 
     def family(self, mean: Any = None) -> Family:
         parts = self._split(self._state["parameters"] if mean is None else mean)
-        locals_, rows = parts[3], np.cumsum(self._form.rows)
         nu = self._start.inference.nu  # type: ignore[attr-defined]
-        own = [on_device(locals_[start:stop]) for start, stop in zip((0, *rows[:3]), rows, strict=True)]
+        own = np.split(parts[3], np.cumsum(self._form.rows)[:-1])
         moved: Family = eqx.tree_at(
             lambda f: f.inference.nu,
             self._with_globals(parts),
-            LocalNu(own[0], own[1], own[2], own[3], nu.growth, nu.warp),
+            LocalNu(*map(on_device, [*own, nu.warp])),
         )
         return moved
 

@@ -49,7 +49,14 @@ model {
   for (i in 1:I) y[i] ~ bernoulli_logit(a[i] * (theta - b[i]));
 }
 """
-FAMILIES = ["", ":full", ":full-rank", ":conditional", ":full:full-rank:conditional"]
+FAMILIES = [
+    "",
+    ":full",
+    ":full-rank",
+    ":conditional",
+    ":full:full-rank:conditional",
+    ":full:full-rank:conditional(mean+scale)",
+]
 FUNCTIONS = ["avi:mlp(8)", "avi:polynomial(2)", "constant", "fvi"]
 DRAWS = 20
 
@@ -111,7 +118,7 @@ def test_log_weights_are_those_of_the_compiled_route(pairs, function, name, key)
     np.testing.assert_allclose(on_host(pairs, family, inputs, key), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["", ":full:conditional"])
+@pytest.mark.parametrize("name", ["", ":full:conditional(mean+scale)"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_functions_in_numpy_give_what_they_give_in_jax(pairs, function, name):
     family, inputs = family_of(pairs, name, function)
@@ -137,14 +144,14 @@ def test_log_weights_with_learned_directions(pairs, monkeypatch, key):
     import avistan.preparation
 
     monkeypatch.setattr(avistan.preparation, "MAX_DIRECTIONS", 2)
-    family, inputs = family_of(pairs, ":full:conditional")
+    family, inputs = family_of(pairs, ":full:conditional(mean+scale)")
     assert family.directions.shape == (2, 3)
     found = on_host(pairs, family, inputs, key)
     expected = by_xla(pairs, with_tables(family, inputs), inputs, key)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", [":levels", ":levels:conditional"])
+@pytest.mark.parametrize("name", [":levels", ":levels:conditional", ":levels:conditional(mean+scale)"])
 def test_log_weights_of_two_amortized_levels(name, key):
     rng = np.random.default_rng(4)
     data = {"P": 9, "I": 6, "y": rng.integers(0, 2, size=(6, 9))}
@@ -159,9 +166,10 @@ def test_log_weights_of_two_amortized_levels(name, key):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", [":full:full-rank:conditional", ":full:conditional(mean+scale)"])
 @pytest.mark.parametrize("function", ["avi:mlp(8)", "fvi"])
-def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, monkeypatch, key):
-    family, inputs = family_of(pairs, ":full:full-rank:conditional", function)
+def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, name, monkeypatch, key):
+    family, inputs = family_of(pairs, name, function)
     monkeypatch.setattr(avistan.evaluation, "_NUMBERS_AT_ONCE", 4 * family.dim)  # 2 pairs to a key
     whole = on_host(pairs, family, inputs, key)
     monkeypatch.setattr(avistan.evaluation, "_KEPT", 0)
@@ -174,8 +182,9 @@ def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, monke
     np.testing.assert_allclose(in_parts, whole, rtol=1e-10 if function == "fvi" else 1e-6)
 
 
-def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, key):
-    family, inputs = family_of(pairs, "", "fvi")
+@pytest.mark.parametrize("name", ["", ":conditional(mean+scale)"])
+def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, name, key):
+    family, inputs = family_of(pairs, name, "fvi")
     one, two = on_host(pairs, family, inputs, key).reshape(-1, 2).T
     assert np.abs(one - two).min() > 1e-6
     batch = _Batch(fold(key_words(key), 0), DRAWS // 2, family.dim, keep=False)
@@ -196,7 +205,7 @@ def test_rejected_draws_are_minus_infinity(rejecting, key):
 
 
 def test_families_that_are_not_covered_keep_the_compiled_route(pairs, key):
-    family, inputs = family_of(pairs, ":conditional(mean+scale)")
+    family, inputs = family_of(pairs, ":low-rank(2)")
     assert not drawn_on_host(family)
     with register(pairs) as slot:
         found = evaluate(family, inputs, slot.index, key, DRAWS).log_weights

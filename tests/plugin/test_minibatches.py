@@ -16,6 +16,7 @@ from avistan.minibatches import prepare_large
 from avistan.optimizer import learning_rates
 from avistan.path_gradient import elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
 from avistan.training import Trainer, TrainingOptions
+from pairs import disturbed
 from programs import bundled, simulator
 from stan_adapters.structure import inspect_structure, with_unit_data
 
@@ -58,18 +59,26 @@ def whole_gradient(small, family, inputs):
         return numpy_elbo_gradient(form_of(whole), 1, *batch, (0, 0), frame_of(whole), parts)
 
 
-def test_the_mean_over_the_batches_is_the_whole(program, monkeypatch):
-    monkeypatch.setattr(
-        avistan.path_gradient, "normals", lambda key, step, stream, count: np.zeros(count, np.float32)
+def of_globals_in(gradient):
+    return np.concatenate([gradient.loc, gradient.log_sd, gradient.below])
+
+
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale)"])
+def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
+    monkeypatch.setattr(  # the same for every unit, whichever batch it is in
+        avistan.path_gradient,
+        "normals",
+        lambda key, step, stream, count: np.full(count, 0.5 - 0.2 * stream, np.float32),
     )
     small = of(program, 97)
-    family, _ = small.start_family(METHOD)
-    given, _ = small.start.unit_input(METHOD)
+    method = parse_method(METHOD.name + name)
+    family = disturbed(small.start_family(method)[0], size=0.02)
+    given, _ = small.start.unit_input(method)
     level = small.maker.level
     inputs = jnp.asarray(given(program, level.index, level.globals_index(program.dim)), dtype=jnp.float32)
     elbo, _, whole = whole_gradient(small, family, inputs)
     elbos, of_globals, of_units = [], [], np.zeros_like(whole.locals)
-    with small.batches(METHOD) as batches:
+    with small.batches(method) as batches:
         batches.chunk(0, 1000)
         shards = batches.shards
         given_inputs, alone, slots, which = batches.chunk(0, len(shards))
@@ -83,17 +92,17 @@ def test_the_mean_over_the_batches_is_the_whole(program, monkeypatch):
             )
             assert rejected == 0
             elbos.append(value)
-            of_globals.append(gradient.loc)
+            of_globals.append(of_globals_in(gradient))
             of_units[:, shard.units] += gradient.locals[:, : shard.num_units] / len(shards)
             assert (gradient.locals[:, shard.num_units :] == 0).all()
     assert np.mean(elbos) == pytest.approx(elbo, rel=1e-9)
     scale = np.abs(np.array(of_globals)).max()
-    np.testing.assert_allclose(np.mean(of_globals, axis=0), whole.loc, atol=1e-6 * scale)
+    np.testing.assert_allclose(np.mean(of_globals, axis=0), of_globals_in(whole), atol=1e-6 * scale)
     np.testing.assert_allclose(of_units, whole.locals, atol=1e-5 * np.abs(whole.locals).max())
 
 
 @pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional"])
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale)"])
 def test_the_handler_takes_batches_as_numpy_does(program, name):
     small = of(program, 97)
     method = parse_method("avi:mlp(8)" + name)
@@ -183,7 +192,8 @@ def test_the_parameters_of_very_many_units_are_tabulated_a_part_at_a_time(linear
         ("avi:mlp(4)", "path", True),
         ("avi:mlp(4):full-rank:conditional", "path", True),
         ("avi:mlp(4)", "entropy", False),
-        ("avi:mlp(4):conditional(mean+scale)", "path", False),
+        ("avi:mlp(4):conditional(mean+scale)", "path", True),
+        ("avi:mlp(4):low-rank(2)", "path", False),
     ],
 )
 def test_a_model_of_many_units_trains_on_minibatches_where_these_serve(method, estimator, minibatches):

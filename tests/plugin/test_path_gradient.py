@@ -84,7 +84,9 @@ def test_the_gradient_is_that_of_automatic_differentiation(pairs, name, how):
 
 
 @needs_handler
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional"])
+@pytest.mark.parametrize(
+    "name", ["", ":full:full-rank:conditional", ":full:full-rank:conditional(mean+scale)"]
+)
 @pytest.mark.parametrize("draws", [1, 8])
 def test_many_units_on_many_threads_give_the_numbers_of_numpy(name, draws):
     rng = np.random.default_rng(5)
@@ -101,11 +103,12 @@ def test_many_units_on_many_threads_give_the_numbers_of_numpy(name, draws):
         np.testing.assert_allclose(a, c, atol=2e-5 * max(1e-12, float(np.abs(c).max(initial=0))), rtol=1e-4)
 
 
-def test_many_globals_with_learned_directions(pairs, monkeypatch):
+@pytest.mark.parametrize("follows", ["conditional", "conditional(mean+scale)"])
+def test_many_globals_with_learned_directions(pairs, follows, monkeypatch):
     import avistan.preparation
 
     monkeypatch.setattr(avistan.preparation, "MAX_DIRECTIONS", 2)
-    family, inputs = family_of(pairs, ":full:full-rank:conditional")
+    family, inputs = family_of(pairs, f":full:full-rank:{follows}")
     assert family.directions is not None
     expected, gradient = by_automatic_differentiation(pairs, family, inputs, (1, 2))
     for how in ["native", "callback"] if native_available() else ["callback"]:

@@ -41,6 +41,7 @@ def moved_leaves(family: Family) -> list[np.ndarray]:
 
 
 METHODS = ["fvi", "avi:mlp(8)"]
+RICH = [*METHODS, "fvi:full-rank:conditional(mean+scale)"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -56,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(rejecting,
     )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RICH)
 def test_the_compiled_handler_and_the_callback_train_to_the_same_numbers(rejecting, name):
     if not native_available():
         pytest.skip("the compiled handler is not built")

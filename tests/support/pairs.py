@@ -25,7 +25,15 @@ model {
   }
 }
 """
-FAMILIES = ["", ":full", ":full-rank", ":conditional", ":full:full-rank:conditional"]
+FAMILIES = [
+    "",
+    ":full",
+    ":full-rank",
+    ":conditional",
+    ":full:full-rank:conditional",
+    ":conditional(mean+scale)",
+    ":full:full-rank:conditional(mean+scale)",
+]
 
 
 def disturbed(family: Family, seed=0, size=0.2) -> Family:

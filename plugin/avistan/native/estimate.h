@@ -22,13 +22,15 @@ constexpr double kHalfLog2Pi = 0.91893853320467274178;
 struct Workspace {
   std::vector<float> noise;       // (draws, block, columns)
   std::vector<float> sd;          // (block, columns)
+  std::vector<float> scale, bend, moved;  // (draws, block, columns): e^g, the slope of g, and e^g L_n e_n
   std::vector<double> noise_of_globals, along;          // (draws, G), (draws, K)
   std::vector<double> theta, gradient, lp;              // (draws, D), (draws, D), (draws,) of the batch
   std::vector<double> base_theta, base_gradient, base_lp;  // of the other terms
   std::vector<std::int32_t> status, base_status;
   std::vector<double> global_gradient;  // (draws, G): of all terms, weighted
   std::vector<double> value;            // (draws,)
-  std::vector<double> sums;             // (stretches, draws, 1 + 2 K): e'e, slopes times pull, slopes times all
+  std::vector<double> sums;             // (stretches, draws, 1 + 2 K): e'e / 2 + sum of g, slopes and rates times
+                                        // pull, the same times all
   std::vector<double> log_sds;          // (stretches,)
   std::vector<double> sd_of_globals, pull, back, toward;  // (G,), (G,), (K,), (K,)
   std::vector<float> normals_of_globals;                  // (G,)
@@ -151,6 +153,9 @@ class Step {
     for (std::size_t i = 1; i < leases.size(); ++i) base_dim = std::max(base_dim, leases[i]->dim);
     w_.noise.resize(draws * form_.block * form_.columns);
     w_.sd.resize(form_.block * form_.columns);
+    if (form_.scaled()) {
+      for (std::vector<float>* part : {&w_.scale, &w_.bend, &w_.moved}) part->resize(w_.noise.size());
+    }
     w_.noise_of_globals.resize(draws * G);
     w_.normals_of_globals.resize(G);
     w_.sd_of_globals.resize(G);
@@ -211,12 +216,16 @@ class Step {
     return row(2 * form_.block + below_diagonal(i, j), n);
   }
   const LocalReal* slope_row(std::size_t i, std::size_t k, std::size_t n) const {
-    return row(2 * form_.block + form_.local_below() + i * form_.directions + k, n);
+    return row(form_.slope_at() + i * form_.directions + k, n);
+  }
+  const LocalReal* growth_row(std::size_t i, std::size_t k, std::size_t n) const {
+    return row(form_.growth_at() + i * form_.directions + k, n);
   }
   std::size_t frame_at(std::size_t i, std::size_t n) const { return frame_.own ? i * form_.columns + n : i; }
-  float* noise(std::size_t s, std::size_t i, std::size_t n) const {
-    return w_.noise.data() + (s * form_.block + i) * form_.columns + n;
+  std::size_t latent_at(std::size_t s, std::size_t i, std::size_t n) const {
+    return (s * form_.block + i) * form_.columns + n;
   }
+  float* noise(std::size_t s, std::size_t i, std::size_t n) const { return w_.noise.data() + latent_at(s, i, n); }
 
   void put_locals(std::size_t stretch) {
     const std::size_t d = form_.block, n0 = first_unit(stretch), m = count(stretch);
@@ -227,14 +236,23 @@ class Step {
     double z[kStretch];
     for (std::size_t s = 0; s < draw_.draws; ++s) {
       double* theta = w_.theta.data() + s * dim_;
-      double squares = 0.0;
+      double squares = 0.0, growths = 0.0;
       for (std::size_t i = 0; i < d; ++i) {
         float* e = noise(s, i, n0);
         fill_normals(stream(s, 1 + i), n0, m, e);
         squares += sum_of_products(e, e, m);
-        put_mean_and_noise(row(i, n0), w_.sd.data() + i * form_.columns + n0, e, m, z);
+        const float* sd = w_.sd.data() + i * form_.columns + n0;
+        if (form_.scaled()) {
+          put_noise(sd, e, m, z);
+        } else {
+          put_mean_and_noise(row(i, n0), sd, e, m, z);
+        }
         if (form_.full) {
           for (std::size_t j = 0; j < i; ++j) add_products(below_row(i, j, n0), noise(s, j, n0), m, z);
+        }
+        if (form_.scaled()) {
+          growths += grow_noise(s, i, n0, m, z);
+          add_multiple(row(i, n0), 1.0, m, z);
         }
         for (std::size_t k = 0; k < form_.directions; ++k) {
           add_multiple(slope_row(i, k, n0), w_.along[s * form_.directions + k], m, z);
@@ -251,8 +269,18 @@ class Step {
           for (std::size_t n = 0; n < m; ++n) theta[at[n]] = placed[n];
         }
       }
-      w_.sums[(stretch * draw_.draws + s) * sums_] = squares;
+      w_.sums[(stretch * draw_.draws + s) * sums_] = 0.5 * squares + growths;
     }
+  }
+
+  // Scales the noise part z of latent i of some units as they follow the globals; the sum of g.
+  double grow_noise(std::size_t s, std::size_t i, std::size_t n0, std::size_t m, double* z) const {
+    double raw[kStretch] = {};
+    for (std::size_t k = 0; k < form_.directions; ++k) {
+      add_multiple(growth_row(i, k, n0), w_.along[s * form_.directions + k], m, raw);
+    }
+    const std::size_t at = latent_at(s, i, n0);
+    return grow(raw, form_.growth_range, m, w_.scale.data() + at, w_.bend.data() + at, z, w_.moved.data() + at);
   }
 
   Result evaluate_batch(const std::vector<Lease>& leases) {
@@ -327,7 +355,7 @@ class Step {
       double squares = 0.0, of_units = 0.0;
       for (std::size_t g = 0; g < G; ++g) squares += w_.noise_of_globals[s * G + g] * w_.noise_of_globals[s * G + g];
       for (std::size_t i = 0; i < stretches_; ++i) of_units += w_.sums[(i * draw_.draws + s) * sums_];
-      total += w_.value[s] + of_globals + 0.5 * squares + weight * (of_locals + 0.5 * of_units);
+      total += w_.value[s] + of_globals + 0.5 * squares + weight * (of_locals + of_units);
     }
     return total / static_cast<double>(w_.accepted.size());
   }
@@ -348,10 +376,10 @@ class Step {
   template <class Sink>
   void local_stretch(std::size_t stretch, Sink& sink) {
     const std::size_t d = form_.block, K = form_.directions, n0 = first_unit(stretch), m = count(stretch);
-    thread_local std::vector<float> gradient, pulls, all;
+    thread_local std::vector<float> gradient, pulls, all, pull, of_noise, of_raw;
     gradient.assign(form_.rows() * kStretch, 0.0f);
     pulls.resize(d * kStretch);
-    all.resize(kStretch);
+    for (std::vector<float>* part : {&all, &pull, &of_noise, &of_raw}) part->resize(kStretch);
     const float weight = static_cast<float>(draw_.weights[0]);
     for (const std::size_t s : w_.accepted) {
       double* sums = w_.sums.data() + (stretch * draw_.draws + s) * sums_;
@@ -365,19 +393,39 @@ class Step {
         }
         divide(sd, m, p);
         take_gradient(s, i, n0, m, all.data());
-        add_to_gradient(p, sd, e, weight, m, all.data(), gradient.data() + i * kStretch,
-                        gradient.data() + (d + i) * kStretch);
+        float *const of_loc = gradient.data() + i * kStretch, *const of_log_sd = gradient.data() + (d + i) * kStretch;
+        const float* toward_noise = all.data();
+        if (form_.scaled()) {
+          const std::size_t at = latent_at(s, i, n0);
+          const float *const scale = w_.scale.data() + at, *const bend = w_.bend.data() + at;
+          std::copy_n(p, m, pull.data());
+          pull_through_scale(scale, bend, w_.moved.data() + at, m, pull.data(), of_raw.data());
+          for (std::size_t k = 0; k < K; ++k) {
+            sums[1 + k] -= draw_.weights[0] * sum_of_products(growth_row(i, k, n0), of_raw.data(), m);
+          }
+          p = pull.data();
+          add_pull(p, weight, m, all.data(), of_loc);
+          through_scale(all.data(), scale, bend, w_.moved.data() + at, m, of_noise.data(), of_raw.data());
+          add_triple_products(of_noise.data(), sd, e, m, of_log_sd);
+          toward_noise = of_noise.data();
+        } else {
+          add_to_gradient(p, sd, e, weight, m, all.data(), of_loc, of_log_sd);
+        }
         if (form_.full) {
           for (std::size_t j = 0; j < i; ++j) {
-            add_float_products(all.data(), noise(s, j, n0), m,
+            add_float_products(toward_noise, noise(s, j, n0), m,
                                gradient.data() + (2 * d + below_diagonal(i, j)) * kStretch);
           }
         }
         for (std::size_t k = 0; k < K; ++k) {
-          const std::size_t r = 2 * d + form_.local_below() + i * K + k;
-          add_float_multiple(all.data(), static_cast<float>(w_.along[s * K + k]), m, gradient.data() + r * kStretch);
+          const float along = static_cast<float>(w_.along[s * K + k]);
+          add_float_multiple(all.data(), along, m, gradient.data() + (form_.slope_at() + i * K + k) * kStretch);
           sums[1 + k] -= draw_.weights[0] * sum_of_products(slope_row(i, k, n0), p, m);
           if (form_.mapped) sums[1 + K + k] += sum_of_products(slope_row(i, k, n0), all.data(), m);
+          if (form_.scaled()) {
+            add_float_multiple(of_raw.data(), along, m, gradient.data() + (form_.growth_at() + i * K + k) * kStretch);
+            if (form_.mapped) sums[1 + K + k] += sum_of_products(growth_row(i, k, n0), of_raw.data(), m);
+          }
         }
       }
     }

@@ -79,7 +79,7 @@ ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weig
                          ffi::ResultBuffer<ffi::F64> of_log_sd, ffi::ResultBuffer<ffi::F64> of_below,
                          ffi::ResultBuffer<ffi::F32> of_locals, ffi::ResultBuffer<ffi::F64> of_map,
                          std::int64_t block, std::int64_t directions, std::int64_t draws, bool full_rank, bool full,
-                         bool mapped) {
+                         bool mapped, double growth_range) {
   Form form{};
   form.globals = loc.element_count();
   form.block = static_cast<std::size_t>(block);
@@ -87,6 +87,7 @@ ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weig
   form.full_rank = full_rank;
   form.full = full;
   form.mapped = mapped;
+  form.growth_range = growth_range;
   form.columns = form.rows() > 0 ? locals.element_count() / form.rows() : 0;
   if (below.element_count() != form.global_below() || local_center.element_count() != form.block ||
       map.element_count() != (mapped ? form.directions * form.globals : 0) || key.element_count() != 2 ||
@@ -147,13 +148,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
                                   .Attr<std::int64_t>("draws")
                                   .Attr<bool>("full_rank")
                                   .Attr<bool>("full")
-                                  .Attr<bool>("mapped"));
+                                  .Attr<bool>("mapped")
+                                  .Attr<double>("growth_range"));
 #if defined(__GNUC__)
 #pragma GCC visibility pop
 #endif
 
 // Changes with the signatures below; the Python side refuses a library of another version.
-AVISTAN_EXPORT int avistan_abi_version() { return 3; }
+AVISTAN_EXPORT int avistan_abi_version() { return 4; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two

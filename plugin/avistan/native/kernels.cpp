@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "clones.h"
+#include "elementary.h"
 
 namespace avistan {
 namespace {
@@ -105,6 +106,60 @@ void take(const double* in, std::ptrdiff_t stride, double weight, const double* 
       out[n] = static_cast<float>(weight * scale[n] * in[static_cast<std::ptrdiff_t>(n) * stride]);
     }
   }
+}
+
+AVISTAN_CLONES
+void put_noise(const float* sd, const float* e, std::size_t count, double* z) {
+  for (std::size_t n = 0; n < count; ++n) z[n] = static_cast<double>(sd[n] * e[n]);
+}
+
+AVISTAN_CLONES
+double grow(const double* __restrict__ raw, double range, std::size_t count, float* __restrict__ scale,
+            float* __restrict__ bend, double* __restrict__ z, float* __restrict__ moved) {
+  const float limit = static_cast<float>(range);
+  for (std::size_t n = 0; n < count; ++n) {
+    const float flat = hyperbolic_tangent(static_cast<float>(raw[n]) / limit);
+    moved[n] = limit * flat;
+    scale[n] = exponential(limit * flat);
+    bend[n] = 1.0f - flat * flat;
+  }
+  const double total = sum(moved, count);
+  for (std::size_t n = 0; n < count; ++n) {
+    z[n] *= static_cast<double>(scale[n]);
+    moved[n] = static_cast<float>(z[n]);
+  }
+  return total;
+}
+
+AVISTAN_CLONES
+void pull_through_scale(const float* scale, const float* bend, const float* moved, std::size_t count,
+                        float* __restrict__ p, float* __restrict__ of_raw) {
+  for (std::size_t n = 0; n < count; ++n) {
+    p[n] /= scale[n];
+    of_raw[n] = bend[n] * (moved[n] * p[n] - 1.0f);
+  }
+}
+
+AVISTAN_CLONES
+void through_scale(const float* v, const float* scale, const float* bend, const float* moved, std::size_t count,
+                   float* __restrict__ of_noise, float* __restrict__ of_raw) {
+  for (std::size_t n = 0; n < count; ++n) {
+    of_noise[n] = v[n] * scale[n];
+    of_raw[n] = v[n] * bend[n] * moved[n];
+  }
+}
+
+AVISTAN_CLONES
+void add_pull(const float* p, float weight, std::size_t count, float* __restrict__ v, float* __restrict__ of_loc) {
+  for (std::size_t n = 0; n < count; ++n) {
+    v[n] += weight * p[n];
+    of_loc[n] += v[n];
+  }
+}
+
+AVISTAN_CLONES
+void add_triple_products(const float* a, const float* b, const float* c, std::size_t count, float* __restrict__ sum) {
+  for (std::size_t n = 0; n < count; ++n) sum[n] += a[n] * b[n] * c[n];
 }
 
 AVISTAN_CLONES

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "clones.h"
+#include "elementary.h"
 #include "kernels.h"
 #include "matrix.h"
 #include "normals.h"
@@ -30,21 +31,10 @@ void silu(const float* __restrict__ e, std::size_t count, float* __restrict__ h,
   }
 }
 
-// a = kRange tanh(a / kRange). Source of the polynomial: Moshier's Cephes library, tanhf; `e` holds exp(2 |a| / kRange).
+// a = kRange tanh(a / kRange)
 AVISTAN_CLONES
-void bound(const float* __restrict__ e, std::size_t count, float* __restrict__ a) {
-  for (std::size_t n = 0; n < count; ++n) {
-    const float x = a[n] / kRange, q = x * x;
-    const float series = ((((-5.70498872745e-3f * q + 2.06390887954e-2f) * q - 5.37397155531e-2f) * q +
-                           1.33314422036e-1f) * q - 3.33332819422e-1f) * q * x + x;
-    const float far = std::copysign(1.0f - 2.0f / (e[n] + 1.0f), x);
-    a[n] = kRange * (std::fabs(x) < 0.625f ? series : far);
-  }
-}
-
-AVISTAN_CLONES
-void twice_the_size(const float* a, std::size_t count, float* out) {
-  for (std::size_t n = 0; n < count; ++n) out[n] = 2.0f / kRange * std::fabs(a[n]);
+void bound(std::size_t count, float* a) {
+  for (std::size_t n = 0; n < count; ++n) a[n] = kRange * hyperbolic_tangent(a[n] / kRange);
 }
 
 // out = g times the slope of `bound` where its value was v
@@ -147,12 +137,7 @@ void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu)
   }
   for (std::size_t p = 0; p < P; ++p) {
     float* row = out.data() + p * kStride;
-    if (p >= shape_.block && p < 2 * shape_.block) {
-      float size[kUnits];
-      twice_the_size(row, m, size);
-      exponentials(size, m, size);
-      bound(size, m, row);
-    }
+    if (p >= shape_.block && p < 2 * shape_.block) bound(m, row);
     std::copy_n(row, m, nu + p * columns_ + n0);
   }
 }

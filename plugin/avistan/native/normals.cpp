@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "clones.h"
+#include "elementary.h"
 
 namespace avistan {
 namespace {
@@ -18,40 +18,11 @@ inline std::uint64_t mixed(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// log of a positive normal number: exponent and mantissa in [1/sqrt 2, sqrt 2), then the series of atanh.
-inline float logarithm(float x) {
-  std::int32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const std::int32_t exponent = (bits - 0x3f3504f3) >> 23;  // 0x3f3504f3 is 1/sqrt 2
-  bits -= exponent << 23;
-  float mantissa;
-  std::memcpy(&mantissa, &bits, sizeof mantissa);
-  const float s = (mantissa - 1.0f) / (mantissa + 1.0f);
-  const float q = s * s;
-  const float series = 1.0f + q * (1.0f / 3 + q * (1.0f / 5 + q * (1.0f / 7 + q * (1.0f / 9))));
-  return static_cast<float>(exponent) * 0.693147180559945f + 2.0f * s * series;
-}
-
 // sin(2 pi y) for |y| <= 1/4, by its series.
 inline float sine_of_turns(float y) {
   const float x = 6.283185307179586f * y;
   const float q = x * x;
   return x * (1.0f + q * (-1.0f / 6 + q * (1.0f / 120 + q * (-1.0f / 5040 + q * (1.0f / 362880 - q / 39916800.0f)))));
-}
-
-// exp by powers of 2 and the series of the rest.
-inline float exponential(float x) {
-  x = std::min(std::max(x, -87.0f), 87.0f);
-  const float scaled = x * 1.44269504088896f;
-  const float power = static_cast<float>(static_cast<std::int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f)));
-  const float r = (x - power * 0.693145751953125f) - power * 1.42860682030941723e-6f;
-  const float series =
-      1.0f +
-      r * (1.0f + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))))));
-  const std::int32_t bits = (static_cast<std::int32_t>(power) + 127) << 23;
-  float two;
-  std::memcpy(&two, &bits, sizeof two);
-  return series * two;
 }
 
 AVISTAN_CLONES

@@ -2,7 +2,7 @@
 // derivative, without intermediate arrays in the caller.
 //
 //     theta = c + s (m + L t)                              t, e_n standard normal
-//     z_n   = c_n + s_n (m_n + A_n W t + L_n e_n)
+//     z_n   = c_n + s_n (m_n + A_n W t + exp(g_n) L_n e_n),     g_n = r tanh(C_n W t / r)
 //
 // Parameters are on the standardized scale of the frame (c, s); L and L_n are lower triangular, with exp(log_sd) on the
 // diagonal. The estimate for a batch of M units with weight w is
@@ -28,10 +28,14 @@ struct Form {
   bool full_rank;          // L is lower triangular, not diagonal
   bool full;               // L_n is
   bool mapped;             // W is an array (K, G), not the identity
+  double growth_range;     // r, 0 unless the scales of the locals follow the globals
 
   std::size_t global_below() const { return full_rank ? globals * (globals - 1) / 2 : 0; }
   std::size_t local_below() const { return full ? block * (block - 1) / 2 : 0; }
-  std::size_t rows() const { return 2 * block + local_below() + block * directions; }  // of local parameters
+  bool scaled() const { return growth_range > 0.0; }
+  std::size_t slope_at() const { return 2 * block + local_below(); }  // rows of local parameters: where A_n begins
+  std::size_t growth_at() const { return slope_at() + block * directions; }  // C_n
+  std::size_t rows() const { return growth_at() + (scaled() ? block * directions : 0); }
 };
 
 struct Frame {
@@ -42,7 +46,8 @@ struct Frame {
   bool own;  // every unit has its own column
 };
 
-// Parameters or their gradients. Of the locals: loc, log_sd, below and slope, one below the other, (rows, columns).
+// Parameters or their gradients. Of the locals: loc, log_sd, below, slope and growth, one below the other, (rows,
+// columns).
 template <class GlobalReal, class LocalReal>
 struct Parts {
   GlobalReal* loc;
