@@ -45,7 +45,8 @@ class FlatSteps(abc.ABC):
         self._frame = StepFrame(*(np.array(part, dtype=np.float64) for part in frame_of(family)))
         factor = family.globals.resolved()
         directions = np.zeros((0, form.num_globals)) if family.directions is None else family.directions
-        parts = Parts(factor.loc, factor.log_sd, factor.below, locals_, directions)
+        warp = np.zeros((0, form.num_globals)) if factor.warp is None else factor.warp
+        parts = Parts(factor.loc, factor.log_sd, factor.below, locals_, directions, warp)
         self._shapes = [part.shape for part in parts]
         flat = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
         moments = np.zeros((2, len(flat) + (0 if weights is None else len(weights))), dtype=np.float32)
@@ -111,7 +112,7 @@ class FlatSteps(abc.ABC):
 
     def _with_globals(self, parts: list[FloatArray]) -> Family:
         """The family with these parameters of the globals, and these directions."""
-        loc, log_sd, below, _, directions = parts
+        loc, log_sd, below, _, directions, warp = parts
         moved: Family = eqx.tree_at(
             lambda f: (f.globals.loc, f.globals.log_sd, f.globals.below),
             self._start,
@@ -119,6 +120,8 @@ class FlatSteps(abc.ABC):
         )
         if self._form.mapped:
             moved = eqx.tree_at(lambda f: f.directions, moved, on_device(directions))
+        if self._form.global_flow:
+            moved = eqx.tree_at(lambda f: f.globals.warp, moved, on_device(warp))
         return moved
 
     def _arguments(
@@ -131,9 +134,7 @@ class FlatSteps(abc.ABC):
     ) -> dict[str, Any]:
         """What `native.TableRun` and `native.NetworkRun` have in common."""
         form, state = self._form, self._state
-        loc, log_sd, below, locals_, directions = (
-            part.ctypes.data for part in self._split(state["parameters"])
-        )
+        pointers = (part.ctypes.data for part in self._split(state["parameters"]))
         return {
             "globals": form.num_globals,
             "block": form.block,
@@ -143,13 +144,11 @@ class FlatSteps(abc.ABC):
             "full": form.full,
             "mapped": form.mapped,
             "growth_range": form.growth_range,
+            "global_flow": form.global_flow,
+            "flow": form.flow,
             **dict(zip(StepFrame._fields, (part.ctypes.data for part in self._frame), strict=True)),
             "own": self._frame.local_scale.shape[1] != 1,
-            "loc": loc,
-            "log_sd": log_sd,
-            "below": below,
-            "locals": locals_,
-            "map": directions,
+            **dict(zip(Parts._fields, pointers, strict=True)),
             "rate": rates.ctypes.data,
             "first": state["first"].ctypes.data,
             "second_root": state["second_root"].ctypes.data,

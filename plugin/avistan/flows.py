@@ -30,7 +30,7 @@ class Bent(NamedTuple):
 def bend(numbers: Any, r: Any) -> Bent:
     """T at r (S, ...) with numbers (2, ...); JAX arrays, or numpy's if both are."""
     xp: Any = np if isinstance(r, np.ndarray) and isinstance(numbers, np.ndarray) else jnp
-    epsilon, log_delta = _of_raw(xp, numbers)
+    (epsilon, _), (log_delta, _) = _of_raw(numbers)
     delta = xp.exp(log_delta)
     u = delta * xp.arcsinh(r) + epsilon
     square = 1 + r**2
@@ -42,10 +42,18 @@ def bend(numbers: Any, r: Any) -> Bent:
     )
 
 
+def number_slopes(numbers: Any, r: Any) -> Any:
+    """d T(r) / d numbers, (2, S, ...); arguments as of `bend`, in numpy."""
+    (epsilon, of_skew), (log_delta, of_tail) = _of_raw(numbers)
+    power = np.exp(log_delta) * np.arcsinh(r)
+    cosh = np.cosh(power + epsilon)
+    return np.stack([of_skew * (cosh - np.cosh(epsilon)), of_tail * cosh * power])
+
+
 def straighten(numbers: Any, y: Any) -> Any:
     """r with T(r) = y; arguments as of `bend`."""
     xp: Any = np if isinstance(y, np.ndarray) and isinstance(numbers, np.ndarray) else jnp
-    epsilon, log_delta = _of_raw(xp, numbers)
+    (epsilon, _), (log_delta, _) = _of_raw(numbers)
     return xp.sinh((xp.arcsinh(y + xp.sinh(epsilon)) - epsilon) * xp.exp(-log_delta))
 
 
@@ -56,8 +64,6 @@ def flattened(raw: Any, limit: float) -> tuple[Any, Any]:
     return flat, 1 - (flat / limit) ** 2
 
 
-def _of_raw(xp: Any, numbers: Any) -> tuple[Any, Any]:
-    return (
-        _MOST_SKEW * xp.tanh(numbers[0] / _MOST_SKEW)[None],
-        _MOST_TAIL * xp.tanh(numbers[1] / _MOST_TAIL)[None],
-    )
+def _of_raw(numbers: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Epsilon and log delta, each with its derivative by the raw number."""
+    return flattened(numbers[0][None], _MOST_SKEW), flattened(numbers[1][None], _MOST_TAIL)

@@ -19,10 +19,10 @@ from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
 
 MAX_FULL_RANK = 500  # globals with a full covariance
-MAX_BENT = 200  # parameters of a program for which flows are tried: there a skewed global counts for most
-MAX_SCALED = (
-    1000  # beside low-rank globals, for which scales that follow the globals are: XLA's steps are slow
-)
+MAX_BENT, MAX_SCALED = (
+    200,
+    1000,
+)  # parameters for which low-rank families take on flows and scales: XLA trains these
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
 
@@ -52,7 +52,7 @@ def stages(
     Args:
         block: latents of a unit; 0 without a level.
         num_units: of the level.
-        by_path: only families that `path_gradient` covers, as on minibatches.
+        by_path: only families that `path_gradient` covers, as on minibatches: none of low rank.
     """
     found = []
     if method.coupling and method.local != "banded":
@@ -73,11 +73,13 @@ def stages(
         correlated = _with(correlated, "conditional")
         found.append(correlated)
     dim = num_globals + block * num_units
-    scales = method.reach > 0 or correlated.globals != "low-rank" or dim <= MAX_SCALED
+    low_rank = correlated.globals == "low-rank"
+    scales = method.reach > 0 or not low_rank or dim <= MAX_SCALED
     if follows and correlated.conditional != "mean+scale" and scales:
         correlated = _with(correlated, "conditional(mean+scale)")
         found.append(correlated)
-    if dim <= MAX_BENT and not (method.flow or method.reach or by_path) and method.second is None:
+    flow = not method.flow and not method.reach and method.second is None
+    if flow and (not low_rank or dim <= MAX_BENT):
         found.append(_with(correlated, "flow"))
     return found
 

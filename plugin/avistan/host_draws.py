@@ -1,20 +1,21 @@
 """Draws of families in numpy, in antithetic pairs, some units at a time.
 
 What a Gaussian family adds to its mean is linear in its normals. So the draws of a pair (e, -e) are the mean plus and
-minus one deviation, and have the same density. Where scales follow the globals each draw has its own.
+minus one deviation, and have the same density. Where scales follow the globals, or a flow bends what moves, each draw
+has its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .families import Family, LevelGlobals
-from .flows import flattened
+from .flows import NUMBERS, bend, flattened
 from .host_functions import HostNu, global_values, hosted, unit_values
 from .path_gradient import form_of
 
@@ -54,8 +55,9 @@ def drawn_on_host(family: Family) -> bool:
 
 
 def mirrored(family: Family) -> bool:
-    """Whether the draws of normals and of their negatives lie on opposite sides of the mean."""
-    return family.local.conditional != "mean+scale"
+    """Whether the draws of normals and of their negatives are mirror images about the mean: q is a Gaussian."""
+    flow = family.local.flow or family.globals.warp is not None
+    return not flow and family.local.conditional != "mean+scale"
 
 
 def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) -> Pairs:
@@ -75,8 +77,10 @@ def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) ->
         lower = np.zeros((len(loc), len(loc)))
         lower[np.tril_indices(len(loc), -1)] = below
         moved += t @ lower.T
-    deviations[:, :, at] = _signed(scale * moved, signs)
-    log_det, squares = np.asarray(frame.global_log_scale).sum() + log_sd.sum(), _squares(t)
+    own, log_slopes = _bent(family.globals.warp, np.exp(log_sd), _signed(moved, signs))
+    deviations[:, :, at] = scale * own
+    log_det = np.asarray(frame.global_log_scale).sum() + log_sd.sum() + log_slopes
+    squares = _squares(t)
     local_index = np.asarray(place.local_index)
     of_draws = signs * family.local.block * len(t)
     stretch = max(1, _NUMBERS_AT_ONCE // (family.local.num_parameters + of_draws + 1))
@@ -112,6 +116,14 @@ def _signed(values: FloatArray, signs: int) -> FloatArray:
     return values[None] if signs == 1 else np.stack([values, -values])
 
 
+def _bent(numbers: Any, sd: FloatArray, moved: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """What moves entries (signs, pairs, n), through a flow if there is one; sums of its log slopes, (signs, pairs)."""
+    if numbers is None:
+        return moved, np.zeros((1, 1))
+    bent = bend(np.asarray(numbers), moved / sd)
+    return sd * bent.value, bent.log_slope.sum(axis=2)
+
+
 def _of_units(
     family: Family, nu: HostNu, units: slice, e: Sequence[FloatArray], along: FloatArray
 ) -> tuple[FloatArray, list[FloatArray], FloatArray]:
@@ -130,6 +142,11 @@ def _of_units(
             moved[i] += (scale[i] * below) * e[j]
     log_det = np.full((1, 1), log_sd.sum())
     moves = [_signed(own, signs) for own in moved]
+    if local.flow:
+        numbers = nu.warp.reshape(local.block, NUMBERS, -1)
+        for i, of_latent in enumerate(numbers):
+            moves[i], log_slopes = _bent(of_latent, np.exp(log_sd[i]), moves[i])
+            log_det = log_det + log_slopes
     if local.conditional == "mean+scale":
         rates = nu.growth.reshape(local.block, local.directions, -1)
         for i in range(local.block):

@@ -361,8 +361,7 @@ class Model:
 def _needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
     """Whether steps must see all units: minibatches serve what `path_gradient` covers, and one level."""
     return options.estimator != "path" or any(
-        method.second is not None or method.globals == "low-rank" or method.flow or method.reach > 0
-        for method in methods
+        method.second is not None or method.globals == "low-rank" or method.reach > 0 for method in methods
     )
 
 

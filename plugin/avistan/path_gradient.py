@@ -1,4 +1,4 @@
-"""The ELBO of a Gaussian family on one batch of units and its gradient by the path derivative, in one operation.
+"""The ELBO of a family on one batch of units and its gradient by the path derivative, in one operation.
 
 It draws, asks Stan, and differentiates without leaving intermediate arrays to XLA: in the compiled handler
 (native/step.h has the formulas) or, without it, in numpy. Both take their normals by number (`normals`), so the same
@@ -22,7 +22,7 @@ from stan_adapters.errors import BindingError
 
 from . import native
 from .families import Family
-from .flows import flattened
+from .flows import NUMBERS, bend, flattened, number_slopes
 from .inference_functions import Table
 from .log_density import Backend, SlotLayout, evaluate_rows, open_record
 from .normals import normals
@@ -34,7 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Form:
     """Sizes of a family: G globals, d latents of each of `columns` units, K directions that the locals follow; their
-    scales too where `growth_range` is positive (`LocalGaussian`).
+    scales too where `growth_range` is positive (`LocalGaussian`). A flow may bend the globals and the locals.
     """
 
     num_globals: int
@@ -45,12 +45,15 @@ class Form:
     full: bool
     mapped: bool
     growth_range: float
+    global_flow: bool
+    flow: bool
 
     @property
-    def rows(self) -> tuple[int, int, int, int, int]:
-        """Rows of loc, log_sd, below, slope and growth in the packed parameters of the locals."""
+    def rows(self) -> tuple[int, int, int, int, int, int]:
+        """Rows of each part of `LocalNu` in the packed parameters of the locals."""
         d, along = self.block, self.block * self.directions
-        return d, d, d * (d - 1) // 2 if self.full else 0, along, along if self.growth_range else 0
+        below, growth = d * (d - 1) // 2 if self.full else 0, along if self.growth_range else 0
+        return d, d, below, along, growth, d * NUMBERS if self.flow else 0
 
 
 class Parts(NamedTuple):
@@ -61,6 +64,7 @@ class Parts(NamedTuple):
     below: Any  # (G (G - 1) / 2,) or none
     locals: Any  # (rows, columns): parameters of the units, as `Form.rows` says
     map: Any  # (K, G): the directions, or none
+    warp: Any  # (2, G): of the globals' flow, or none
 
 
 class StepFrame(NamedTuple):
@@ -82,7 +86,7 @@ class Batch(NamedTuple):
 def form_of(family: Family) -> Form | None:
     """The form of a family that this operation covers, else None."""
     local, frame = family.local, family.frame
-    covered = local.kind in ("diagonal", "full") and not local.flow and family.globals.warp is None
+    covered = local.kind in ("diagonal", "full")
     own = frame.local_scale.shape[1] != 1
     if not covered or family.globals.kind == "low-rank" or (own and not isinstance(family.inference, Table)):
         return None
@@ -95,6 +99,8 @@ def form_of(family: Family) -> Form | None:
         full=local.kind == "full" and local.block > 1,
         mapped=family.directions is not None,
         growth_range=local.growth_range if local.conditional == "mean+scale" else 0.0,
+        global_flow=family.globals.warp is not None,
+        flow=local.flow,
     )
 
 
@@ -107,13 +113,14 @@ def parts_of(family: Family, inputs: Float[Array, "N R"]) -> Parts:
     """Parameters of the globals and of the units with these inputs, differentiable."""
     factor, form = family.globals.resolved(), form_of(family)
     assert form is not None
-    no_map = jnp.zeros((0, form.num_globals))
+    none = jnp.zeros((0, form.num_globals))
     return Parts(
         factor.loc,
         factor.log_sd,
         factor.below,
         family.inference.packed(inputs),
-        no_map if family.directions is None else family.directions,
+        none if family.directions is None else family.directions,
+        none if factor.warp is None else factor.warp,
     )
 
 
@@ -178,6 +185,8 @@ def _call(
                 full=form.full,
                 mapped=form.mapped,
                 growth_range=np.float64(form.growth_range),
+                global_flow=form.global_flow,
+                flow=form.flow,
             )
         )
 
@@ -224,30 +233,29 @@ def numpy_elbo_gradient(
     """
     frame, parts = StepFrame(*map(np.asarray, frame)), Parts(*map(np.asarray, parts))
     layouts = [_layout(int(slot)) for slot in slots]
-    units, weight, G = layouts[0].local_at.shape[1], float(weights[0]), form.num_globals
+    units, weight, G, d = layouts[0].local_at.shape[1], float(weights[0]), form.num_globals, form.block
     locals_ = np.asarray(parts.locals)[:, :units].astype(np.float64)
-    loc, log_sd, below, slope, growth = np.split(locals_, np.cumsum(form.rows)[:-1])
+    loc, log_sd, below, slope, growth, warp = np.split(locals_, np.cumsum(form.rows)[:-1])
     own = frame.local_scale.shape[1] != 1
     center, scale = ((p[:, :units] if own else p) for p in (frame.local_center, frame.local_scale))
-    lower = _lower(parts)
-    t = np.array([normals(*key, s * (form.block + 1), G) for s in range(draws)], dtype=np.float64)
+    lower, sd = _lower(parts), np.exp(log_sd)
+    t = np.array([normals(*key, s * (d + 1), G) for s in range(draws)], dtype=np.float64)
     e = np.array(
-        [
-            [normals(*key, s * (form.block + 1) + 1 + i, units) for i in range(form.block)]
-            for s in range(draws)
-        ],
+        [[normals(*key, s * (d + 1) + 1 + i, units) for i in range(d)] for s in range(draws)],
         dtype=np.float64,
-    ).reshape(draws, form.block, units)
+    ).reshape(draws, d, units)
     along = (t @ parts.map.T if form.mapped else t)[:, : form.directions]
-    standard = parts.loc + t @ lower.T
     within = _unit_factors(form, log_sd, below)  # (d, d, units)
-    slopes = slope.reshape(form.block, form.directions, units)
+    slopes = slope.reshape(d, form.directions, units)
     rates = growth.reshape(slopes.shape) if form.growth_range else np.zeros_like(slopes)
-    grown, bend = flattened(np.einsum("ikn,sk->sin", rates, along), form.growth_range or 1.0)
-    moved = np.exp(grown) * np.einsum("ijn,sjn->sin", within, e)
+    grown, growth_slope = flattened(np.einsum("ikn,sk->sin", rates, along), form.growth_range or 1.0)
+    numbers = warp.reshape(d, NUMBERS, units).swapaxes(0, 1) if form.flow else warp
+    bent_globals = _bent(parts.warp, np.exp(parts.log_sd), t, t @ lower.T)
+    bent = _bent(numbers, sd, e, np.einsum("ijn,sjn->sin", within, e))
+    moved = np.exp(grown) * bent.value
     z = loc + moved + np.einsum("ikn,sk->sin", slopes, along)
 
-    theta = frame.global_center + frame.global_scale * standard
+    theta = frame.global_center + frame.global_scale * (parts.loc + bent_globals.value)
     value, accepted = np.zeros(draws), np.ones(draws, dtype=bool)
     of_globals, of_locals = np.zeros((draws, G)), np.zeros_like(z)
     for number, (slot, given) in enumerate(zip(slots, weights, strict=True)):
@@ -271,45 +279,79 @@ def numpy_elbo_gradient(
     if rejected == draws:
         return float("nan"), rejected, zeros
     solved = np.empty_like(e)  # p with L_n' p = e_n
-    for i in reversed(range(form.block)):
-        rest = sum(within[k, i] * solved[:, k] for k in range(i + 1, form.block))
+    for i in reversed(range(d)):
+        rest = sum(within[k, i] * solved[:, k] for k in range(i + 1, d))
         solved[:, i] = (e[:, i] - rest) / within[i, i]
-    solved *= np.exp(-grown)
+    solved = np.exp(-grown) * bent.pulled(solved)
     of_locals = of_locals + weight * solved
     back = np.einsum("ikn,sin->sk", slopes, solved)
-    back = -weight * (back + np.einsum("ikn,sin->sk", rates, bend * (solved * moved - 1)))
+    back = -weight * (back + np.einsum("ikn,sin->sk", rates, growth_slope * (solved * moved - 1)))
     pull = t + (back @ parts.map if form.mapped else np.pad(back, ((0, 0), (0, G - back.shape[1]))))
-    of_globals = frame.global_scale * of_globals + np.linalg.solve(lower.T, pull.T).T
+    of_globals = frame.global_scale * of_globals + bent_globals.pulled(np.linalg.solve(lower.T, pull.T).T)
     log_det = np.log(frame.global_scale).sum() + parts.log_sd.sum() + G * _HALF_LOG_2PI
     local_log_det = np.broadcast_to(np.log(scale), loc.shape).sum() + log_sd.sum() + loc.size * _HALF_LOG_2PI
-    value += log_det + 0.5 * (t**2).sum(axis=1)
-    value += weight * (local_log_det + (0.5 * e**2 + grown).sum(axis=(1, 2)))
+    value += log_det + (0.5 * t**2 + bent_globals.log_slope).sum(axis=1)
+    value += weight * (local_log_det + (0.5 * e**2 + bent.log_slope + grown).sum(axis=(1, 2)))
 
     share = accepted / accepted.sum()
-    rows, columns = np.tril_indices(G, -1)
-    through = np.einsum("s,sin,sjn->ijn", share, np.exp(grown) * of_locals, e)  # d / d L_n
-    of_growth = bend * moved * of_locals
-    of_rates = np.einsum("s,sin,sk->ikn", share, of_growth, along).reshape(-1, units)
-    pairs = [(i, j) for i in range(form.block) for j in range(i)] if form.full else []
-    found = np.concatenate(
-        [
-            np.einsum("s,sin->in", share, of_locals),
-            np.einsum("iin,iin->in", through, within),
-            np.array([through[i, j] for i, j in pairs]).reshape(len(pairs), units),
-            np.einsum("s,sin,sk->ikn", share, of_locals, along).reshape(-1, units),
-            of_rates[: len(growth)],
-        ]
+    of_noise = np.exp(grown) * of_locals
+    through = np.einsum("s,sin,sjn->ijn", share, bent.slope * of_noise, e)  # d / d L_n
+    of_growth = growth_slope * moved * of_locals
+    pairs = [(i, j) for i in range(d) for j in range(i)] if form.full else []
+    found = (
+        np.einsum("s,sin->in", share, of_locals),
+        np.einsum("s,sin,sin->in", share, of_noise, bent.by_log_sd),
+        np.array([through[i, j] for i, j in pairs]).reshape(len(pairs), units),
+        np.einsum("s,sin,sk->ikn", share, of_locals, along).reshape(-1, units),
+        np.einsum("s,sin,sk->ikn", share, of_growth, along).reshape(-1, units)[: len(growth)],
+        np.einsum("s,sin,fsin->ifn", share, of_noise, bent.by_numbers).reshape(-1, units),
     )
+    zeros.locals[:, :units] = np.concatenate(found)
+    of_lower = np.einsum("s,sg,sh->gh", share, bent_globals.slope * of_globals, t)
+    rows, columns = np.tril_indices(G, -1)
     toward = np.einsum("sin,ikn->sk", of_locals, slopes) + np.einsum("sin,ikn->sk", of_growth, rates)
-    of_lower = np.einsum("s,sg,sh->gh", share, of_globals, t)
-    zeros.locals[:, :units] = found
     gradient_parts = zeros._replace(
         loc=share @ of_globals,
-        log_sd=np.diag(of_lower) * np.exp(parts.log_sd),
+        log_sd=np.einsum("s,sg,sg->g", share, of_globals, bent_globals.by_log_sd),
         below=of_lower[rows, columns] if form.full_rank else zeros.below,
         map=np.einsum("s,sk,sg->kg", share, toward, t) if form.mapped else zeros.map,
+        warp=np.einsum("s,sg,fsg->fg", share, of_globals, bent_globals.by_numbers),
     )
     return float(share @ np.where(accepted, value, 0.0)), rejected, gradient_parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """What moves entries (S, ...), after the flow if there is one: its value, the flow's log slope and curvature, and
+    the value's derivatives by the entries' log sds, and by the flow's numbers (2, S, ...) or (0, S, ...).
+    """
+
+    value: FloatArray
+    log_slope: FloatArray
+    curvature: FloatArray
+    by_log_sd: FloatArray
+    by_numbers: FloatArray
+
+    @property
+    def slope(self) -> FloatArray:
+        return np.exp(self.log_slope)
+
+    def pulled(self, pull: FloatArray) -> FloatArray:
+        """The pull of the value, given that of what the flow bends."""
+        return (pull + self.curvature) / self.slope
+
+
+def _bent(numbers: FloatArray, sd: FloatArray, noise: FloatArray, moved: FloatArray) -> _Entries:
+    """Entries `moved` by their own noise in sds and by that of others, through a flow with numbers (2, ...) or none."""
+    if not len(numbers):
+        nothing = np.zeros_like(moved)
+        return _Entries(moved, nothing, nothing, sd * noise, np.zeros((0, *moved.shape)))
+    r = moved / sd
+    found = bend(numbers, r)
+    by_log_sd = sd * (found.value - np.exp(found.log_slope) * (r - noise))
+    return _Entries(
+        sd * found.value, found.log_slope, found.curvature / sd, by_log_sd, sd * number_slopes(numbers, r)
+    )
 
 
 def _lower(parts: Parts) -> FloatArray:

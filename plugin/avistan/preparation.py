@@ -335,8 +335,7 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     family = Family(globals_factor, function, local, frame, make_placement(at, index), directions)
     if preparation.sample is not None and form_of(family) is None:
         raise MethodError(
-            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank, and there is no flow. "
-            "Leave out :low-rank and :flow."
+            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
         )
     return family, on_device(inputs, np.float32)
 

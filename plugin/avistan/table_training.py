@@ -32,12 +32,11 @@ class TableSteps(FlatSteps):
 
     def family(self, mean: Any = None) -> Family:
         parts = self._split(self._state["parameters"] if mean is None else mean)
-        nu = self._start.inference.nu  # type: ignore[attr-defined]
         own = np.split(parts[3], np.cumsum(self._form.rows)[:-1])
         moved: Family = eqx.tree_at(
             lambda f: f.inference.nu,
             self._with_globals(parts),
-            LocalNu(*map(on_device, [*own, nu.warp])),
+            LocalNu(*map(on_device, own)),
         )
         return moved
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import avistan as avi
-from avistan.flows import NUMBERS, bend, straighten
+from avistan.flows import NUMBERS, bend, number_slopes, straighten
 from avistan.importance import approximation, unit_density
 from avistan.refinement import _gradient, _moved
 from programs import bundled
@@ -31,6 +31,16 @@ def test_slope_and_curvature_are_derivatives(generic):
     bent, (up, down) = bend(numbers, r), (bend(numbers, r + step) for step in (1e-6, -1e-6))
     np.testing.assert_allclose((up.value - down.value) / 2e-6, np.exp(bent.log_slope), rtol=1e-7)
     np.testing.assert_allclose((up.log_slope - down.log_slope) / 2e-6, bent.curvature, rtol=1e-6, atol=1e-8)
+
+
+def test_slopes_by_the_numbers_are_derivatives(generic):
+    numbers, r = generic
+    found = number_slopes(numbers, r)
+    for number in range(NUMBERS):
+        step = np.zeros((NUMBERS, 1, 1))
+        step[number] = 1e-6
+        expected = (bend(numbers + step, r).value - bend(numbers - step, r).value) / 2e-6
+        np.testing.assert_allclose(found[number], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_straighten_inverts_bend_and_both_are_the_same_in_jax(generic):

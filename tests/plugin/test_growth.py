@@ -87,20 +87,23 @@ def test_stages_add_what_the_program_has_room_for():
 
     scales, flow = ":conditional(mean+scale)", ":flow"
     pair = ["avi:full:full-rank", "avi:full:full-rank:conditional"]
-    assert names(2, 3) == [*pair, pair[0] + scales, pair[0] + scales + flow]
-    assert names(2, 3, by_path=True) == names(2, 3, num_units=99) == [*pair, pair[0] + scales]
-    assert names(1, 1, num_units=200) == ["avi:conditional", "avi" + scales]
+    all_four = [*pair, pair[0] + scales, pair[0] + scales + flow]
+    assert names(2, 3) == names(2, 3, num_units=9999) == names(2, 3, num_units=9999, by_path=True) == all_four
+    assert names(1, 1) == ["avi:conditional", "avi" + scales, "avi" + scales + flow]
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
     assert names(0, 1, "fvi") == ["fvi:flow"]
     low_rank = ["avi:full:low-rank", "avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
     assert names(2, 501) == low_rank
     assert names(2, 501, num_units=400) == low_rank[:2]
-    assert names(2, 501, by_path=True) == ["avi:full", "avi:full:conditional", "avi:full" + scales]
+    alone = ["avi:full", "avi:full:conditional", "avi:full" + scales, "avi:full" + scales + flow]
+    assert names(2, 501, by_path=True) == alone
     assert names(0, 501, "fvi") == ["fvi:low-rank"]
     assert names(1, 501, "avi:levels") == ["avi:levels:conditional", "avi:levels" + scales]
-    assert names(1, 3, "avi:low-rank(2):conditional", num_units=200) == ["avi:low-rank(2)" + scales]
+    low_rank = "avi:low-rank(2)" + scales
+    assert names(1, 3, "avi:low-rank(2):conditional", num_units=200) == [low_rank]
+    assert names(1, 3, "avi:low-rank(2):conditional", num_units=20) == [low_rank, low_rank + flow]
     given = "avi:full:conditional"
-    assert names(2, 3, given, by_path=True) == [given + ":full-rank", "avi:full:full-rank" + scales]
+    assert names(2, 3, given) == [given + ":full-rank", *all_four[2:]]
     for name in names(2, 3):
         assert parse_method(name).name == name
 

@@ -60,10 +60,10 @@ def whole_gradient(small, family, inputs):
 
 
 def of_globals_in(gradient):
-    return np.concatenate([gradient.loc, gradient.log_sd, gradient.below])
+    return np.concatenate([gradient.loc, gradient.log_sd, gradient.below, gradient.warp.ravel()])
 
 
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale)"])
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale):flow"])
 def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
     monkeypatch.setattr(  # the same for every unit, whichever batch it is in
         avistan.path_gradient,
@@ -102,11 +102,11 @@ def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
 
 
 @pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale)"])
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale):flow"])
 def test_the_handler_takes_batches_as_numpy_does(program, name):
     small = of(program, 97)
     method = parse_method("avi:mlp(8)" + name)
-    family, _ = small.start_family(method)
+    family = disturbed(small.start_family(method)[0], size=0.02)
     with small.batches(method) as batches:
         inputs, alone, slots, which = batches.chunk(0, 3)
         terms = alone._replace(slots=jnp.concatenate([slots[:1], alone.slots]))
@@ -192,7 +192,7 @@ def test_the_parameters_of_very_many_units_are_tabulated_a_part_at_a_time(linear
         ("avi:mlp(4)", "path", True),
         ("avi:mlp(4):full-rank:conditional", "path", True),
         ("avi:mlp(4)", "entropy", False),
-        ("avi:mlp(4):conditional(mean+scale)", "path", True),
+        ("avi:mlp(4):conditional(mean+scale):flow", "path", True),
         ("avi:mlp(4):low-rank(2)", "path", False),
     ],
 )

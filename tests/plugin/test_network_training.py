@@ -33,7 +33,7 @@ def pairs_of(units):
 def flat(family):
     """Trainable numbers of a family with a network in the order of its steps."""
     leaves = [family.globals.loc, family.globals.log_sd, family.globals.below, family.inference.start]
-    leaves += [] if family.directions is None else [family.directions]
+    leaves += [part for part in (family.directions, family.globals.warp) if part is not None]
     leaves += [leaf for layer in family.inference.layers for leaf in layer]
     leaves += [] if family.inference.linear is None else [family.inference.linear]
     return [np.asarray(leaf, dtype=np.float64).ravel() for leaf in leaves]
@@ -82,7 +82,9 @@ def compare_gradients(model, family, inputs):
 @pytest.mark.parametrize("units", [7, 300])  # within one stretch of units, and in several
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_gradient_of_a_step_is_that_of_automatic_differentiation(name, units):
-    size = 0.1 if "scale" in name else 0.2  # exponentials of an outlying unit's rates make much of rounding
+    size = (
+        0.1 if "scale" in name or "flow" in name else 0.2
+    )  # an outlying unit's exponentials make much of rounding
     with pairs_of(units) as model:
         compare_gradients(model, *family_of(model, name, size=size))
 
@@ -95,7 +97,9 @@ def test_the_default_network_and_one_without_a_linear_part():
         compare_gradients(model, alone, inputs)
 
 
-@pytest.mark.parametrize("follows", ["conditional", "conditional(mean+scale)"])
+@pytest.mark.parametrize(
+    "follows", ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow"]
+)
 def test_learned_directions(follows, monkeypatch):
     import avistan.preparation
 
@@ -266,7 +270,7 @@ def test_minibatch_steps_are_those_of_xla(small, monkeypatch):
 def test_any_number_of_threads_gives_the_same_bytes(function, monkeypatch):
     found = []
     with pairs_of(3000) as model:
-        family, inputs = family_of(model, ":full:full-rank:conditional(mean+scale)", function)
+        family, inputs = family_of(model, ":full:full-rank:conditional(mean+scale):flow", function)
         for threads in ("1", "2", "5"):
             monkeypatch.setenv("AVISTAN_NUM_THREADS", threads)
             with register(model) as slot:

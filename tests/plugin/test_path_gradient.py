@@ -85,7 +85,7 @@ def test_the_gradient_is_that_of_automatic_differentiation(pairs, name, how):
 
 @needs_handler
 @pytest.mark.parametrize(
-    "name", ["", ":full:full-rank:conditional", ":full:full-rank:conditional(mean+scale)"]
+    "name", ["", ":full:full-rank:conditional", ":full:full-rank:conditional(mean+scale):flow"]
 )
 @pytest.mark.parametrize("draws", [1, 8])
 def test_many_units_on_many_threads_give_the_numbers_of_numpy(name, draws):
@@ -103,7 +103,9 @@ def test_many_units_on_many_threads_give_the_numbers_of_numpy(name, draws):
         np.testing.assert_allclose(a, c, atol=2e-5 * max(1e-12, float(np.abs(c).max(initial=0))), rtol=1e-4)
 
 
-@pytest.mark.parametrize("follows", ["conditional", "conditional(mean+scale)"])
+@pytest.mark.parametrize(
+    "follows", ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow"]
+)
 def test_many_globals_with_learned_directions(pairs, follows, monkeypatch):
     import avistan.preparation
 

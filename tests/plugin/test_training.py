@@ -41,7 +41,7 @@ def moved_leaves(family: Family) -> list[np.ndarray]:
 
 
 METHODS = ["fvi", "avi:mlp(8)"]
-RICH = [*METHODS, "fvi:full-rank:conditional(mean+scale)"]
+RICH = [*METHODS, "fvi:full-rank:conditional(mean+scale)", "fvi:full-rank:conditional(mean+scale):flow"]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -126,7 +126,7 @@ def test_draws_are_those_of_a_family_with_the_functions_outputs_as_its_globals(r
 
 
 @pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize("parts", ["", ":full:conditional"])
+@pytest.mark.parametrize("parts", ["", ":full:conditional", ":full:conditional(mean+scale):flow"])
 def test_the_gradient_of_a_step_is_that_of_automatic_differentiation(crossed, parts):
     preparation = preparation_of(crossed)
     base, inputs = start_family(preparation, parse_method("avi:mlp(8):levels"))

@@ -33,6 +33,9 @@ FAMILIES = [
     ":full:full-rank:conditional",
     ":conditional(mean+scale)",
     ":full:full-rank:conditional(mean+scale)",
+    ":flow",
+    ":full:full-rank:flow",
+    ":full:full-rank:conditional(mean+scale):flow",
 ]
 
 

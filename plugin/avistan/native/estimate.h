@@ -18,22 +18,43 @@ namespace avistan {
 constexpr std::size_t kStretch = 512;  // units that are worked on together: their numbers stay in cache
 constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
+// A flow of so many entries: its numbers, and where each draw has it.
+class Flow {
+ public:
+  void resize(std::size_t entries, std::size_t draws) {
+    entries_ = entries;
+    memory_.resize(5 * entries * (draws + 1));
+  }
+  FlowNumbers numbers(std::size_t at) { return {part(0, at), part(1, at), part(2, at), part(3, at), part(4, at)}; }
+  FlowPoint point(std::size_t draw, std::size_t at) {
+    const std::size_t first = 5 * (draw + 1);
+    return {part(first, at), part(first + 1, at), part(first + 2, at), part(first + 3, at), part(first + 4, at)};
+  }
+
+ private:
+  float* part(std::size_t number, std::size_t at) { return memory_.data() + number * entries_ + at; }
+  std::vector<float> memory_;
+  std::size_t entries_ = 0;
+};
+
 // Memory that one step needs, kept from step to step.
 struct Workspace {
   std::vector<float> noise;       // (draws, block, columns)
   std::vector<float> sd;          // (block, columns)
-  std::vector<float> scale, bend, moved;  // (draws, block, columns): e^g, the slope of g, and e^g L_n e_n
+  std::vector<float> growth, growth_slope, moved;  // (draws, block, columns): e^g, the slope of g, e^g T_n(L_n e_n)
   std::vector<double> noise_of_globals, along;          // (draws, G), (draws, K)
   std::vector<double> theta, gradient, lp;              // (draws, D), (draws, D), (draws,) of the batch
   std::vector<double> base_theta, base_gradient, base_lp;  // of the other terms
   std::vector<std::int32_t> status, base_status;
   std::vector<double> global_gradient;  // (draws, G): of all terms, weighted
   std::vector<double> value;            // (draws,)
-  std::vector<double> sums;             // (stretches, draws, 1 + 2 K): e'e / 2 + sum of g, slopes and rates times
-                                        // pull, the same times all
+  std::vector<double> sums;             // (stretches, draws, 1 + 2 K): e'e / 2 + sum of g and log slopes, slopes and
+                                        // rates times pull, the same times all
   std::vector<double> log_sds;          // (stretches,)
   std::vector<double> sd_of_globals, pull, back, toward;  // (G,), (G,), (K,), (K,)
-  std::vector<float> normals_of_globals;                  // (G,)
+  std::vector<float> normals_of_globals, float_sd_of_globals;  // (G,)
+  std::vector<double> log_slopes;                         // (draws,): sums of the globals' flow
+  Flow flow_of_globals, flow;                             // of G entries, and of (block, columns)
   std::vector<std::size_t> accepted;
 };
 
@@ -88,7 +109,7 @@ class Step {
   bool move_diagonal(const AdamScales& scales, float* first, float* second_root, double* parameters) {
     const bool contiguous = std::all_of(layout_.runs.begin(), layout_.runs.end(),
                                         [](const Layout::Run& run) { return run.stride == 1; });
-    if (draw_.draws != 1 || form_.full || form_.directions > 0 || !contiguous || w_.accepted.empty() ||
+    if (draw_.draws != 1 || form_.full || form_.flow || form_.directions > 0 || !contiguous || w_.accepted.empty() ||
         draw_.weights[0] != 1.0) {
       return false;
     }
@@ -105,12 +126,13 @@ class Step {
   }
 
   // Gradients of the globals and of W; call after `locals`. Arrays as in Parts, of `double`.
-  void globals(double* loc, double* log_sd, double* below, double* map) {
+  void globals(double* loc, double* log_sd, double* below, double* map, double* warp) {
     const std::size_t G = form_.globals, K = form_.directions;
     std::fill_n(loc, G, 0.0);
     std::fill_n(log_sd, G, 0.0);
     std::fill_n(below, form_.global_below(), 0.0);
     if (form_.mapped) std::fill_n(map, K * G, 0.0);
+    std::fill_n(warp, form_.global_warp(), 0.0);
     if (w_.accepted.empty()) return;
     const double share = 1.0 / static_cast<double>(w_.accepted.size());
     double *const pull = w_.pull.data(), *const back = w_.back.data(), *const toward = w_.toward.data();
@@ -135,13 +157,30 @@ class Step {
         }
         pull[g] /= w_.sd_of_globals[g];
       }
+      const FlowPoint at = form_.global_flow ? w_.flow_of_globals.point(s, 0) : FlowPoint{};
       for (std::size_t g = 0; g < G; ++g) {
-        const double v = share * (frame_.global_scale[g] * w_.global_gradient[s * G + g] + pull[g]);
+        const double sd = w_.sd_of_globals[g];
+        if (form_.global_flow) pull[g] = (pull[g] + at.curvature[g] / sd) / at.slope[g];
+        double v = share * (frame_.global_scale[g] * w_.global_gradient[s * G + g] + pull[g]);
         loc[g] += v;
-        log_sd[g] += v * t[g] * w_.sd_of_globals[g];
+        if (form_.global_flow) {
+          log_sd[g] += v * sd * at.by_log_sd[g];
+          warp[g] += v * sd * at.by_skew[g];
+          warp[G + g] += v * sd * at.by_tail[g];
+          v *= at.slope[g];
+        } else {
+          log_sd[g] += v * t[g] * sd;
+        }
         if (form_.full_rank) {
           for (std::size_t h = 0; h < g; ++h) below[below_diagonal(g, h)] += v * t[h];
         }
+      }
+    }
+    if (form_.global_flow) {
+      const FlowNumbers numbers = w_.flow_of_globals.numbers(0);
+      for (std::size_t g = 0; g < G; ++g) {
+        warp[g] *= slope_of_skew(numbers.skew[g]);
+        warp[G + g] *= slope_of_tail(numbers.log_tail[g]);
       }
     }
   }
@@ -154,10 +193,14 @@ class Step {
     w_.noise.resize(draws * form_.block * form_.columns);
     w_.sd.resize(form_.block * form_.columns);
     if (form_.scaled()) {
-      for (std::vector<float>* part : {&w_.scale, &w_.bend, &w_.moved}) part->resize(w_.noise.size());
+      for (std::vector<float>* part : {&w_.growth, &w_.growth_slope, &w_.moved}) part->resize(w_.noise.size());
     }
     w_.noise_of_globals.resize(draws * G);
     w_.normals_of_globals.resize(G);
+    w_.float_sd_of_globals.resize(G);
+    w_.log_slopes.assign(draws, 0.0);
+    w_.flow_of_globals.resize(form_.global_flow ? G : 0, draws);
+    w_.flow.resize(form_.flow ? form_.block * form_.columns : 0, draws);
     w_.sd_of_globals.resize(G);
     w_.pull.resize(G);
     w_.back.resize(K);
@@ -184,7 +227,12 @@ class Step {
 
   void put_globals() {
     const std::size_t G = form_.globals, K = form_.directions;
-        for (std::size_t g = 0; g < G; ++g) w_.sd_of_globals[g] = std::exp(p_.log_sd[g]);
+    for (std::size_t g = 0; g < G; ++g) {
+      w_.sd_of_globals[g] = std::exp(p_.log_sd[g]);
+      w_.float_sd_of_globals[g] = static_cast<float>(w_.sd_of_globals[g]);
+    }
+    if (form_.global_flow) flatten_numbers(p_.warp, p_.warp + G, G, w_.flow_of_globals.numbers(0));
+    double* const standard = w_.pull.data();
     std::vector<float>& normals = w_.normals_of_globals;
     for (std::size_t s = 0; s < draw_.draws; ++s) {
       fill_normals(stream(s, 0), 0, G, normals.data());
@@ -192,11 +240,17 @@ class Step {
       std::copy(normals.begin(), normals.end(), t);
       double* theta = w_.theta.data() + s * dim_;
       for (std::size_t g = 0; g < G; ++g) {
-        double standard = p_.loc[g] + w_.sd_of_globals[g] * t[g];
+        standard[g] = w_.sd_of_globals[g] * t[g];
         if (form_.full_rank) {
-          for (std::size_t h = 0; h < g; ++h) standard += p_.below[below_diagonal(g, h)] * t[h];
+          for (std::size_t h = 0; h < g; ++h) standard[g] += p_.below[below_diagonal(g, h)] * t[h];
         }
-        theta[layout_.global_at[g]] = frame_.global_center[g] + frame_.global_scale[g] * standard;
+      }
+      if (form_.global_flow) {
+        w_.log_slopes[s] = bend(w_.flow_of_globals.numbers(0), w_.float_sd_of_globals.data(), normals.data(), G,
+                                standard, w_.flow_of_globals.point(s, 0));
+      }
+      for (std::size_t g = 0; g < G; ++g) {
+        theta[layout_.global_at[g]] = frame_.global_center[g] + frame_.global_scale[g] * (p_.loc[g] + standard[g]);
       }
       for (std::size_t k = 0; k < K; ++k) {
         double along = t[k % std::max<std::size_t>(G, 1)];
@@ -232,28 +286,34 @@ class Step {
     for (std::size_t i = 0; i < d; ++i) {
       exponentials(row(d + i, n0), m, w_.sd.data() + i * form_.columns + n0);
       w_.log_sds[stretch] += sum(row(d + i, n0), m);
+      if (form_.flow) {
+        const std::size_t r = form_.warp_at() + 2 * i;
+        flatten_numbers(row(r, n0), row(r + 1, n0), m, w_.flow.numbers(i * form_.columns + n0));
+      }
     }
     double z[kStretch];
     for (std::size_t s = 0; s < draw_.draws; ++s) {
       double* theta = w_.theta.data() + s * dim_;
-      double squares = 0.0, growths = 0.0;
+      double squares = 0.0, volumes = 0.0;
       for (std::size_t i = 0; i < d; ++i) {
         float* e = noise(s, i, n0);
         fill_normals(stream(s, 1 + i), n0, m, e);
         squares += sum_of_products(e, e, m);
         const float* sd = w_.sd.data() + i * form_.columns + n0;
-        if (form_.scaled()) {
-          put_noise(sd, e, m, z);
-        } else {
+        if (form_.gaussian()) {
           put_mean_and_noise(row(i, n0), sd, e, m, z);
+        } else {
+          put_noise(sd, e, m, z);
         }
         if (form_.full) {
           for (std::size_t j = 0; j < i; ++j) add_products(below_row(i, j, n0), noise(s, j, n0), m, z);
         }
-        if (form_.scaled()) {
-          growths += grow_noise(s, i, n0, m, z);
-          add_multiple(row(i, n0), 1.0, m, z);
+        if (form_.flow) {
+          const std::size_t at = i * form_.columns + n0;
+          volumes += bend(w_.flow.numbers(at), sd, e, m, z, w_.flow.point(s, at));
         }
+        if (form_.scaled()) volumes += grow_noise(s, i, n0, m, z);
+        if (!form_.gaussian()) add_multiple(row(i, n0), 1.0, m, z);
         for (std::size_t k = 0; k < form_.directions; ++k) {
           add_multiple(slope_row(i, k, n0), w_.along[s * form_.directions + k], m, z);
         }
@@ -269,7 +329,7 @@ class Step {
           for (std::size_t n = 0; n < m; ++n) theta[at[n]] = placed[n];
         }
       }
-      w_.sums[(stretch * draw_.draws + s) * sums_] = 0.5 * squares + growths;
+      w_.sums[(stretch * draw_.draws + s) * sums_] = 0.5 * squares + volumes;
     }
   }
 
@@ -280,7 +340,8 @@ class Step {
       add_multiple(growth_row(i, k, n0), w_.along[s * form_.directions + k], m, raw);
     }
     const std::size_t at = latent_at(s, i, n0);
-    return grow(raw, form_.growth_range, m, w_.scale.data() + at, w_.bend.data() + at, z, w_.moved.data() + at);
+    return grow(raw, form_.growth_range, m, w_.growth.data() + at, w_.growth_slope.data() + at, z,
+                w_.moved.data() + at);
   }
 
   Result evaluate_batch(const std::vector<Lease>& leases) {
@@ -355,7 +416,7 @@ class Step {
       double squares = 0.0, of_units = 0.0;
       for (std::size_t g = 0; g < G; ++g) squares += w_.noise_of_globals[s * G + g] * w_.noise_of_globals[s * G + g];
       for (std::size_t i = 0; i < stretches_; ++i) of_units += w_.sums[(i * draw_.draws + s) * sums_];
-      total += w_.value[s] + of_globals + 0.5 * squares + weight * (of_locals + of_units);
+      total += w_.value[s] + of_globals + 0.5 * squares + w_.log_slopes[s] + weight * (of_locals + of_units);
     }
     return total / static_cast<double>(w_.accepted.size());
   }
@@ -393,23 +454,15 @@ class Step {
         }
         divide(sd, m, p);
         take_gradient(s, i, n0, m, all.data());
-        float *const of_loc = gradient.data() + i * kStretch, *const of_log_sd = gradient.data() + (d + i) * kStretch;
         const float* toward_noise = all.data();
-        if (form_.scaled()) {
-          const std::size_t at = latent_at(s, i, n0);
-          const float *const scale = w_.scale.data() + at, *const bend = w_.bend.data() + at;
-          std::copy_n(p, m, pull.data());
-          pull_through_scale(scale, bend, w_.moved.data() + at, m, pull.data(), of_raw.data());
-          for (std::size_t k = 0; k < K; ++k) {
-            sums[1 + k] -= draw_.weights[0] * sum_of_products(growth_row(i, k, n0), of_raw.data(), m);
-          }
-          p = pull.data();
-          add_pull(p, weight, m, all.data(), of_loc);
-          through_scale(all.data(), scale, bend, w_.moved.data() + at, m, of_noise.data(), of_raw.data());
-          add_triple_products(of_noise.data(), sd, e, m, of_log_sd);
-          toward_noise = of_noise.data();
+        if (form_.gaussian()) {
+          add_to_gradient(p, sd, e, weight, m, all.data(), gradient.data() + i * kStretch,
+                          gradient.data() + (d + i) * kStretch);
         } else {
-          add_to_gradient(p, sd, e, weight, m, all.data(), of_loc, of_log_sd);
+          std::copy_n(p, m, pull.data());
+          p = pull.data();
+          add_bent(s, i, n0, m, p, all.data(), gradient.data(), sums + 1, of_noise.data(), of_raw.data());
+          toward_noise = of_noise.data();
         }
         if (form_.full) {
           for (std::size_t j = 0; j < i; ++j) {
@@ -429,10 +482,43 @@ class Step {
         }
       }
     }
+    for (std::size_t i = 0; form_.flow && i < d; ++i) {
+      float* const of_skew = gradient.data() + (form_.warp_at() + 2 * i) * kStretch;
+      through_flattening(w_.flow.numbers(i * form_.columns + n0), m, of_skew, of_skew + kStretch);
+    }
     const float share = 1.0f / static_cast<float>(std::max<std::size_t>(w_.accepted.size(), 1));
     for (std::size_t r = 0; r < form_.rows(); ++r) {
       if (w_.accepted.size() > 1) multiply(share, m, gradient.data() + r * kStretch);
       sink(r, n0, m, gradient.data() + r * kStretch);
+    }
+  }
+
+  // As `add_to_gradient` for latent i of some units whose noise is scaled or bent: p becomes the pull of the latent,
+  // `of_noise` the gradient by L_n e_n, `of_raw` that by C_n W t.
+  void add_bent(std::size_t s, std::size_t i, std::size_t n0, std::size_t m, float* p, float* all, float* gradient,
+                double* back, float* of_noise, float* of_raw) {
+    const std::size_t at = latent_at(s, i, n0), entry = i * form_.columns + n0;
+    const float *const sd = w_.sd.data() + entry, *const growth = w_.growth.data() + at;
+    const float *const growth_slope = w_.growth_slope.data() + at, *const moved = w_.moved.data() + at;
+    float* const of_log_sd = gradient + (form_.block + i) * kStretch;
+    if (form_.flow) pull_through_flow(w_.flow.point(s, entry), sd, m, p);
+    if (form_.scaled()) {
+      pull_through_growth(growth, growth_slope, moved, m, p, of_raw);
+      for (std::size_t k = 0; k < form_.directions; ++k) {
+        back[k] -= draw_.weights[0] * sum_of_products(growth_row(i, k, n0), of_raw, m);
+      }
+    }
+    add_pull(p, static_cast<float>(draw_.weights[0]), m, all, gradient + i * kStretch);
+    if (form_.scaled()) {
+      through_growth(all, growth, growth_slope, moved, m, of_noise, of_raw);
+    } else {
+      std::copy_n(all, m, of_noise);
+    }
+    if (form_.flow) {
+      float* const of_skew = gradient + (form_.warp_at() + 2 * i) * kStretch;
+      through_flow(w_.flow.point(s, entry), sd, m, of_noise, of_log_sd, of_skew, of_skew + kStretch);
+    } else {
+      add_triple_products(of_noise, sd, noise(s, i, n0), m, of_log_sd);
     }
   }
 

@@ -45,6 +45,27 @@ inline __attribute__((always_inline)) void move(const AdamScales& c, float gradi
   parameter += static_cast<Real>(c.rate) * static_cast<Real>(std::min(std::max(direction, -1.0f), 1.0f));
 }
 
+// Of `bend`, in units of sds: its pointers are known not to overlap.
+inline __attribute__((always_inline)) void bend_entries(
+    const float* __restrict__ standard, const float* __restrict__ e, const float* __restrict__ skew,
+    const float* __restrict__ tail, const float* __restrict__ sinh, const float* __restrict__ cosh, std::size_t count,
+    float* __restrict__ value, float* __restrict__ log_slope, float* __restrict__ slope, float* __restrict__ curvature,
+    float* __restrict__ by_log_sd, float* __restrict__ by_skew, float* __restrict__ by_tail) {
+  for (std::size_t n = 0; n < count; ++n) {
+    const float r = standard[n], root = std::sqrt(1.0f + r * r);
+    const float power = tail[n] * std::copysign(logarithm(std::fabs(r) + root), r);  // delta asinh(r)
+    const float up = 0.5f * exponential(power + skew[n]), down = 0.25f / up;
+    const float cosh_u = up + down, sinh_u = up - down, along = cosh_u * tail[n] / root;
+    value[n] = sinh_u - sinh[n];
+    log_slope[n] = logarithm(along);
+    slope[n] = along;
+    curvature[n] = (sinh_u / cosh_u * tail[n] - r / root) / root;
+    by_log_sd[n] = value[n] - along * (r - e[n]);
+    by_skew[n] = cosh_u - cosh[n];
+    by_tail[n] = cosh_u * power;
+  }
+}
+
 }  // namespace
 
 #define AVISTAN_FOR_REAL(Real)                                                                                       \
@@ -66,6 +87,20 @@ inline __attribute__((always_inline)) void move(const AdamScales& c, float gradi
   }                                                                                                                  \
   AVISTAN_CLONES double sum(const Real* a, std::size_t count) {                                                      \
     return lanewise<false, double>(a, nullptr, count);                                           \
+  }                                                                                                                  \
+  AVISTAN_CLONES void flatten_numbers(const Real* skew, const Real* log_tail, std::size_t count,                     \
+                                      const FlowNumbers& out) {                                                      \
+    const FlowNumbers o = out;                                                                                       \
+    for (std::size_t n = 0; n < count; ++n) {                                                                        \
+      const float e = kMostSkew * hyperbolic_tangent(static_cast<float>(skew[n]) / kMostSkew);                       \
+      const float l = kMostTail * hyperbolic_tangent(static_cast<float>(log_tail[n]) / kMostTail);                   \
+      const float up = exponential(e), down = 1.0f / up;                                                             \
+      o.skew[n] = e;                                                                                                 \
+      o.log_tail[n] = l;                                                                                             \
+      o.tail[n] = exponential(l);                                                                                    \
+      o.sinh[n] = 0.5f * (up - down);                                                                                \
+      o.cosh[n] = 0.5f * (up + down);                                                                                \
+    }                                                                                                                \
   }
 
 AVISTAN_FOR_REAL(double)
@@ -114,38 +149,85 @@ void put_noise(const float* sd, const float* e, std::size_t count, double* z) {
 }
 
 AVISTAN_CLONES
-double grow(const double* __restrict__ raw, double range, std::size_t count, float* __restrict__ scale,
-            float* __restrict__ bend, double* __restrict__ z, float* __restrict__ moved) {
+double grow(const double* __restrict__ raw, double range, std::size_t count, float* __restrict__ growth,
+            float* __restrict__ slope, double* __restrict__ z, float* __restrict__ moved) {
   const float limit = static_cast<float>(range);
   for (std::size_t n = 0; n < count; ++n) {
     const float flat = hyperbolic_tangent(static_cast<float>(raw[n]) / limit);
     moved[n] = limit * flat;
-    scale[n] = exponential(limit * flat);
-    bend[n] = 1.0f - flat * flat;
+    growth[n] = exponential(limit * flat);
+    slope[n] = 1.0f - flat * flat;
   }
   const double total = sum(moved, count);
   for (std::size_t n = 0; n < count; ++n) {
-    z[n] *= static_cast<double>(scale[n]);
+    z[n] *= static_cast<double>(growth[n]);
     moved[n] = static_cast<float>(z[n]);
   }
   return total;
 }
 
 AVISTAN_CLONES
-void pull_through_scale(const float* scale, const float* bend, const float* moved, std::size_t count,
-                        float* __restrict__ p, float* __restrict__ of_raw) {
+double bend(const FlowNumbers& numbers, const float* sd, const float* e, std::size_t count, double* z,
+            const FlowPoint& out) {
+  constexpr std::size_t piece = 256;
+  float r[piece], value[piece], log_slope[piece];
+  double total = 0.0;
+  for (std::size_t start = 0; start < count; start += piece) {
+    const std::size_t m = std::min(piece, count - start);
+    for (std::size_t n = 0; n < m; ++n) r[n] = static_cast<float>(z[start + n]) / sd[start + n];
+    bend_entries(r, e + start, numbers.skew + start, numbers.tail + start, numbers.sinh + start, numbers.cosh + start, m,
+                 value, log_slope, out.slope + start, out.curvature + start, out.by_log_sd + start,
+                 out.by_skew + start, out.by_tail + start);
+    for (std::size_t n = 0; n < m; ++n) z[start + n] = static_cast<double>(sd[start + n] * value[n]);
+    total += sum(log_slope, m);
+  }
+  return total;
+}
+
+AVISTAN_CLONES
+void pull_through_flow(const FlowPoint& at, const float* sd, std::size_t count, float* __restrict__ p) {
+  const float *slope = at.slope, *curvature = at.curvature;
+  for (std::size_t n = 0; n < count; ++n) p[n] = (p[n] + curvature[n] / sd[n]) / slope[n];
+}
+
+AVISTAN_CLONES
+void through_flow(const FlowPoint& at, const float* sd, std::size_t count, float* __restrict__ v,
+                  float* __restrict__ of_log_sd, float* __restrict__ of_skew, float* __restrict__ of_tail) {
+  const FlowPoint f = at;
   for (std::size_t n = 0; n < count; ++n) {
-    p[n] /= scale[n];
-    of_raw[n] = bend[n] * (moved[n] * p[n] - 1.0f);
+    const float in_sds = v[n] * sd[n];
+    of_log_sd[n] += in_sds * f.by_log_sd[n];
+    of_skew[n] += in_sds * f.by_skew[n];
+    of_tail[n] += in_sds * f.by_tail[n];
+    v[n] *= f.slope[n];
   }
 }
 
 AVISTAN_CLONES
-void through_scale(const float* v, const float* scale, const float* bend, const float* moved, std::size_t count,
-                   float* __restrict__ of_noise, float* __restrict__ of_raw) {
+void through_flattening(const FlowNumbers& numbers, std::size_t count, float* __restrict__ of_skew,
+                        float* __restrict__ of_tail) {
+  const float *skew = numbers.skew, *log_tail = numbers.log_tail;
   for (std::size_t n = 0; n < count; ++n) {
-    of_noise[n] = v[n] * scale[n];
-    of_raw[n] = v[n] * bend[n] * moved[n];
+    of_skew[n] *= slope_of_skew(skew[n]);
+    of_tail[n] *= slope_of_tail(log_tail[n]);
+  }
+}
+
+AVISTAN_CLONES
+void pull_through_growth(const float* growth, const float* slope, const float* moved, std::size_t count,
+                         float* __restrict__ p, float* __restrict__ of_raw) {
+  for (std::size_t n = 0; n < count; ++n) {
+    p[n] /= growth[n];
+    of_raw[n] = slope[n] * (moved[n] * p[n] - 1.0f);
+  }
+}
+
+AVISTAN_CLONES
+void through_growth(const float* v, const float* growth, const float* slope, const float* moved, std::size_t count,
+                    float* __restrict__ of_noise, float* __restrict__ of_raw) {
+  for (std::size_t n = 0; n < count; ++n) {
+    of_noise[n] = v[n] * growth[n];
+    of_raw[n] = v[n] * slope[n] * moved[n];
   }
 }
 

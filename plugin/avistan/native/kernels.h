@@ -22,9 +22,9 @@ void place(const double* z, const double* center, const double* scale, bool own,
 // out = weight scale in[n stride]
 void take(const double* in, std::ptrdiff_t stride, double weight, const double* scale, bool own, std::size_t count,
           float* out);
-// z = e^g z with g = range tanh(raw / range), of which `scale` is e^g, `bend` the slope of g, and `moved` is z. Returns the
-// sum of g.
-double grow(const double* raw, double range, std::size_t count, float* scale, float* bend, double* z, float* moved);
+// z = e^g z with g = range tanh(raw / range): `growth` is e^g, `slope` that of g, and `moved` the new z. Returns the sum
+// of g.
+double grow(const double* raw, double range, std::size_t count, float* growth, float* slope, double* z, float* moved);
 // p -= a b
 void subtract_products(const double* a, const float* b, std::size_t count, float* p);
 void subtract_products(const float* a, const float* b, std::size_t count, float* p);
@@ -33,12 +33,37 @@ void divide(const float* sd, std::size_t count, float* p);
 // v += weight p; of_loc += v; of_log_sd += v sd e
 void add_to_gradient(const float* p, const float* sd, const float* e, float weight, std::size_t count, float* v,
                      float* of_loc, float* of_log_sd);
-// p = p / scale; of_raw = bend (moved p - 1)
-void pull_through_scale(const float* scale, const float* bend, const float* moved, std::size_t count, float* p,
-                        float* of_raw);
-// of_noise = v scale; of_raw = v bend moved
-void through_scale(const float* v, const float* scale, const float* bend, const float* moved, std::size_t count,
-                   float* of_noise, float* of_raw);
+
+constexpr float kMostSkew = 1.5f, kMostTail = 1.0f;  // of a flow's numbers, as in flows.py
+inline float slope_of_skew(float skew) { return 1.0f - skew / kMostSkew * (skew / kMostSkew); }
+inline float slope_of_tail(float log_tail) { return 1.0f - log_tail / kMostTail * (log_tail / kMostTail); }
+
+// The numbers of a flow, entry by entry and flattened: epsilon, log delta, delta, sinh and cosh of epsilon.
+struct FlowNumbers {
+  float *skew, *log_tail, *tail, *sinh, *cosh;
+};
+void flatten_numbers(const double* skew, const double* log_tail, std::size_t count, const FlowNumbers& out);
+void flatten_numbers(const float* skew, const float* log_tail, std::size_t count, const FlowNumbers& out);
+// A flow T at r: its slope and curvature, and in sds the derivatives by the entry's log sd, epsilon and log delta.
+struct FlowPoint {
+  float *slope, *curvature, *by_log_sd, *by_skew, *by_tail;
+};
+// z = sd T(z / sd), z the noise of entries whose own normals are e. Returns the sum of the log slopes.
+double bend(const FlowNumbers& numbers, const float* sd, const float* e, std::size_t count, double* z,
+            const FlowPoint& out);
+// p = (p + curvature / sd) / slope
+void pull_through_flow(const FlowPoint& at, const float* sd, std::size_t count, float* p);
+// The derivatives by log sd, skew and tail += v sd times those of the flow; v becomes v slope.
+void through_flow(const FlowPoint& at, const float* sd, std::size_t count, float* v, float* of_log_sd, float* of_skew,
+                  float* of_tail);
+// Derivatives by epsilon and log delta become those by the raw numbers.
+void through_flattening(const FlowNumbers& numbers, std::size_t count, float* of_skew, float* of_tail);
+// p = p / growth; of_raw = slope (moved p - 1)
+void pull_through_growth(const float* growth, const float* slope, const float* moved, std::size_t count, float* p,
+                         float* of_raw);
+// of_noise = v growth; of_raw = v slope moved
+void through_growth(const float* v, const float* growth, const float* slope, const float* moved, std::size_t count,
+                    float* of_noise, float* of_raw);
 // v += weight p; of_loc += v
 void add_pull(const float* p, float weight, std::size_t count, float* v, float* of_loc);
 // sum += a b c

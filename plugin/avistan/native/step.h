@@ -1,11 +1,12 @@
-// One step's gradient of the ELBO for the Gaussian families of `families.py`: draws, Stan's gradients and the path
+// One step's gradient of the ELBO for the families of `families.py`: draws, Stan's gradients and the path
 // derivative, without intermediate arrays in the caller.
 //
-//     theta = c + s (m + L t)                              t, e_n standard normal
-//     z_n   = c_n + s_n (m_n + A_n W t + exp(g_n) L_n e_n),     g_n = r tanh(C_n W t / r)
+//     theta = c + s (m + T(L t))                           t, e_n standard normal
+//     z_n   = c_n + s_n (m_n + A_n W t + exp(g_n) T_n(L_n e_n)),     g_n = r tanh(C_n W t / r)
 //
 // Parameters are on the standardized scale of the frame (c, s); L and L_n are lower triangular, with exp(log_sd) on the
-// diagonal. The estimate for a batch of M units with weight w is
+// diagonal. T and T_n are the flow of `flows.py`, entry by entry and in units of these sds, or the identity. The estimate
+// for a batch of M units with weight w is
 //
 //     sum_i a_i U_i(theta, z) - log q(theta) - w sum_n log q(z_n | theta),     a_0 = w for the batch
 //
@@ -29,13 +30,18 @@ struct Form {
   bool full;               // L_n is
   bool mapped;             // W is an array (K, G), not the identity
   double growth_range;     // r, 0 unless the scales of the locals follow the globals
+  bool global_flow;        // T is not the identity
+  bool flow;               // T_n is not
 
   std::size_t global_below() const { return full_rank ? globals * (globals - 1) / 2 : 0; }
   std::size_t local_below() const { return full ? block * (block - 1) / 2 : 0; }
+  std::size_t global_warp() const { return global_flow ? 2 * globals : 0; }
   bool scaled() const { return growth_range > 0.0; }
+  bool gaussian() const { return !scaled() && !flow; }  // the noise of a unit moves it as it is
   std::size_t slope_at() const { return 2 * block + local_below(); }  // rows of local parameters: where A_n begins
   std::size_t growth_at() const { return slope_at() + block * directions; }  // C_n
-  std::size_t rows() const { return growth_at() + (scaled() ? block * directions : 0); }
+  std::size_t warp_at() const { return growth_at() + (scaled() ? block * directions : 0); }  // numbers of T_n
+  std::size_t rows() const { return warp_at() + (flow ? 2 * block : 0); }
 };
 
 struct Frame {
@@ -46,7 +52,7 @@ struct Frame {
   bool own;  // every unit has its own column
 };
 
-// Parameters or their gradients. Of the locals: loc, log_sd, below, slope and growth, one below the other, (rows,
+// Parameters or their gradients. Of the locals: loc, log_sd, below, slope, growth and warp, one below the other, (rows,
 // columns).
 template <class GlobalReal, class LocalReal>
 struct Parts {
@@ -54,7 +60,8 @@ struct Parts {
   GlobalReal* log_sd;
   GlobalReal* below;
   LocalReal* locals;
-  GlobalReal* map;  // W
+  GlobalReal* map;   // W
+  GlobalReal* warp;  // (2, G) numbers of T
 };
 
 struct Draw {
