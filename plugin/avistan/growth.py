@@ -22,7 +22,8 @@ MAX_FULL_RANK = 500  # globals with a full covariance
 MAX_BENT, MAX_SCALED = (
     200,
     1000,
-)  # parameters for which low-rank families take on flows and scales: XLA trains these
+)  # parameters for which low-rank families take on flows and scales, trained by XLA
+MAX_TRIED = 5000  # parameters for which all stages are tried, whatever the ones before brought
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
 
@@ -42,8 +43,10 @@ class GrowthStep:
 def stages(
     method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
 ) -> list[Method]:
-    """The families to try after a method's own, each richer than the one before. Two amortized levels stay independent
-    of each other.
+    """The families to try after a method's own, each richer than the one before: first all correlations, then shapes,
+    which are scales that follow the globals and flows. On minibatches, whose noise is large against what units gain by
+    following the globals, they begin to follow in a stage of its own. Two amortized levels stay independent of each
+    other.
 
     Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
     are fitted to units that can't move together. How far the units of a chain spread depends on the globals, the scale
@@ -66,31 +69,29 @@ def stages(
             correlated = _with(correlated, "full-rank")
         elif not by_path:
             correlated = _with(correlated, "low-rank")
-    if correlated != method:
-        found.append(correlated)
     follows = block > 0 and num_globals > 0
     if follows and correlated.conditional == "none" and not method.reach:
+        if by_path and correlated != method:
+            found.append(correlated)
         correlated = _with(correlated, "conditional")
+    if correlated != method:
         found.append(correlated)
-    dim = num_globals + block * num_units
-    low_rank = correlated.globals == "low-rank"
-    scales = method.reach > 0 or not low_rank or dim <= MAX_SCALED
-    if follows and correlated.conditional != "mean+scale" and scales:
-        correlated = _with(correlated, "conditional(mean+scale)")
-        found.append(correlated)
-    flow = not method.flow and not method.reach and method.second is None
-    if flow and (not low_rank or dim <= MAX_BENT):
-        found.append(_with(correlated, "flow"))
+    dim, low_rank, shaped = num_globals + block * num_units, correlated.globals == "low-rank", correlated
+    if follows and (method.reach > 0 or not low_rank or dim <= MAX_SCALED):
+        shaped = _with(shaped, "conditional(mean+scale)")
+    if not method.reach and method.second is None and (not low_rank or dim <= MAX_BENT):
+        shaped = _with(shaped, "flow")
+    if shaped != correlated:
+        found.append(shaped)
     return found
 
 
-def worth_trying(method: Method, tried: Sequence[GrowthStep], present: Method) -> bool:
-    """Whether a stage may pay after what was tried: the scales of units that gain nothing by following the globals with
-    their means are left alone.
+def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
+    """Whether a stage may pay after what was tried: of many parameters the shapes are left alone, scales that follow the
+    globals and flows, where no correlation paid.
     """
-    if method.conditional != "mean+scale" or method.flow or method.reach or not tried:
-        return True
-    return present.conditional != "none"
+    shapes = (method.conditional == "mean+scale" or method.flow) and not method.reach
+    return dim <= MAX_TRIED or not shapes or not tried or any(step.kept for step in tried)
 
 
 _RICHER: dict[str, Callable[[Method], Method]] = {

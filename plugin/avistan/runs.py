@@ -147,10 +147,11 @@ def _run_chain(
         family, trace = run(family, 0)
         traces, steps_done = [trace], len(trace.elbo)
         growth: list[GrowthStep] = []
-        few = min(JUDGE_DRAWS, options.elbo_draws)
+        affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
+        few = min(_JUDGED_DRAWS, affordable, options.elbo_draws)
         evaluation = weigh(family, few) if judged and len(way) > 1 else None
         for stage, richer in enumerate(way[1:], start=1):
-            if judged and not worth_trying(richer, growth, method):
+            if judged and not worth_trying(richer, growth, preparation.model.dim):
                 continue
             before = family if large is None else large.reframed(family)
             candidate, trace = run(grown(before, richer), stage)

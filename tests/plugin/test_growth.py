@@ -86,37 +86,39 @@ def test_stages_add_what_the_program_has_room_for():
         return [stage.name for stage in stages(parse_method(method), block, num_globals, **kwargs)]
 
     scales, flow = ":conditional(mean+scale)", ":flow"
-    pair = ["avi:full:full-rank", "avi:full:full-rank:conditional"]
-    all_four = [*pair, pair[0] + scales, pair[0] + scales + flow]
-    assert names(2, 3) == names(2, 3, num_units=9999) == names(2, 3, num_units=9999, by_path=True) == all_four
-    assert names(1, 1) == ["avi:conditional", "avi" + scales, "avi" + scales + flow]
+    pair = ["avi:full:full-rank:conditional", "avi:full:full-rank" + scales + flow]
+    assert names(2, 3) == names(2, 3, num_units=9999) == pair
+    assert names(2, 3, num_units=9999, by_path=True) == ["avi:full:full-rank", *pair]
+    assert names(1, 1) == names(1, 1, by_path=True) == ["avi:conditional", "avi" + scales + flow]
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
     assert names(0, 1, "fvi") == ["fvi:flow"]
-    low_rank = ["avi:full:low-rank", "avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
+    low_rank = ["avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
     assert names(2, 501) == low_rank
-    assert names(2, 501, num_units=400) == low_rank[:2]
-    alone = ["avi:full", "avi:full:conditional", "avi:full" + scales, "avi:full" + scales + flow]
-    assert names(2, 501, by_path=True) == alone
+    assert names(2, 501, num_units=400) == low_rank[:1]
+    assert names(2, 501, by_path=True) == ["avi:full", "avi:full:conditional", "avi:full" + scales + flow]
     assert names(0, 501, "fvi") == ["fvi:low-rank"]
     assert names(1, 501, "avi:levels") == ["avi:levels:conditional", "avi:levels" + scales]
     low_rank = "avi:low-rank(2)" + scales
     assert names(1, 3, "avi:low-rank(2):conditional", num_units=200) == [low_rank]
-    assert names(1, 3, "avi:low-rank(2):conditional", num_units=20) == [low_rank, low_rank + flow]
+    assert names(1, 3, "avi:low-rank(2):conditional", num_units=20) == [low_rank + flow]
     given = "avi:full:conditional"
-    assert names(2, 3, given) == [given + ":full-rank", *all_four[2:]]
+    assert names(2, 3, given) == [given + ":full-rank", pair[1]]
     for name in names(2, 3):
         assert parse_method(name).name == name
 
 
-def test_scales_are_tried_only_where_following_the_globals_paid():
-    plain, mean, scale = (
-        parse_method(f"avi{part}") for part in ("", ":conditional", ":conditional(mean+scale)")
+def test_of_many_parameters_shapes_are_tried_only_where_correlations_paid():
+    correlated, shaped = parse_method("avi:conditional"), parse_method("avi:conditional(mean+scale):flow")
+    no, yes = (
+        [judge_step(correlated, Evaluation(np.full(400, gain)), Evaluation(np.zeros(400)))]
+        for gain in (0.0, 1.0)
     )
-    tried = [judge_step(mean, Evaluation(np.ones(400)), Evaluation(np.zeros(400)))]
-    assert worth_trying(mean, [], plain)
-    assert worth_trying(scale, tried, mean)
-    assert not worth_trying(scale, tried, plain)
-    assert worth_trying(parse_method("avi:conditional(mean+scale):flow"), tried, plain)
+    assert worth_trying(shaped, no, 100)
+    assert worth_trying(shaped, yes, 100_000)
+    assert worth_trying(correlated, no, 100_000)
+    assert worth_trying(shaped, [], 100_000)
+    assert not worth_trying(shaped, no, 100_000)
+    assert worth_trying(parse_method("fvi:banded:conditional(mean+scale)"), no, 100_000)
 
 
 def test_a_step_must_gain_more_than_a_fifth_of_a_nat_and_its_error():
@@ -139,7 +141,7 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
     beyond = fit.growth[
         fit.growth.index(kept[-1]) + 1 :
     ]  # scales and a flow have nothing to add to a Gaussian
-    assert [step.method.rpartition(":")[2] for step in beyond] == ["conditional(mean+scale)", "flow"]
+    assert [step.method for step in beyond] == ["avi:full-rank:conditional(mean+scale):flow"]
     np.testing.assert_allclose([step.gain for step in beyond], 0, atol=0.02)
     precision = np.diag([1 + 0.81 / 0.09, 1 / 0.09])
     precision[0, 1] = precision[1, 0] = -0.9 / 0.09
