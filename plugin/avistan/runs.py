@@ -25,9 +25,9 @@ from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
 from .training import Progress, Trace, joined, train
 
-JUDGE_DRAWS = (
-    500  # on which a family that grew is judged; the last one's ELBO takes all draws that were asked for
-)
+# Draws on which a family that grew is judged, fewer of very many parameters; the last one's ELBO takes all that were
+# asked for.
+_JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = 500, 2_000_000, 100
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
 
 
