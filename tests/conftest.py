@@ -8,6 +8,8 @@ from types import ModuleType
 import jax
 import pytest
 
+from stan_adapters.stanli_compiler import stan_to_mir
+
 os.environ.setdefault("AVISTAN_NO_CACHE", "1")  # tests leave the user's folders alone
 
 for _name, _value in {
@@ -16,6 +18,7 @@ for _name, _value in {
     "jax_numpy_dtype_promotion": "strict",
 }.items():
     jax.config.update(_name, _value)
+stan_to_mir("model {}")  # before XLA compiles: tests that call stanli itself can't start its compiler later
 
 
 def _require(module: str) -> ModuleType:

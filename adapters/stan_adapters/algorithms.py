@@ -13,6 +13,7 @@ import numpy as np
 from .abi import FloatArray
 from .binding import BoundModel
 from .errors import EngineError
+from .stanli_compiler import stan_to_mir
 
 # Versions of stanli's C ABI in which stanli_run_pathfinder has the arguments below.
 _KNOWN_ABI = (1, 2)
@@ -141,7 +142,7 @@ def _stanli(model: BoundModel, seed: int) -> Any:
             "NUTS and Pathfinder without CmdStan need stanli: run `pip install stanli`."
         ) from error
     source = model.program.without_generated_quantities().source
-    return stanli.Model(stan_code=source, data=model.data.to_json(), seed=seed)
+    return stanli.Model(mir=stan_to_mir(source), data=model.data.to_json(), seed=seed)
 
 
 def _pathfinder() -> Any:

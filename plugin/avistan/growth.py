@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from .arrays import on_device
 from .evaluation import Evaluation, gap
-from .families import Family, GlobalGaussian, LevelGlobals, start_globals
+from .families import Conditional, Family, GlobalGaussian, LevelGlobals, start_globals
 from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
 from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
@@ -87,11 +87,20 @@ def stages(
 
 
 def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
-    """Whether a stage may pay after what was tried: of many parameters the shapes are left alone, scales that follow the
-    globals and flows, where no correlation paid.
+    """Whether a stage may pay after what was tried: of many parameters the shapes (scales that follow the globals, and
+    flows) are left alone where no correlation paid.
     """
     shapes = (method.conditional == "mean+scale" or method.flow) and not method.reach
     return dim <= MAX_TRIED or not shapes or not tried or any(step.kept for step in tried)
+
+
+def without_shapes(method: Method) -> Method:
+    """The Gaussian method that one with a flow grows from: units may follow the globals, their scales do not."""
+    parts = [part for part in method.name.split(":") if part != "flow"]
+    name = ":".join(part.replace("mean+scale", "mean") for part in parts)
+    name = name.replace("conditional(mean)", "conditional")
+    conditional: Conditional = "none" if method.conditional == "none" else "mean"
+    return replace(method, name=name, flow=False, conditional=conditional)
 
 
 _RICHER: dict[str, Callable[[Method], Method]] = {

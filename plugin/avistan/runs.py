@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint
 from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
-from .growth import GrowthStep, grown, judge_step, stages, worth_trying
+from .growth import GrowthStep, grown, judge_step, stages, without_shapes, worth_trying
 from .log_density import register
 from .methods import Method
 from .minibatches import LargePreparation
@@ -77,6 +77,8 @@ def run_chains(
 ) -> tuple[Method, tuple[Chain, ...]]:
     """Train a method from `chains` starts, the first at the shared one and the others at random ones.
 
+    A network with a flow, which begins at weights that say little of a unit's shape, first trains without.
+
     Growth is decided by the first chain; the others take the same way, so that all chains are of one family, the method
     that is returned.
     """
@@ -84,6 +86,21 @@ def run_chains(
     by_path = isinstance(preparation, LargePreparation)
     sizes = block, len(preparation.globals_index)
     tried = stages(method, *sizes, num_units=units, by_path=by_path) if grow else []
+    if method.flow and method.amortized and not tried:
+        way = [without_shapes(method), method]
+        made = [
+            _run_chain(
+                preparation.restarted(n) if n else preparation,
+                n,
+                way,
+                options,
+                progress,
+                checkpoint,
+                judged=False,
+            )
+            for n in range(chains)
+        ]
+        return method, tuple(chain for _, chain in made)
     found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
     kept = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
     others = [

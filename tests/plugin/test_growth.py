@@ -8,7 +8,7 @@ import pytest
 import avistan as avi
 from avistan.evaluation import Evaluation
 from avistan.families import Family, make_frame, make_placement, start_globals
-from avistan.growth import grown, judge_step, stages, worth_trying
+from avistan.growth import grown, judge_step, stages, without_shapes, worth_trying
 from avistan.inference_functions import Constant, LocalNu, Table, make_mlp, make_polynomial
 from avistan.methods import parse_method
 from avistan.preparation import local_form
@@ -119,6 +119,31 @@ def test_of_many_parameters_shapes_are_tried_only_where_correlations_paid():
     assert worth_trying(shaped, [], 100_000)
     assert not worth_trying(shaped, no, 100_000)
     assert worth_trying(parse_method("fvi:banded:conditional(mean+scale)"), no, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("avi:flow", "avi"),
+        ("avi:full:full-rank:conditional(mean+scale):flow", "avi:full:full-rank:conditional"),
+        ("avi:mlp(8):conditional:flow", "avi:mlp(8):conditional"),
+    ],
+)
+def test_a_method_without_its_shapes_is_what_its_name_says(name, plain):
+    assert without_shapes(parse_method(name)) == parse_method(plain)
+
+
+def test_a_named_flow_of_a_network_trains_its_gaussian_first():
+    model = bundled("random_slopes")
+    flow, gaussian = (
+        model.fit(method=name, seed=1, steps=200)
+        for name in ("avi:mlp(8):conditional:flow", "avi:mlp(8):conditional")
+    )
+    first, second = flow.chains[0].traces
+    np.testing.assert_array_equal(first.elbo, gaussian.trace.elbo)
+    assert len(second.elbo) == 100
+    assert flow.method.name == "avi:mlp(8):conditional:flow"
+    assert flow.growth == ()
 
 
 def test_a_step_must_gain_more_than_a_fifth_of_a_nat_and_its_error():
