@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from pathlib import Path
@@ -21,9 +22,13 @@ SVI_SECONDS = 120.0
 def main() -> None:
     contender, stan_file, data_file, folder, started = sys.argv[1:]
     began = float(started)
-    run = {"numpyro": numpyro_svi, "nuts": nuts, "pathfinder": pathfinder, "cmdstan-advi": advi}.get(
-        contender
-    )
+    run = {
+        "numpyro": numpyro_svi,
+        "nuts": nuts,
+        "pathfinder": pathfinder,
+        "cmdstan-advi": advi,
+        "cmdstan-advi-10000": functools.partial(advi, all_iterations=True),
+    }.get(contender)
     place = Path(folder)
     if run is None:
         answer = avistan_fit(contender, stan_file, data_file, place, began)
@@ -128,7 +133,9 @@ def pathfinder(stan_file: str, data_file: str, place: Path, began: float) -> dic
     return {"seconds": time.time() - began, "remark": f"{len(paths.theta)} paths"}
 
 
-def advi(stan_file: str, data_file: str, place: Path, began: float) -> dict[str, Any]:
+def advi(
+    stan_file: str, data_file: str, place: Path, began: float, *, all_iterations: bool = False
+) -> dict[str, Any]:
     import os
 
     import cmdstanpy  # noqa: F401  its import belongs to CmdStan's seconds
@@ -139,7 +146,7 @@ def advi(stan_file: str, data_file: str, place: Path, began: float) -> dict[str,
     imported = time.time()
     model = _bound(stan_file, data_file)
     with External(model, cmdstan_exe=os.environ.get("CMDSTAN_EXE")) as external:
-        found = external.approximate("cmdstan-advi", seed=1)
+        found = external.approximate("cmdstan-advi", seed=1, all_iterations=all_iterations)
     seconds = imported - began + found.seconds  # without compilation and the comparison with the model
     if found.mean_field is not None:
         np.savez(

@@ -26,6 +26,7 @@ from .program import StrPath
 
 _SIGNIFICANT_DIGITS = 18  # doubles survive the way through text
 _EXACT_SCALES_UP_TO = 3900  # coordinates: beyond, as many draws as their scales need no longer fit in memory
+_NEVER = 1e-12  # a relative change of the ELBO below which none stays
 _LEAST_DRAWS = 1000
 _POINTS = 3  # where the executable is compared with the model
 _SAME_DENSITY = 1e-9  # of the log density: rounding of both, and of the way through the constrained scale
@@ -113,8 +114,10 @@ class CmdStan:
         self._client = None
         self._folder.cleanup()
 
-    def advi(self, *, seed: int) -> Advi:
+    def advi(self, *, seed: int, all_iterations: bool = False) -> Advi:
         """Mean-field ADVI with CmdStan's defaults: one draw a gradient, at most 10000 iterations.
+
+        With `all_iterations` it takes all of them: its rule for ending early may end far from the optimum.
 
         CmdStan writes the mean of the approximation and draws with the log density log_g of their standard normals,
         but no scales. They follow from the draws: sum_d w_d (theta_sd - mean_d)^2 = -2 log_g_s is linear in the
@@ -136,6 +139,7 @@ class CmdStan:
             draws=num_draws,
             require_converged=False,
             save_diagnostics=True,
+            **({"tol_rel_obj": _NEVER} if all_iterations else {}),
         )
         rows = np.vstack([fit.variational_params_np, fit.variational_sample])
         points = self._unconstrained(fit.metadata, rows)

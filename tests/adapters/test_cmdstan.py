@@ -171,6 +171,17 @@ def test_advi_counts_the_gradients_of_its_adaptation_too(advi):
     assert 100 <= adaptation <= 250
 
 
+def test_on_request_no_change_of_the_elbo_is_small_enough_to_end(client, monkeypatch):
+    """The program at hand takes all iterations anyway: what CmdStan is asked for tells the two apart."""
+    asked, real = [], client._client.variational
+    monkeypatch.setattr(client._client, "variational", lambda **given: asked.append(given) or real(**given))
+    client.advi(seed=1)
+    fit = client.advi(seed=1, all_iterations=True)
+    assert "tol_rel_obj" not in asked[0]
+    assert asked[1]["tol_rel_obj"] <= 1e-12
+    assert fit.trace[-1, 0] == 10_000
+
+
 def test_advis_doubts_are_told(advi):
     assert "The maximum number of iterations is reached!" in advi.caveat
 

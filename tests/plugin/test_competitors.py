@@ -191,6 +191,14 @@ def test_an_unknown_competitor_is_named_with_those_there_are(normals):
         external.approximate("advi", seed=1)
 
 
+def test_all_iterations_are_for_cmdstans_advi_alone(normals):
+    with (
+        External(normals) as external,
+        pytest.raises(CompetitorError, match="'pathfinder' has no iterations"),
+    ):
+        external.approximate("pathfinder", seed=1, all_iterations=True)
+
+
 @pytest.mark.parametrize("name", [example.name for example in examples(avi.models_root())])
 def test_with_cmdstan_installed_its_algorithms_run_on_every_bundled_program(name, cmdstan_home):
     model = bundled(name).bound
