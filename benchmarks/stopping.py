@@ -1,6 +1,6 @@
 """Does training end in time? The stopping rule on a bank of programs, against how far it had to go.
 
-    python benchmarks/stopping.py [--only WORD] [--programs tests/structure]
+    python benchmarks/stopping.py [--only WORD] [--seeds 11,12,13] [--programs tests/structure]
 
 Every run is the rule's own. It is short by what the best ELBO that is known of its family has more, on draws that all
 share; known are the run itself at the mean of every 250 steps, and a run of five times its steps along a cosine. Needed
@@ -115,7 +115,7 @@ def main() -> None:
     started, runs = time.perf_counter(), []
     for name, model, methods, seeds in programs(arguments.programs, arguments.only):
         with model:
-            for run in runs_of(name, model, methods, seeds):
+            for run in runs_of(name, model, methods, arguments.seeds or seeds):
                 runs.append(run)
                 print(
                     f"{run.program:<23}{run.method:<32}{run.seed:>4}{run.steps:>7}{run.needed or 'never':>8}"
@@ -260,6 +260,11 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="programs whose name has this in it")
+    parser.add_argument(
+        "--seeds",
+        type=lambda text: tuple(map(int, text.split(","))),
+        help="of every program, in place of the bank's own, on which the rule was made",
+    )
     parser.add_argument(
         "--programs",
         type=Path,

@@ -223,15 +223,14 @@ class StoppingRule:
         return gain + _ERRORS * error <= little
 
     def result(self, last: Family) -> Family:
-        """The best of some means of iterates and the last one, by the ELBO: where the noise of the iterates is what is
-        left, long means are better, where the way is not quite done, late ones.
+        """The best of a short mean of iterates, a long one and the last iterate, by the ELBO: where the noise of the
+        iterates is what is left, long means are better, where the way is not quite done, late ones.
         """
-        later, whole = self._means.last(1), self._means.last(2)
-        longest = [(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)]
-        means = [self._at(leaves) for leaves in (later, whole, longest, self._steady)]
+        later, whole = self._at(self._means.last(1)), self._means.last(2)
         if self._measure is None:
-            return means[0]
-        families = [*means, last]
+            return later
+        longest = self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)])
+        families = [later, longest, last]
         return families[int(np.argmax([self._measure(family, 0).elbo for family in families]))]
 
     def _at(self, leaves: Leaves) -> Family:
