@@ -5,7 +5,8 @@
 Model: the bundled `linear` program, N latents, one observation each. For every row the bare gradients are a C loop over
 the BridgeStan ABI at one point; the step is the trainer's own fused step (normals, Stan, gradient, Adam), timed over
 chunks after compilation. Loop and step alternate, and each figure is the best of the rounds: the machine may be shared,
-ratios matter. On minibatches the bare gradient is that of one shard.
+ratios matter. On minibatches the bare gradient is that of one shard; steps are those after the first
+round, in which all shards are bound while training waits for them, and which has a row of its own.
 
 The last table is the network's share of a step: forward and backward pass of the default network for the units of a
 step, over the time that its matrix products alone would take at the rate of a large float32 product of XLA's on this
@@ -104,8 +105,14 @@ def measure_minibatches(
     with large.batches(method) as batches:
         family, inputs = large.start_family(method)
         trainer = Trainer(family, inputs, -1, options.training, jax.random.key(1), batches)
+        started = time.perf_counter()
+        for _ in range(batches.steps_per_round // CHUNK):
+            trainer.run(np.full(CHUNK, 0.01))
+        first = 1e6 * (time.perf_counter() - started) / (batches.steps_per_round // CHUNK * CHUNK)
         step, bare = side_by_side(large.start.model, trainer, draws, seconds)
-    row(size, draws, f"avi, {large.size} units", "native" if native_available() else "callback", bare, step)
+    name, backend = f"avi, {large.size} units", "native" if native_available() else "callback"
+    row(size, draws, name, backend, bare, step)
+    row(size, draws, "first round", backend, bare, first)
 
 
 def row(size: int, draws: int, name: str, backend: str, bare: float, step: float) -> None:

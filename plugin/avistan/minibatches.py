@@ -277,7 +277,7 @@ class ShardBatches(Batches):
     ) -> None:
         self._pool, self._alone, self._columns, self._read = pool, alone, columns, read
         self._held = pool.schedule.held
-        self._steps_per_round = _MULTIPLE * math.ceil(max(self._held, _STEPS_PER_ROUND) / _MULTIPLE)
+        self.steps_per_round = _MULTIPLE * math.ceil(max(self._held, _STEPS_PER_ROUND) / _MULTIPLE)
         self._ready: dict[Shard, tuple[Slot, npt.NDArray[np.float32]]] = {}
         self.shards: tuple[Shard, ...] = ()  # of the present round, in its order
         self._round = -1
@@ -307,7 +307,7 @@ class ShardBatches(Batches):
 
     def _shards_of(self, first: int, steps: int) -> list[Shard]:
         """The shard of each step."""
-        number, at = divmod(first, self._steps_per_round)
+        number, at = divmod(first, self.steps_per_round)
         self._turn_to(number, at + steps)
         return [self.shards[step % self._held] for step in range(at, at + steps)]
 
