@@ -19,10 +19,8 @@ from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
 
 MAX_FULL_RANK = 500  # globals with a full covariance
-MAX_BENT, MAX_SCALED = (
-    200,
-    1000,
-)  # parameters for which low-rank families take on flows and scales, trained by XLA
+# Parameters for which low-rank families, trained by XLA, take on flows, and scales.
+MAX_BENT, MAX_SCALED = 200, 1000
 MAX_TRIED = 5000  # parameters for which all stages are tried, whatever the ones before brought
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
@@ -96,9 +94,8 @@ def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
 
 def without_shapes(method: Method) -> Method:
     """The Gaussian method that one with a flow grows from: units may follow the globals, their scales do not."""
-    parts = [part for part in method.name.split(":") if part != "flow"]
-    name = ":".join(part.replace("mean+scale", "mean") for part in parts)
-    name = name.replace("conditional(mean)", "conditional")
+    parts = [part.replace("conditional(mean+scale)", "conditional") for part in method.name.split(":")]
+    name = ":".join(part for part in parts if part != "flow")
     conditional: Conditional = "none" if method.conditional == "none" else "mean"
     return replace(method, name=name, flow=False, conditional=conditional)
 

@@ -18,6 +18,7 @@ from avistan.inference_functions import AbstractInferenceFunction, LocalNu, Tabl
 from avistan.log_density import densities, log_density, register
 from avistan.methods import parse_method
 from avistan.preparation import prepare, start_family
+from pairs import FAMILIES
 from programs import bind
 from stan_adapters.errors import BindingError
 from stan_adapters.levels import candidate_levels
@@ -49,16 +50,6 @@ model {
   for (i in 1:I) y[i] ~ bernoulli_logit(a[i] * (theta - b[i]));
 }
 """
-FAMILIES = [
-    "",
-    ":full",
-    ":full-rank",
-    ":conditional",
-    ":full:full-rank:conditional",
-    ":full:full-rank:conditional(mean+scale)",
-    ":flow",
-    ":full:full-rank:conditional(mean+scale):flow",
-]
 FUNCTIONS = ["avi:mlp(8)", "avi:polynomial(2)", "constant", "fvi"]
 DRAWS = 20
 
