@@ -12,7 +12,7 @@ NumPyro's SVI with AutoNormal and Adam (0.02, halved every 2000 steps: at a cons
 compiled chunks of 500 steps, looked at after each, cold and with JAX's own cache (warm); stanli's NUTS (4 chains,
 1000 + 1000) and Pathfinder, which aim at other things and have no ELBO here; and, where CMDSTAN or CMDSTAN_EXE is set,
 CmdStan's ADVI with its defaults, and with all its 10000 iterations (`cmdstan-advi-10000`), because by its defaults it
-mostly ends early. Seconds include Python, imports, reading the data,
+mostly ends early. Seconds include Python, imports (of bytecode, as after an installation), reading the data,
 compilation, and, for avistan, the check of structure and the final estimate. Of CmdStan they leave out the C++
 compilation, which comes before, and what the adapter adds (binding, the comparison with the model): they are Python,
 imports, and CmdStan's run with its output read. Beyond 3900 parameters its ELBO is that of its draws.
@@ -24,6 +24,7 @@ is divided, so the ratio is a lower bound, marked >=.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -40,7 +41,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+import avistan
 import avistan as avi
+import stan_adapters
 from _cases import Case, bundled, item_response, linear
 from avistan.arrays import zeros
 from avistan.errors import AvistanError
@@ -92,6 +95,8 @@ class Result:
 
 def main() -> None:
     arguments = parse_arguments()
+    for package in (avistan, stan_adapters):
+        compileall.compile_dir(Path(package.__file__).parent, quiet=2)
     tables = {}
     for name in arguments.cases:
         case = CASES[name]()

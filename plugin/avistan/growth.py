@@ -37,6 +37,11 @@ class GrowthStep:
     gain_se: float
     kept: bool
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether more draws might show that the family is worth it."""
+        return not self.kept and self.gain + _ERRORS * self.gain_se > _WORTH
+
 
 def stages(
     method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
@@ -88,8 +93,12 @@ def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
     """Whether a stage may pay after what was tried: of many parameters the shapes (scales that follow the globals, and
     flows) are left alone where no correlation paid.
     """
-    shapes = (method.conditional == "mean+scale" or method.flow) and not method.reach
-    return dim <= MAX_TRIED or not shapes or not tried or any(step.kept for step in tried)
+    return dim <= MAX_TRIED or not has_shapes(method) or not tried or any(step.kept for step in tried)
+
+
+def has_shapes(method: Method) -> bool:
+    """Whether scales follow the globals, or a flow bends factors, beside what a chain of units needs anyway."""
+    return (method.conditional == "mean+scale" or method.flow) and not method.reach
 
 
 def without_shapes(method: Method) -> Method:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import abc
 import math
+from dataclasses import replace
 from itertools import combinations_with_replacement, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Float, Float32
 
 from .arrays import on_device, zeros
+from .distillation import distil
 from .projection import ridge
 
 FloatArray = npt.NDArray[np.float64]
@@ -142,11 +144,39 @@ class MLP(AbstractInferenceFunction):
         coefficients, intercept = _regress(np.concatenate(features, axis=1).astype(np.float64), nu)
         width = hidden.shape[1]
         last = (coefficients[:width], intercept - np.asarray(self.start))
-        parts = [on_device(p, np.float32) for p in last]
-        moved: MLP = eqx.tree_at(lambda f: f.layers[-1], self, tuple(parts))
-        if self.linear is not None:
-            moved = eqx.tree_at(lambda f: f.linear, moved, on_device(coefficients[width:], np.float32))
-        return moved
+        layers = [
+            tuple(np.asarray(p, dtype=np.float32) for p in layer) for layer in (*self.layers[:-1], last)
+        ]
+        linear = None if self.linear is None else coefficients[width:].astype(np.float32)
+        return self._distilled(layers, linear, x, nu)
+
+    def _distilled(
+        self,
+        layers: list[Any],
+        linear: npt.NDArray[np.float32] | None,
+        x: npt.NDArray[np.float32],
+        nu: LocalNu,
+    ) -> MLP:
+        """The network with these layers, brought near the units' means and log sds in all of them."""
+        block = self.sizes[0]
+        some = slice(2 * block)
+        loc, log_sd = (np.asarray(part).T for part in nu[:2])
+        weights, bias = layers[-1]
+        start = np.asarray(self.start, dtype=np.float32)
+        own, skip = distil(
+            [*layers[:-1], (weights[:, some], (bias + start)[some])],
+            None if linear is None else linear[:, some],
+            x,
+            np.concatenate([loc, log_sd], axis=1),
+            np.concatenate([0.5 * np.exp(-2 * log_sd), np.ones_like(log_sd)], axis=1),
+            slice(block, 2 * block),
+            LOG_SD_RANGE,
+        )
+        weights[:, some], bias[some] = own[-1][0], own[-1][1] - start[some]
+        if linear is not None:
+            linear[:, some] = skip
+        moved = tuple((on_device(w), on_device(b)) for w, b in [*own[:-1], (weights, bias)])
+        return replace(self, layers=moved, linear=None if linear is None else on_device(linear))
 
 
 def make_polynomial(num_inputs: int, degree: int, start: LocalNu) -> Polynomial:

@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint
 from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
-from .growth import GrowthStep, grown, judge_step, stages, without_shapes, worth_trying
+from .growth import GrowthStep, grown, has_shapes, judge_step, stages, without_shapes, worth_trying
 from .log_density import register
 from .methods import Method
 from .minibatches import LargePreparation
@@ -25,9 +25,10 @@ from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
 from .training import Progress, Trace, joined, train
 
-# Draws on which a family that grew is judged, fewer of very many parameters; the last one's ELBO takes all that were
-# asked for.
-_JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = 500, 2_000_000, 100
+# Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
+# last one's ELBO takes all that were asked for.
+_JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = (200, 1000), 2_000_000, 100
+_SHAPES_RATE = 0.5  # of the learning rate: exponents and bends are soon wild
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
 
 
@@ -143,16 +144,16 @@ def _run_chain(
             seconds += time.perf_counter() - started
             return found
 
-        def run(family: Family, stage: int) -> tuple[Family, Trace]:
+        def run(family: Family, stage: int, own_method: Method) -> tuple[Family, Trace]:
             run_number = number * _STAGES + stage
             own = fold_in(key, 1) if run_number == 0 else fold_in(key, 1000 + run_number)
             steps = options.steps
             if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
                 steps = max(1, steps // 2)
             saves = None if checkpoint is None else checkpoint.chain(run_number)
-            given = replace(
-                training if large is None else large.training(options.training, stage), steps=steps
-            )
+            given = training if large is None else large.training(options.training, stage)
+            rate = given.learning_rate * (_SHAPES_RATE if stage and has_shapes(own_method) else 1.0)
+            given = replace(given, steps=steps, learning_rate=rate)
             if large is None:
                 return train(family, inputs, slot.index, given, own, progress, saves)
             with (
@@ -161,29 +162,36 @@ def _run_chain(
             ):
                 return train(family, inputs, slot.index, given, own, progress, saves, batches, measure)
 
-        family, trace = run(family, 0)
+        family, trace = run(family, 0, method)
         traces, steps_done = [trace], len(trace.elbo)
         growth: list[GrowthStep] = []
         affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
-        few = min(_JUDGED_DRAWS, affordable, options.elbo_draws)
-        evaluation = weigh(family, few) if judged and len(way) > 1 else None
+        looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
+        known: dict[int, Evaluation] = {}  # of the family, by the draws that were asked for
         for stage, richer in enumerate(way[1:], start=1):
             if judged and not worth_trying(richer, growth, preparation.model.dim):
                 continue
             before = family if large is None else large.reframed(family)
-            candidate, trace = run(grown(before, richer), stage)
+            candidate, trace = run(grown(before, richer), stage, richer)
             steps_done += len(trace.elbo)
-            if evaluation is not None:
-                better = weigh(candidate, few)
-                step = judge_step(richer, better, evaluation)
+            found: dict[int, Evaluation] = {}
+            if judged:
+                for draws in looks:
+                    if draws not in known:
+                        known[draws] = weigh(family, draws)
+                    found[draws] = weigh(candidate, draws)
+                    step = judge_step(richer, found[draws], known[draws])
+                    if not step.in_doubt:
+                        break
                 growth.append(step)
                 if not step.kept:
                     continue
-                evaluation = better
-            method, family = richer, candidate
+            method, family, known = richer, candidate, found
             traces.append(trace)
-        if evaluation is None or few <= len(evaluation.log_weights) < options.elbo_draws:
-            evaluation = weigh(family, options.elbo_draws)
+        asked = max(known, default=0)
+        if asked < options.elbo_draws and len(known[asked].log_weights if asked else ()) >= asked:
+            known[options.elbo_draws] = weigh(family, options.elbo_draws)
+        evaluation = known[max(known)]
     return method, Chain(
         family=family if large is None else large.whole_family(family),
         inputs=values,

@@ -38,10 +38,9 @@ Leaves = list[FloatArray]  # of a family's trainable part
 Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, the same for all families
 
 CHUNK = 25  # steps of a chunk
-MEASURE_DRAWS, MOST_BATCHES = (
-    100,
-    16,
-)  # of a batch on which ELBOs are compared; more batches where one leaves a doubt
+MEASURE_DRAWS = 100  # of a batch on which ELBOs are compared
+# Batches where one leaves a doubt: these, or as many as chunks since the last look, since training too ends doubts.
+FEWEST_BATCHES, MOST_BATCHES = 3, 16
 MOST_STEPS = 20_000  # a guard, not a setting
 NATS, SHARE = 1.0, 1e-3  # see `tolerance`
 MOST_RHAT = 1.2
@@ -213,7 +212,8 @@ class StoppingRule:
         assert self._measure is not None
         earlier, later = (self._at(self._means.last(blocks, before)) for before in (blocks, 0))
         before, after = np.empty(0), np.empty(0)
-        for number in range(MOST_BATCHES):
+        most = min(MOST_BATCHES, max(FEWEST_BATCHES, 2 * self._means.chunks))
+        for number in range(most):
             before = np.append(before, self._measure(earlier, number).log_weights)
             after = np.append(after, self._measure(later, number).log_weights)
             gain, error = gap(Evaluation(before), Evaluation(after))
