@@ -27,7 +27,10 @@ def main() -> None:
         "nuts": nuts,
         "pathfinder": pathfinder,
         "cmdstan-advi": advi,
-        "cmdstan-advi-10000": functools.partial(advi, all_iterations=True),
+        **{
+            f"cmdstan-advi-{iterations}": functools.partial(advi, iterations=iterations)
+            for iterations in (10_000, 100_000)
+        },
     }.get(contender)
     place = Path(folder)
     if run is None:
@@ -134,7 +137,7 @@ def pathfinder(stan_file: str, data_file: str, place: Path, began: float) -> dic
 
 
 def advi(
-    stan_file: str, data_file: str, place: Path, began: float, *, all_iterations: bool = False
+    stan_file: str, data_file: str, place: Path, began: float, *, iterations: int | None = None
 ) -> dict[str, Any]:
     import os
 
@@ -146,7 +149,7 @@ def advi(
     imported = time.time()
     model = _bound(stan_file, data_file)
     with External(model, cmdstan_exe=os.environ.get("CMDSTAN_EXE")) as external:
-        found = external.approximate("cmdstan-advi", seed=1, all_iterations=all_iterations)
+        found = external.approximate("cmdstan-advi", seed=1, iterations=iterations)
     seconds = imported - began + found.seconds  # without compilation and the comparison with the model
     if found.mean_field is not None:
         np.savez(

@@ -114,10 +114,10 @@ class CmdStan:
         self._client = None
         self._folder.cleanup()
 
-    def advi(self, *, seed: int, all_iterations: bool = False) -> Advi:
+    def advi(self, *, seed: int, iterations: int | None = None) -> Advi:
         """Mean-field ADVI with CmdStan's defaults: one draw a gradient, at most 10000 iterations.
 
-        With `all_iterations` it takes all of them: its rule for ending early may end far from the optimum.
+        With `iterations` it takes all of these: its rule for ending early may end far from the optimum.
 
         CmdStan writes the mean of the approximation and draws with the log density log_g of their standard normals,
         but no scales. They follow from the draws: sum_d w_d (theta_sd - mean_d)^2 = -2 log_g_s is linear in the
@@ -139,7 +139,7 @@ class CmdStan:
             draws=num_draws,
             require_converged=False,
             save_diagnostics=True,
-            **({"tol_rel_obj": _NEVER} if all_iterations else {}),
+            **({} if iterations is None else {"iter": iterations, "tol_rel_obj": _NEVER}),
         )
         rows = np.vstack([fit.variational_params_np, fit.variational_sample])
         points = self._unconstrained(fit.metadata, rows)

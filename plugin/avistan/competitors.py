@@ -84,20 +84,20 @@ class External:
         self._opened = None
         self._stack.close()
 
-    def approximate(self, name: str, *, seed: int, all_iterations: bool = False) -> Approximation:
+    def approximate(self, name: str, *, seed: int, iterations: int | None = None) -> Approximation:
         """Run a competitor.
 
         Args:
-            all_iterations: of CmdStan's ADVI, see `CmdStan.advi`.
+            iterations: of CmdStan's ADVI, see `CmdStan.advi`.
 
         Raises:
             CompetitorError: there is no such competitor, or it has no such choice.
             CmdStanError, EngineError: it failed, with its reason.
         """
-        if all_iterations and name != "cmdstan-advi":
-            raise CompetitorError(f"{name!r} has no iterations to set: all_iterations= is for cmdstan-advi.")
+        if iterations is not None and name != "cmdstan-advi":
+            raise CompetitorError(f"{name!r} has no iterations to set: iterations= is for cmdstan-advi.")
         if name == "cmdstan-advi":
-            return self._advi(seed, all_iterations)
+            return self._advi(seed, iterations)
         if name == "cmdstan-pathfinder":
             cmdstan = self._cmdstan()
             draws = cmdstan.pathfinder(seed=seed)
@@ -145,9 +145,9 @@ class External:
             raise self._opened
         return self._opened
 
-    def _advi(self, seed: int, all_iterations: bool) -> Approximation:
+    def _advi(self, seed: int, iterations: int | None) -> Approximation:
         cmdstan = self._cmdstan()
-        fit = cmdstan.advi(seed=seed, all_iterations=all_iterations)
+        fit = cmdstan.advi(seed=seed, iterations=iterations)
         steps, seconds, elbo = fit.trace.T
         return Approximation(
             name="cmdstan-advi",

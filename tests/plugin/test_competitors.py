@@ -191,12 +191,12 @@ def test_an_unknown_competitor_is_named_with_those_there_are(normals):
         external.approximate("advi", seed=1)
 
 
-def test_all_iterations_are_for_cmdstans_advi_alone(normals):
+def test_iterations_are_for_cmdstans_advi_alone(normals):
     with (
         External(normals) as external,
         pytest.raises(CompetitorError, match="'pathfinder' has no iterations"),
     ):
-        external.approximate("pathfinder", seed=1, all_iterations=True)
+        external.approximate("pathfinder", seed=1, iterations=100)
 
 
 @pytest.mark.parametrize("name", [example.name for example in examples(avi.models_root())])
