@@ -32,11 +32,13 @@ from .batches import Batches, Places, StepArrays
 from .common_numbers import fold_in, key_as_number
 from .evaluation import Evaluation
 from .families import Family, GlobalGaussian, make_placement
+from .host_functions import unit_values
 from .log_density import Backend, Slot, backend, default_threads, register, set_layout
-from .methods import Method
+from .methods import Method, parse_method
 from .network_training import NetworkSteps, serves
 from .path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
 from .preparation import Preparation, prepare, start_family
+from .start import QuickFit
 from .stopping import Measure
 from .training import TrainingOptions
 from .unit_inputs import UnitInput
@@ -343,9 +345,37 @@ class ShardBatches(Batches):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LargePreparation(Preparation):
-    """The preparation of a level that is trained on minibatches; its own quick fit is made for tables only."""
+    """The preparation of a level that is trained on minibatches.
+
+    Its quick fit, which tables start from, is that of one shard, carried over to all units by the function of their
+    signatures that starts there: a quick fit of all would cost more than the training that it saves.
+    """
 
     minibatches: Minibatches
+
+    @property
+    def quick(self) -> QuickFit:
+        """As of `Preparation`."""
+        if not self._quick:
+            amortized = parse_method("avi")
+            family, _ = self.minibatches.start_family(amortized)
+            values = np.asarray(self.unit_input(amortized)[1], dtype=np.float32)
+            nu, frame = unit_values(family.inference, values, slice(None)), family.frame
+            mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
+            mean[self.globals_index] = np.asarray(frame.global_center)
+            sd[self.globals_index] = np.asarray(frame.global_scale) * np.exp(
+                np.asarray(family.globals.log_sd)
+            )
+            mean[self.index] = (np.asarray(frame.local_center) + np.asarray(frame.local_scale) * nu.loc).T
+            sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
+            of_shard = self.minibatches.start.quick
+            self._quick.append(replace(of_shard, mean=mean, sd=sd))
+        return self._quick[0]
+
+    @property
+    def globals_in_doubt(self) -> float:
+        """A shard knows the globals with sds that are so much wider than those of the whole."""
+        return math.sqrt(self.minibatches.num_units / self.minibatches.size)
 
     def restarted(self, number: int) -> LargePreparation:
         """As of `Preparation`."""

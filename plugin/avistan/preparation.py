@@ -96,6 +96,13 @@ class Preparation:
             self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
         return self._quick[0]
 
+    @property
+    def globals_in_doubt(self) -> float:
+        """How far the quick fit's globals may be from where training takes them, in their own sds: the unit of its
+        steps.
+        """
+        return 1.0
+
     def restarted(self, number: int) -> Preparation:
         """The same preparation with another quick fit, from a random start (uniform on (-2, 2), as Stan's); unit inputs
         are shared, so that restart `number` differs only in where it begins and in its random numbers.
@@ -323,7 +330,9 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
         start = typical - np.log(scale)
     globals_factor: GlobalGaussian | LevelGlobals
     globals_factor = start_globals(method.globals, len(at), method.rank, flow=method.flow)
-    global_center, global_scale = fit.mean, fit.sd
+    global_center, global_scale = fit.mean, fit.sd * preparation.globals_in_doubt
+    narrower = np.full(len(at), -np.log(preparation.globals_in_doubt))
+    globals_factor = replace(globals_factor, log_sd=on_device(narrower))
     if second is not None:
         global_center, global_scale, globals_factor = _start_second(preparation, method, second)
     local, directions = local_form(method, index.shape[1], globals_factor)

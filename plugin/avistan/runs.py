@@ -131,6 +131,7 @@ def _run_chain(
     training = options.training if large is None else large.training(options.training, 0)
     with contextlib.ExitStack() as stack:
         slot = stack.enter_context(register(preparation.model))
+        measure = None if large is None else stack.enter_context(large.measure(method, fold_in(key, 4)))
         _, values = preparation.unit_input(method)
         all_inputs = inputs if large is None else on_device(values, np.float32)
 
@@ -156,10 +157,7 @@ def _run_chain(
             given = replace(given, steps=steps, learning_rate=rate)
             if large is None:
                 return train(family, inputs, slot.index, given, own, progress, saves)
-            with (
-                large.batches(method, run_number) as batches,
-                large.measure(method, fold_in(key, 4)) as measure,
-            ):
+            with large.batches(method, run_number) as batches:
                 return train(family, inputs, slot.index, given, own, progress, saves, batches, measure)
 
         family, trace = run(family, 0, method)
