@@ -7,6 +7,7 @@ import pytest
 
 import avistan.evaluation
 import avistan.path_gradient
+import avistan.preparation
 from avistan.errors import FitError
 from avistan.evaluation import evaluate
 from avistan.inference_functions import Table
@@ -15,6 +16,7 @@ from avistan.methods import parse_method
 from avistan.minibatches import prepare_large
 from avistan.optimizer import learning_rates
 from avistan.path_gradient import elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
+from avistan.preparation import start_family
 from avistan.training import Trainer, TrainingOptions
 from pairs import disturbed
 from programs import bundled, simulator
@@ -214,3 +216,33 @@ def test_what_minibatches_do_not_serve_is_refused_and_not_trained_without_its_we
         pytest.raises(FitError, match="minibatches serve the path estimator"),
     ):
         Trainer(family, inputs, -1, TrainingOptions(estimator="entropy"), jax.random.key(3), batches)
+
+
+def test_a_table_of_many_units_starts_near_its_optimum_though_only_a_shard_was_fitted(
+    linear_answers, monkeypatch
+):
+    data = simulator("linear")(N=20_000)
+    optimum = linear_answers["mean_field_optimum"](data)
+    with bundled("linear", data).bound as model:
+        structure = with_unit_data(model, inspect_structure(model))
+        given = {"seed": 1, "num_references": 8, "max_rank": 6, "size": 1000}
+        prepared = prepare_large(model, structure.level, structure.slicing, **given)
+        fitted = []
+        real = avistan.preparation.quick_fit
+        monkeypatch.setattr(
+            avistan.preparation,
+            "quick_fit",
+            lambda model, **how: fitted.append(model.dim) or real(model, **how),
+        )
+        quick = prepared.quick
+        family, _ = start_family(prepared, parse_method("fvi"))
+    assert fitted == []  # that of the shard was there before
+    index, wide = prepared.index, prepared.globals_in_doubt
+    errors = (quick.mean - optimum.mean) / optimum.sd
+    assert np.isclose(wide, np.sqrt(20))
+    assert np.abs(errors[index]).mean() < 0.1
+    assert np.abs(np.log(quick.sd / optimum.sd)[index]).mean() < 0.1
+    assert (np.abs(errors[prepared.globals_index]) < 3 * wide).all()
+    widths = np.asarray(family.frame.global_scale) * np.exp(np.asarray(family.globals.log_sd))
+    np.testing.assert_allclose(widths, quick.sd[prepared.globals_index])
+    np.testing.assert_allclose(family.frame.global_scale, wide * quick.sd[prepared.globals_index])
