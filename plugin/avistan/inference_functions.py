@@ -134,15 +134,53 @@ class MLP(AbstractInferenceFunction):
         out = weights.T @ hidden + bias[:, None]
         return out if self.linear is None else out + self.linear.T @ x
 
-    def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> MLP:
+    def features(self, inputs: npt.NDArray[Any]) -> FloatArray:
+        """What the outputs are linear in, (N, F): the last hidden layer and, beside the linear map, the inputs."""
         x = np.asarray(inputs, dtype=np.float32)
         hidden = x
         for weights, bias in self.layers[:-1]:  # as `_outputs`, in numpy
             hidden = hidden @ np.asarray(weights) + np.asarray(bias)
             hidden = hidden / (1 + np.exp(-hidden))
-        features = [hidden] + ([x] if self.linear is not None else [])
-        coefficients, intercept = _regress(np.concatenate(features, axis=1).astype(np.float64), nu)
-        width = hidden.shape[1]
+        parts = [hidden] + ([x] if self.linear is not None else [])
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def with_outputs(self, outputs: slice, coefficients: FloatArray, intercept: FloatArray) -> MLP:
+        """The function with some of its raw outputs linear in the features as given, (F, P) and (P,)."""
+        weights, bias = (np.array(part) for part in self.layers[-1])
+        width = len(weights)
+        weights[:, outputs], bias[outputs] = coefficients[:width], intercept - np.asarray(self.start)[outputs]
+        layers = (*self.layers[:-1], (on_device(weights), on_device(bias)))
+        if self.linear is None:
+            return replace(self, layers=layers)
+        linear = np.array(self.linear)
+        linear[:, outputs] = coefficients[width:]
+        return replace(self, layers=layers, linear=on_device(linear))
+
+    def moved_along(self, shift: FloatArray) -> MLP:
+        """The function whose means are those of this one where the globals are shifted in their directions, (K,)."""
+        block, directions = self.sizes[0], len(shift)
+        first = sum(self.sizes[:3])
+
+        def moved(readout: Array) -> Array:
+            values = np.array(readout)
+            slopes = values[..., first : first + block * directions].reshape(
+                *values.shape[:-1], block, directions
+            )
+            values[..., :block] += slopes @ shift
+            return on_device(values)
+
+        weights, bias = self.layers[-1]
+        return replace(
+            self,
+            layers=(*self.layers[:-1], (moved(weights), moved(bias))),
+            linear=None if self.linear is None else moved(self.linear),
+            start=moved(self.start),
+        )
+
+    def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> MLP:
+        x = np.asarray(inputs, dtype=np.float32)
+        coefficients, intercept = _regress(self.features(x), nu)
+        width = len(coefficients) - (0 if self.linear is None else x.shape[1])
         last = (coefficients[:width], intercept - np.asarray(self.start))
         layers = [
             tuple(np.asarray(p, dtype=np.float32) for p in layer) for layer in (*self.layers[:-1], last)

@@ -16,6 +16,7 @@ from .checkpoints import Checkpoint
 from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
+from .following import following
 from .growth import GrowthStep, grown, has_shapes, judge_step, stages, without_shapes, worth_trying
 from .log_density import register
 from .methods import Method
@@ -161,7 +162,7 @@ def _run_chain(
                 return train(family, inputs, slot.index, given, own, progress, saves, batches, measure)
 
         family, trace = run(family, 0, method)
-        traces, steps_done = [trace], len(trace.elbo)
+        traces, evaluations = [trace], len(trace.elbo) * training.draws_per_step
         growth: list[GrowthStep] = []
         affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
         looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
@@ -170,8 +171,14 @@ def _run_chain(
             if judged and not worth_trying(richer, growth, preparation.model.dim):
                 continue
             before = family if large is None else large.reframed(family)
-            candidate, trace = run(grown(before, richer), stage, richer)
-            steps_done += len(trace.elbo)
+            read = None if large is None else following(large, before, richer, np.asarray(all_inputs))
+            own_traces = []
+            if read is not None:
+                candidate, gradients = read
+                evaluations += gradients
+            else:
+                candidate, trace = run(grown(before, richer), stage, richer)
+                own_traces, evaluations = [trace], evaluations + len(trace.elbo) * training.draws_per_step
             found: dict[int, Evaluation] = {}
             if judged:
                 for draws in looks:
@@ -185,7 +192,7 @@ def _run_chain(
                 if not step.kept:
                     continue
             method, family, known = richer, candidate, found
-            traces.append(trace)
+            traces += own_traces
         asked = max(known, default=0)
         if asked < options.elbo_draws and len(known[asked].log_weights if asked else ()) >= asked:
             known[options.elbo_draws] = weigh(family, options.elbo_draws)
@@ -196,7 +203,7 @@ def _run_chain(
         traces=tuple(traces),
         evaluation=evaluation,
         growth=tuple(growth),
-        gradient_evaluations=steps_done * training.draws_per_step,
+        gradient_evaluations=evaluations,
         seconds_evaluate=seconds,
     )
 
