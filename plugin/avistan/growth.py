@@ -47,9 +47,9 @@ def stages(
     method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
 ) -> list[Method]:
     """The families to try after a method's own, each richer than the one before: first all correlations, then shapes,
-    which are scales that follow the globals and flows. On minibatches, whose noise is large against what units gain by
-    following the globals, they begin to follow in a stage of its own. Two amortized levels stay independent of each
-    other.
+    which are scales that follow the globals and flows. On minibatches correlations within units are a stage of its own,
+    because what units gain by following the globals is small against the noise of training (`following`). Two amortized
+    levels stay independent of each other.
 
     Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
     are fitted to units that can't move together. How far the units of a chain spread depends on the globals, the scale
@@ -64,20 +64,20 @@ def stages(
     if method.coupling and method.local != "banded":
         method = _with(method, "banded" if method.coupling == 1 else f"banded({method.coupling})")
         found.append(method)
+    follows = block > 0 and num_globals > 0
     correlated = method
     if block > 1 and method.local == "diagonal":
         correlated = _with(correlated, "full")
+        if by_path and follows and method.conditional == "none":
+            found.append(correlated)
     if num_globals > 1 and method.globals == "mean-field" and method.second is None:
         if num_globals <= MAX_FULL_RANK:
             correlated = _with(correlated, "full-rank")
         elif not by_path:
             correlated = _with(correlated, "low-rank")
-    follows = block > 0 and num_globals > 0
     if follows and correlated.conditional == "none" and not method.reach:
-        if by_path and correlated != method:
-            found.append(correlated)
         correlated = _with(correlated, "conditional")
-    if correlated != method:
+    if correlated not in (method, *found):
         found.append(correlated)
     dim, low_rank, shaped = num_globals + block * num_units, correlated.globals == "low-rank", correlated
     if follows and (method.reach > 0 or not low_rank or dim <= MAX_SCALED):

@@ -88,7 +88,8 @@ def test_stages_add_what_the_program_has_room_for():
     scales, flow = ":conditional(mean+scale)", ":flow"
     pair = ["avi:full:full-rank:conditional", "avi:full:full-rank" + scales + flow]
     assert names(2, 3) == names(2, 3, num_units=9999) == pair
-    assert names(2, 3, num_units=9999, by_path=True) == ["avi:full:full-rank", *pair]
+    assert names(2, 3, num_units=9999, by_path=True) == ["avi:full", *pair]
+    assert names(1, 3, by_path=True) == [name.replace(":full:", ":") for name in pair]
     assert names(1, 1) == names(1, 1, by_path=True) == ["avi:conditional", "avi" + scales + flow]
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
     assert names(0, 1, "fvi") == ["fvi:flow"]
