@@ -56,11 +56,13 @@ class Curvature:
     """Expected curvature of M units' part of a density, the globals in their sds.
 
     Attributes:
+        own: E[H_zz] of each unit, negative definite, (M, d, d).
         slopes: A_n, how far a unit's mean moves where a global moves by an sd, (M, d, G).
         precision: the units' part of Lambda, (G, G).
         gradient_evaluations: that it took.
     """
 
+    own: FloatArray
     slopes: FloatArray
     precision: FloatArray
     gradient_evaluations: int
@@ -102,7 +104,9 @@ def read_curvature(
     slopes = -np.linalg.solve(own, cross)
     inner = inner / count + np.einsum("mdg,mdh->gh", cross, slopes)
     evaluations = 2 * count * (len(theta) + block)
-    return Curvature(slopes=slopes, precision=-0.5 * (inner + inner.T), gradient_evaluations=evaluations)
+    return Curvature(
+        own=own, slopes=slopes, precision=-0.5 * (inner + inner.T), gradient_evaluations=evaluations
+    )
 
 
 def precision_without_units(

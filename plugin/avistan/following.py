@@ -1,92 +1,144 @@
-"""Units of a level trained on minibatches begin to follow the globals: by curvature, without training.
+"""Units begin to follow the globals, and their latents each other: by curvature, without training.
 
-The network keeps what it gives each unit; it learns the slopes of some shards' units by least squares on its last
-hidden layer. The globals get the precision that is left when units follow them, and one step of Newton's towards the
-mean that all units together ask for.
+The network keeps the means that it gives each unit; it learns the slopes and the precisions of some units by least
+squares on its last hidden layer. The globals get the precision that is left when units follow them, and one step of
+Newton's towards the mean that all units together ask for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import numpy as np
 import numpy.typing as npt
 
-from stan_adapters.shards import Shard
+from stan_adapters.layout import IndexArray
 
 from .arrays import on_device
-from .curvature import Curvature, Units, precision_without_units, read_curvature
+from .curvature import Units, precision_without_units, read_curvature
 from .families import Family, GlobalGaussian
 from .growth import grown
 from .host_functions import HostNu, unit_values
 from .inference_functions import MLP
 from .methods import Method
-from .minibatches import Minibatches
+from .minibatches import LargePreparation
+from .preparation import Preparation
 from .projection import ridge
 
 FloatArray = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
 
-MAX_GLOBALS = 200  # two gradients for each, of every shard and draw
-_SHARDS, _PAIRS = 8, 2  # of units, and of draws of them
+MAX_GLOBALS = 200  # two gradients for each, of every part and draw
+_SHARDS = 8  # of very many units, that are looked at
+_PAIRS, _FEWEST_PAIRS, _UNIT_PAIRS = 16, 2, 16_000  # of draws: fewer of many units
 _MOST_SHIFT = 5.0  # sds of a Newton step, beyond which something else is wrong
 _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
 
 
 def following(
-    large: Minibatches, family: Family, method: Method, inputs: Inputs
+    preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
-    """A family that follows the globals, grown from one that does not, and the shards' gradients that it took.
+    """A family that follows the globals, grown from one that does not, and the gradients that it took.
 
     None where the method does not ask for it, or the function is no network, or curvature says nothing: a point was
     rejected, or the density is not concave in the globals.
 
     Args:
-        family: on shards, its globals standardized by their own means and sds (`Minibatches.reframed`).
+        family: with globals of their own; on minibatches, for the units of a shard.
         inputs: of all units, (N, R).
     """
-    network, globals_ = family.inference, family.globals
+    network, own = family.inference, family.globals
     follows = method.conditional != "none" and family.local.conditional == "none"
-    if not (follows and isinstance(network, MLP) and isinstance(globals_, GlobalGaussian)):
+    if not (follows and not method.reach and isinstance(network, MLP) and isinstance(own, GlobalGaussian)):
         return None
-    if globals_.size > MAX_GLOBALS:
+    if own.size > MAX_GLOBALS or own.kind != "mean-field":
         return None
-    rng = np.random.default_rng([large.seed, 9])
+    family = reframed(family)
+    rng = np.random.default_rng([preparation.seed, 9])
     theta, sd = np.asarray(family.frame.global_center), np.asarray(family.frame.global_scale)
-    chosen = rng.permutation(large.num_units)[: _SHARDS * large.size]
-    found: list[Curvature] = []
     with ExitStack() as stack:
-        for numbers in np.array_split(chosen, min(_SHARDS, -(-len(chosen) // large.size))):
-            shard = large.maker(numbers)
-            stack.callback(shard.model.close)
-            read = read_curvature(_units(shard, family, inputs[shard.units]), theta, sd, rng, _PAIRS)
-            if read is None:
-                return None
-            found.append(read)
-    alone = precision_without_units(large.base.log_density_gradient, theta, sd)
-    if alone is None:
+        parts = list(_parts(preparation, family, inputs, rng, stack))
+        pairs = int(
+            np.clip(_UNIT_PAIRS // max(1, sum(len(part.numbers) for part in parts)), _FEWEST_PAIRS, _PAIRS)
+        )
+        found = [read_curvature(part.units, theta, sd, rng, pairs) for part in parts]
+    read = [curvature for curvature in found if curvature is not None]
+    if len(read) < len(found):
         return None
-    weight = large.num_units / len(chosen)
-    precision = weight * sum(read.precision for read in found) + (1 - weight * len(found)) * alone
+    chosen = np.concatenate([part.numbers for part in parts])
+    weight = len(inputs) / len(chosen)
+    precision = weight * sum((curvature.precision for curvature in read), np.zeros((len(theta), len(theta))))
+    if isinstance(preparation, LargePreparation):
+        base = preparation.minibatches.base
+        alone = precision_without_units(base.log_density_gradient, theta, sd)
+        if alone is None:
+            return None
+        precision += (1 - weight * len(read)) * alone
     if not np.linalg.eigvalsh(precision)[0] > 0:
         return None
     factor = np.linalg.cholesky(np.linalg.inv(precision))
     if method.globals != "full-rank":
         factor = np.diag(np.diag(precision) ** -0.5)
-    slopes = np.concatenate([read.slopes for read in found]) @ factor
     moved = _with_factor(grown(family, method), factor)
-    moved = _with_slopes(moved, inputs[chosen], slopes)
-    moved = _newton_step(large, moved, factor, inputs, rng)
-    return moved, sum(read.gradient_evaluations for read in found)
+    if moved.local.within and not family.local.within:
+        moved = _with_precisions(moved, inputs[chosen], np.concatenate([c.own for c in read]))
+    moved = _with_slopes(moved, inputs[chosen], np.concatenate([c.slopes for c in read]) @ factor)
+    moved = _newton_step(preparation, moved, factor, inputs, rng)
+    return moved, sum(curvature.gradient_evaluations for curvature in read)
 
 
-def _units(shard: Shard, family: Family, inputs: Inputs) -> Units:
-    mean, factor = _means_and_factors(family, unit_values(family.inference, inputs, slice(None)))
-    return Units(
-        model=shard.model, index=shard.index, globals_index=shard.globals_index, mean=mean, factor=factor
+def reframed(family: Family) -> Family:
+    """The same family with its mean-field globals standardized by their own means and sds."""
+    factor, frame = family.globals, family.frame
+    assert isinstance(factor, GlobalGaussian)
+    sd, nothing = np.exp(np.asarray(factor.log_sd)), np.zeros(factor.size)
+    center = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(factor.loc)
+    scale, log_scale = np.asarray(frame.global_scale) * sd, np.asarray(frame.global_log_scale + factor.log_sd)
+    moved: Family = eqx.tree_at(
+        lambda f: (
+            f.globals.loc,
+            f.globals.log_sd,
+            f.frame.global_center,
+            f.frame.global_scale,
+            f.frame.global_log_scale,
+        ),
+        family,
+        tuple(map(on_device, (nothing, nothing, center, scale, log_scale))),
     )
+    return moved
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Some units, and their numbers (M,) in the whole."""
+
+    units: Units
+    numbers: IndexArray
+
+
+def _parts(
+    preparation: Preparation, family: Family, inputs: Inputs, rng: np.random.Generator, stack: ExitStack
+) -> Iterator[_Part]:
+    """All units as one part, or some shards of very many."""
+    if not isinstance(preparation, LargePreparation):
+        mean, factor = _means_and_factors(family, unit_values(family.inference, inputs, slice(None)))
+        at = preparation.index, preparation.globals_index
+        units = Units(model=preparation.model, index=at[0], globals_index=at[1], mean=mean, factor=factor)
+        yield _Part(units, np.arange(len(inputs)))
+        return
+    large = preparation.minibatches
+    chosen = rng.permutation(large.num_units)[: _SHARDS * large.size]
+    for numbers in np.array_split(chosen, -(-len(chosen) // large.size)):
+        shard = large.maker(numbers)
+        stack.callback(shard.model.close)
+        nu = unit_values(family.inference, inputs[shard.units], slice(None))
+        mean, factor = _means_and_factors(family, nu)
+        at = shard.index, shard.globals_index
+        units = Units(model=shard.model, index=at[0], globals_index=at[1], mean=mean, factor=factor)
+        yield _Part(units, shard.units)
 
 
 def _means_and_factors(family: Family, nu: HostNu) -> tuple[FloatArray, FloatArray]:
@@ -112,6 +164,25 @@ def _with_factor(family: Family, factor: FloatArray) -> Family:
     return moved
 
 
+def _with_precisions(family: Family, inputs: Inputs, own: FloatArray) -> Family:
+    """The family whose network gives units with these inputs the precisions -own (M, d, d), as nearly as it can.
+
+    What it learns is the change of their Cholesky factors.
+    """
+    network, block = family.inference, family.local.block
+    assert isinstance(network, MLP)
+    scale = np.asarray(family.frame.local_scale)
+    factor = np.linalg.cholesky(np.linalg.inv(-own)) / scale.T[:, :, None]
+    log_sd = (
+        np.log(np.diagonal(factor, axis1=1, axis2=2)) - unit_values(network, inputs, slice(None)).log_sd.T
+    )
+    rows, columns = np.tril_indices(block, -1)
+    change = np.concatenate([log_sd, factor[:, rows, columns]], axis=1)
+    coefficients, intercept = ridge(network.features(inputs), change)
+    outputs = slice(block, 2 * block + len(rows))
+    return replace(family, inference=network.changed(outputs, coefficients, intercept))
+
+
 def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
     """The family whose network gives slopes (M, d, G) along t to units with these inputs, as nearly as it can.
 
@@ -132,27 +203,24 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
     ]
     coefficients, intercept = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     start, stop = np.cumsum([0, *network.sizes])[3:5]
-    moved: Family = replace(
-        family, inference=network.with_outputs(slice(start, stop), coefficients, intercept)
-    )
+    moved: Family = replace(family, inference=network.changed(slice(start, stop), coefficients, intercept))
     return moved
 
 
 def _newton_step(
-    large: Minibatches, family: Family, factor: FloatArray, inputs: Inputs, rng: np.random.Generator
+    preparation: Preparation, family: Family, factor: FloatArray, inputs: Inputs, rng: np.random.Generator
 ) -> Family:
     """The family with the globals' means, and with them the units', where all units' gradient is nearer to zero.
 
     Along t, in which the precision is the identity, the step is the gradient itself.
     """
-    level, model = large.maker.level, large.maker.model
-    at = level.globals_index(model.dim)
+    model, index, at = preparation.model, preparation.index, preparation.globals_index
     nu = unit_values(family.inference, inputs, slice(None))
     mean, own = _means_and_factors(family, nu)
-    units = Units(model=model, index=level.index, globals_index=at, mean=mean, factor=own)
+    units = Units(model=model, index=index, globals_index=at, mean=mean, factor=own)
     theta, sd = np.asarray(family.frame.global_center), np.asarray(family.frame.global_scale)
     scale = np.asarray(family.frame.local_scale)[:, None]
-    along = scale * nu.slope.reshape(level.block, family.local.directions, -1)
+    along = scale * nu.slope.reshape(index.shape[1], family.local.directions, -1)
     pairs = int(np.clip(_NUMBERS // (2 * model.dim), 1, _MOST_PAIRS))
     total, count = np.zeros(len(theta)), 0
     for _ in range(pairs):
@@ -161,7 +229,7 @@ def _newton_step(
             value, gradient = model.log_density_gradient(units.point(theta, sign * noise))
             if not np.isfinite(value):
                 return family
-            of_units = np.einsum("dkn,nd->k", along, gradient[level.index])
+            of_units = np.einsum("dkn,nd->k", along, gradient[index])
             if family.directions is not None:
                 of_units = np.asarray(family.directions).T @ of_units
             total, count = total + factor.T @ (sd * gradient[at]) + of_units, count + 1

@@ -144,16 +144,17 @@ class MLP(AbstractInferenceFunction):
         parts = [hidden] + ([x] if self.linear is not None else [])
         return np.concatenate(parts, axis=1).astype(np.float64)
 
-    def with_outputs(self, outputs: slice, coefficients: FloatArray, intercept: FloatArray) -> MLP:
-        """The function with some of its raw outputs linear in the features as given, (F, P) and (P,)."""
+    def changed(self, outputs: slice, coefficients: FloatArray, intercept: FloatArray) -> MLP:
+        """The function with so much added to some of its raw outputs: linear in the features, (F, P) and (P,)."""
         weights, bias = (np.array(part) for part in self.layers[-1])
         width = len(weights)
-        weights[:, outputs], bias[outputs] = coefficients[:width], intercept - np.asarray(self.start)[outputs]
+        weights[:, outputs] += coefficients[:width].astype(np.float32)
+        bias[outputs] += intercept.astype(np.float32)
         layers = (*self.layers[:-1], (on_device(weights), on_device(bias)))
         if self.linear is None:
             return replace(self, layers=layers)
         linear = np.array(self.linear)
-        linear[:, outputs] = coefficients[width:]
+        linear[:, outputs] += coefficients[width:].astype(np.float32)
         return replace(self, layers=layers, linear=on_device(linear))
 
     def moved_along(self, shift: FloatArray) -> MLP:

@@ -29,6 +29,7 @@ from .training import Progress, Trace, joined, train
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
 # last one's ELBO takes all that were asked for.
 _JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = (200, 1000), 2_000_000, 100
+
 _SHAPES_RATE = 0.5  # of the learning rate: exponents and bends are soon wild
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
 
@@ -170,8 +171,12 @@ def _run_chain(
         for stage, richer in enumerate(way[1:], start=1):
             if judged and not worth_trying(richer, growth, preparation.model.dim):
                 continue
+            read = (
+                following(preparation, family, richer, np.asarray(all_inputs))
+                if CURV or large is not None
+                else None
+            )
             before = family if large is None else large.reframed(family)
-            read = None if large is None else following(large, before, richer, np.asarray(all_inputs))
             own_traces = []
             if read is not None:
                 candidate, gradients = read
