@@ -64,18 +64,19 @@ inline __attribute__((always_inline)) void follow(const AdamScales& c, float gra
   second = c.second_decay * root * root + (1.0f - c.second_decay) * g * g;
 }
 
-// The other half, of at most kPiece entries. Adam's epsilon of 1e-8 is added to the root's square.
+// The other half, of at most kPiece entries. Adam's epsilon of 1e-8 is here the least that a corrected root counts for.
 template <class Real>
 inline __attribute__((always_inline)) void advance(const AdamScales& c, const float* __restrict__ first,
                                                    std::size_t count, float* __restrict__ second_root,
                                                    Real* __restrict__ parameters) {
-  const float scale = c.first_scale / c.root_scale;
+  const float scale = c.first_scale / c.root_scale, most = c.first_scale * 1e8f;
   const Real rate = static_cast<Real>(c.rate);
   float inverse[kPiece];
-  for (std::size_t n = 0; n < count; ++n) inverse[n] = inverse_root(second_root[n] + 1e-16f);
+  for (std::size_t n = 0; n < count; ++n) inverse[n] = inverse_root(second_root[n] + 1e-37f);
   for (std::size_t n = 0; n < count; ++n) {
     second_root[n] *= inverse[n];
-    parameters[n] += rate * static_cast<Real>(within(1.0f, first[n] * inverse[n] * scale));
+    const float scaled = inverse[n] * scale;
+    parameters[n] += rate * static_cast<Real>(within(1.0f, first[n] * (most < scaled ? most : scaled)));
   }
 }
 
