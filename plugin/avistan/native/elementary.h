@@ -8,7 +8,7 @@
 
 namespace avistan {
 
-// The number within `limit` of 0 that is nearest to x; NaN stays. One condition alone, so that no jumps are made of two.
+// The number within `limit` of 0 that is nearest to x; NaN stays. One condition alone: compilers make jumps of two.
 inline float within(float limit, float x) {
   const float size = std::fabs(x);
   return std::copysign(limit < size ? limit : size, x);

@@ -87,8 +87,8 @@ AVISTAN_INLINE std::size_t row_of_tiles(const Factors& f, const float* a, bool a
   return n;
 }
 
-// The last rows, fewer than `Most`, with more vectors of columns where they are few: sums that wait for one another would
-// not keep a processor busy.
+// The last rows, fewer than `Most`, with more vectors of columns where they are few: sums that wait for one another
+// would not keep a processor busy.
 template <int W, int Rows, int Most>
 AVISTAN_INLINE void last_rows(std::size_t rows, const Factors& f, const float* a, bool add, std::size_t columns,
                               float* out, std::size_t out_stride) {

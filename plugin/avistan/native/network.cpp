@@ -7,7 +7,6 @@
 #include "elementary.h"
 #include "kernels.h"
 #include "matrix.h"
-#include "normals.h"
 #include "parallel.h"
 
 namespace avistan {
@@ -23,7 +22,8 @@ Pace pace_of_forward, pace_of_backward;
 
 // h = silu(a) in place, with its slope; `columns` is a multiple of kTile.
 AVISTAN_CLONES
-void silu(std::size_t rows, std::size_t columns, float* __restrict__ h, std::size_t stride, float* __restrict__ slope) {
+void silu(std::size_t rows, std::size_t columns, float* __restrict__ h, std::size_t stride,
+          float* __restrict__ slope) {
   for (std::size_t n = 0; n < rows; ++n) {
     for (std::size_t at = 0; at < columns; at += kTile) {
       float *const a = h + n * stride + at, *const out = slope + n * columns + at;

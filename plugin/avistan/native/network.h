@@ -4,8 +4,8 @@
 //     h_0 = x,  h_l = silu(W_l' h_(l-1) + b_l),  nu = W' h_L + b + A' x + start,  log sds of nu 10 tanh(. / 10)
 //
 // A unit's numbers lie together, as rows, and layers are products of rows with weights: what one pass writes, the other
-// reads without turning it. Every row of h ends in a 1, so that b is one more row of W; after that of h_L comes x, so that
-// b and A are more rows of the last W. A stretch gives the same numbers on any thread; gradients of the weights are
+// reads without turning it. Every row of h ends in a 1, so that b is one more row of W; after that of h_L comes x, so
+// that b and A are more rows of the last W. A stretch gives the same numbers on any thread; gradients of the weights are
 // added up in groups of stretches whose number and order depend on the number of units alone.
 #pragma once
 
@@ -70,10 +70,10 @@ class NetworkPasses {
   std::size_t units_ = 0, columns_ = 0, threads_ = 1;
   std::size_t kept_size_ = 0, sums_size_ = 0;
   bool keep_ = true;
-  std::vector<std::size_t> weights_at_;           // of each layer, and of A
-  std::vector<Hidden> hidden_;                    // (layers - 1,)
+  std::vector<std::size_t> weights_at_;             // of each layer, and of A
+  std::vector<Hidden> hidden_;                      // (layers - 1,)
   std::vector<std::size_t> packed_at_, turned_at_;  // of each layer in `packed_`
-  std::vector<std::size_t> sums_at_;              // of each layer in a group's sums
+  std::vector<std::size_t> sums_at_;                // of each layer in a group's sums
   std::vector<float> start_;
   AlignedVector<float> packed_;  // W and b of hidden layers in whole tiles; W' of all but the first
   AlignedVector<float> kept_, sums_;
