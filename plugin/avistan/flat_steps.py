@@ -6,6 +6,7 @@ Nothing of such a step is left to XLA: no compilation, no dispatch.
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -133,6 +134,19 @@ class FlatSteps(abc.ABC):
         total: FloatArray,
     ) -> dict[str, Any]:
         """What `native.TableRun` and `native.NetworkRun` have in common."""
+        return {
+            **self._fixed_arguments,
+            "rate": rates.ctypes.data,
+            "steps": len(rates),
+            "stride": stride,
+            "sum": total.ctypes.data,
+            "elbo": elbo.ctypes.data,
+            "rejected": rejected.ctypes.data,
+        }
+
+    @functools.cached_property
+    def _fixed_arguments(self) -> dict[str, Any]:
+        """Those that no run changes: arrays are moved in place."""
         form, state = self._form, self._state
         pointers = (part.ctypes.data for part in self._split(state["parameters"]))
         return {
@@ -149,17 +163,11 @@ class FlatSteps(abc.ABC):
             **dict(zip(StepFrame._fields, (part.ctypes.data for part in self._frame), strict=True)),
             "own": self._frame.local_scale.shape[1] != 1,
             **dict(zip(Parts._fields, pointers, strict=True)),
-            "rate": rates.ctypes.data,
             "first": state["first"].ctypes.data,
             "second_root": state["second_root"].ctypes.data,
             "steps_done": state["steps"].ctypes.data,
             "key": self._key,
             "draws": self._draws,
-            "steps": len(rates),
-            "stride": stride,
-            "sum": total.ctypes.data,
-            "elbo": elbo.ctypes.data,
-            "rejected": rejected.ctypes.data,
         }
 
 

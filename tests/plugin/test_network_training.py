@@ -75,7 +75,7 @@ def compare_gradients(model, family, inputs):
         set_layout(slot.index, np.asarray(place.global_index), np.asarray(place.local_index).T)
         expected, gradient = by_jax(family, inputs, [slot.index], [1.0])
         elbo, found = by_one_native_step(family, one_batch(slot.index, inputs))
-    assert elbo == pytest.approx(expected, rel=1e-6)
+    assert elbo == pytest.approx(expected, rel=1e-5)  # of single-precision outputs, as the gradient
     assert_close(found, gradient)
 
 

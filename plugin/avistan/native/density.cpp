@@ -4,8 +4,11 @@
 #include <cstring>
 #include <limits>
 
+#include "clones.h"
+
 namespace avistan {
 
+AVISTAN_CLONES
 bool any_nonfinite(const double* values, std::size_t count) {
   // The exponent of an infinity or a NaN is all ones; adding one to it carries into the sign bit. Integer operations
   // only, so that the loop vectorizes without relaxed floating point.

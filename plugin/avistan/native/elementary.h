@@ -8,6 +8,12 @@
 
 namespace avistan {
 
+// The number within `limit` of 0 that is nearest to x; NaN stays. One condition alone: compilers make jumps of two.
+inline float within(float limit, float x) {
+  const float size = std::fabs(x);
+  return std::copysign(limit < size ? limit : size, x);
+}
+
 // log of a positive normal number: exponent and mantissa in [1/sqrt 2, sqrt 2), then the series of atanh.
 inline float logarithm(float x) {
   std::int32_t bits;
@@ -22,24 +28,39 @@ inline float logarithm(float x) {
   return static_cast<float>(exponent) * 0.693147180559945f + 2.0f * s * series;
 }
 
-// exp by powers of 2 and the series of the rest.
+// exp by powers of 2 and the series of the rest. Adding kRounder leaves the nearest integer in the lowest bits.
 inline float exponential(float x) {
-  x = std::min(std::max(x, -87.0f), 87.0f);
-  const float scaled = x * 1.44269504088896f;
-  const float power = static_cast<float>(static_cast<std::int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f)));
+  constexpr float kRounder = 12582912.0f;  // 1.5 2^23
+  x = within(87.0f, x);
+  const float shifted = x * 1.44269504088896f + kRounder;
+  const float power = shifted - kRounder;
   const float r = (x - power * 0.693145751953125f) - power * 1.42860682030941723e-6f;
   const float series =
       1.0f +
       r * (1.0f + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))))));
-  const std::int32_t bits = (static_cast<std::int32_t>(power) + 127) << 23;
+  std::uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << 23) + 0x3f800000u;  // 2^power
   float two;
   std::memcpy(&two, &bits, sizeof two);
   return series * two;
 }
 
+// 1 / sqrt(x) of a positive normal number: a guess from the exponent, and Newton's steps.
+inline float inverse_root(float x) {
+  std::int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits = 0x5f375a86 - (bits >> 1);
+  float y;
+  std::memcpy(&y, &bits, sizeof y);
+  const float half = 0.5f * x;
+  for (int i = 0; i < 3; ++i) y *= 1.5f - half * y * y;
+  return y;
+}
+
 // A quotient of polynomials, error below 4e-7. Source: Eigen's library, generic_fast_tanh_float.
 inline float hyperbolic_tangent(float x) {
-  x = std::min(std::max(x, -7.90531110763549805f), 7.90531110763549805f);
+  x = within(7.90531110763549805f, x);
   const float q = x * x;
   const float above =
       ((((((-2.76076847742355e-16f * q + 2.00018790482477e-13f) * q - 8.60467152213735e-11f) * q +

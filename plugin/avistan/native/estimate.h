@@ -109,8 +109,7 @@ class Step {
   bool move_diagonal(const AdamScales& scales, float* first, float* second_root, double* parameters) {
     const bool contiguous = std::all_of(layout_.runs.begin(), layout_.runs.end(),
                                         [](const Layout::Run& run) { return run.stride == 1; });
-    if (draw_.draws != 1 || form_.full || form_.flow || form_.directions > 0 || !contiguous || w_.accepted.empty() ||
-        draw_.weights[0] != 1.0) {
+    if (draw_.draws != 1 || !form_.diagonal() || !contiguous || w_.accepted.empty() || draw_.weights[0] != 1.0) {
       return false;
     }
     for_each(pace_of_moves, stretches_, form_.rows() * layout_.units, threads_, [&](std::size_t stretch) {
@@ -300,6 +299,13 @@ class Step {
         fill_normals(stream(s, 1 + i), n0, m, e);
         squares += sum_of_products(e, e, m);
         const float* sd = w_.sd.data() + i * form_.columns + n0;
+        const std::size_t f = frame_at(i, n0);
+        const Layout::Run run = layout_.runs[i];
+        if (form_.diagonal() && run.stride == 1) {
+          place_diagonal(row(i, n0), sd, e, frame_.local_center + f, frame_.local_scale + f, frame_.own, m,
+                         theta + run.start + n0);
+          continue;
+        }
         if (form_.gaussian()) {
           put_mean_and_noise(row(i, n0), sd, e, m, z);
         } else {
@@ -317,8 +323,6 @@ class Step {
         for (std::size_t k = 0; k < form_.directions; ++k) {
           add_multiple(slope_row(i, k, n0), w_.along[s * form_.directions + k], m, z);
         }
-        const std::size_t f = frame_at(i, n0);
-        const Layout::Run run = layout_.runs[i];
         if (run.stride != 0) {
           place(z, frame_.local_center + f, frame_.local_scale + f, frame_.own, m,
                 theta + run.start + static_cast<std::int64_t>(n0) * run.stride, run.stride);

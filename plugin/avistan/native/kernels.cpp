@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstdint>
+#include <cstring>
 
 #include "clones.h"
 #include "elementary.h"
@@ -28,21 +29,66 @@ inline __attribute__((always_inline)) double lanewise(const A* a, const float* b
   return total;
 }
 
-// One entry of `adam`.
+constexpr std::size_t kPiece = 256;  // entries that go through one short loop after the other
+constexpr float kMost = 1e18f;       // of a gradient, whose square must be finite
+
+inline std::uint32_t bits_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float of_bits(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// 0 for a gradient that is not finite, or whose square is not. A mask, because compilers make jumps of two conditions.
+inline float finite(float gradient) {
+  return of_bits(bits_of(gradient) & -static_cast<std::uint32_t>(std::fabs(gradient) <= kMost));
+}
+
+// The most that counts of a gradient whose root mean square has been `root`; without limit before the first.
+inline float bound_of(const AdamScales& c, float root) {
+  return of_bits(bits_of(c.bound_scale * root) | (-static_cast<std::uint32_t>(root == 0.0f) & bits_of(kMost)));
+}
+
+// The first half of a step of `adam`: moments after one more gradient, the second one not yet as its root. Loops over
+// halves are short: a processor looks only so many instructions ahead.
+inline __attribute__((always_inline)) void follow(const AdamScales& c, float gradient, float root, float& first,
+                                                  float& second) {
+  const float g = within(bound_of(c, root), finite(gradient));
+  first = c.first_decay * first + (1.0f - c.first_decay) * g;
+  second = c.second_decay * root * root + (1.0f - c.second_decay) * g * g;
+}
+
+// The other half, of at most kPiece entries. Adam's epsilon of 1e-8 is here the least that a corrected root counts for.
 template <class Real>
-inline __attribute__((always_inline)) void move(const AdamScales& c, float gradient, float& first, float& second_root,
-                                                Real& parameter) {
-  constexpr float largest = std::numeric_limits<float>::max();
-  const float root = second_root;
-  float g = std::fabs(gradient) <= largest ? gradient : 0.0f;
-  const float bound = root > 0.0f ? c.bound_scale * root : largest;
-  g = std::min(std::max(g, -bound), bound);
-  const float m = c.first_decay * first + (1.0f - c.first_decay) * g;
-  const float r = std::sqrt(c.second_decay * root * root + (1.0f - c.second_decay) * g * g);
-  first = m;
-  second_root = r;
-  const float direction = m * c.first_scale / (r * c.root_scale + 1e-8f);
-  parameter += static_cast<Real>(c.rate) * static_cast<Real>(std::min(std::max(direction, -1.0f), 1.0f));
+inline __attribute__((always_inline)) void advance(const AdamScales& c, const float* __restrict__ first,
+                                                   std::size_t count, float* __restrict__ second_root,
+                                                   Real* __restrict__ parameters) {
+  const float scale = c.first_scale / c.root_scale, most = c.first_scale * 1e8f;
+  const Real rate = static_cast<Real>(c.rate);
+  float inverse[kPiece];
+  for (std::size_t n = 0; n < count; ++n) inverse[n] = inverse_root(second_root[n] + 1e-37f);
+  for (std::size_t n = 0; n < count; ++n) {
+    second_root[n] *= inverse[n];
+    const float scaled = inverse[n] * scale;
+    parameters[n] += rate * static_cast<Real>(within(1.0f, first[n] * (most < scaled ? most : scaled)));
+  }
+}
+
+template <class Real>
+inline __attribute__((always_inline)) void move(const AdamScales& scales, const float* __restrict__ gradient,
+                                                std::size_t count, float* __restrict__ first,
+                                                float* __restrict__ second_root, Real* __restrict__ parameters) {
+  const AdamScales c = scales;
+  for (std::size_t start = 0; start < count; start += kPiece) {
+    const std::size_t end = std::min(start + kPiece, count);
+    for (std::size_t n = start; n < end; ++n) follow(c, gradient[n], second_root[n], first[n], second_root[n]);
+    advance(c, first + start, end - start, second_root + start, parameters + start);
+  }
 }
 
 // Of `bend`, in units of sds: its pointers are known not to overlap.
@@ -66,12 +112,39 @@ inline __attribute__((always_inline)) void bend_entries(
   }
 }
 
+// Of `diagonal_adam`.
+template <bool own>
+inline __attribute__((always_inline)) void follow_diagonal(
+    const AdamScales& c, const double* __restrict__ gradient, const double* __restrict__ scale,
+    const float* __restrict__ sd, const float* __restrict__ e, std::size_t count, float* __restrict__ loc_first,
+    float* __restrict__ loc_root, float* __restrict__ log_sd_first, float* __restrict__ log_sd_root) {
+  const double shared = scale[0];
+  for (std::size_t n = 0; n < count; ++n) {
+    const float v = static_cast<float>((own ? scale[n] : shared) * gradient[n]) + e[n] / sd[n];
+    follow(c, v, loc_root[n], loc_first[n], loc_root[n]);
+    follow(c, v * (sd[n] * e[n]), log_sd_root[n], log_sd_first[n], log_sd_root[n]);
+  }
+}
+
 }  // namespace
 
 #define AVISTAN_FOR_REAL(Real)                                                                                       \
   AVISTAN_CLONES void put_mean_and_noise(const Real* loc, const float* sd, const float* e, std::size_t count,        \
                                          double* z) {                                                                \
     for (std::size_t n = 0; n < count; ++n) z[n] = static_cast<double>(loc[n]) + static_cast<double>(sd[n] * e[n]);  \
+  }                                                                                                                  \
+  AVISTAN_CLONES void place_diagonal(const Real* loc, const float* sd, const float* e, const double* center,         \
+                                     const double* scale, bool own, std::size_t count, double* out) {                \
+    if (own) {                                                                                                       \
+      for (std::size_t n = 0; n < count; ++n) {                                                                      \
+        out[n] = center[n] + scale[n] * (static_cast<double>(loc[n]) + static_cast<double>(sd[n] * e[n]));           \
+      }                                                                                                              \
+    } else {                                                                                                         \
+      const double c = center[0], s = scale[0];                                                                      \
+      for (std::size_t n = 0; n < count; ++n) {                                                                      \
+        out[n] = c + s * (static_cast<double>(loc[n]) + static_cast<double>(sd[n] * e[n]));                          \
+      }                                                                                                              \
+    }                                                                                                                \
   }                                                                                                                  \
   AVISTAN_CLONES void add_products(const Real* a, const float* b, std::size_t count, double* z) {                    \
     for (std::size_t n = 0; n < count; ++n) z[n] += static_cast<double>(a[n]) * static_cast<double>(b[n]);           \
@@ -275,36 +348,33 @@ void multiply(float x, std::size_t count, float* a) {
 }
 
 AVISTAN_CLONES
-void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* __restrict__ first,
-          float* __restrict__ second_root, double* __restrict__ parameters) {
-  const AdamScales c = scales;
-  for (std::size_t n = 0; n < count; ++n) move(c, gradient[n], first[n], second_root[n], parameters[n]);
+void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* first, float* second_root,
+          double* parameters) {
+  move(scales, gradient, count, first, second_root, parameters);
 }
 
 AVISTAN_CLONES
-void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* __restrict__ first,
-          float* __restrict__ second_root, float* __restrict__ parameters) {
-  const AdamScales c = scales;
-  for (std::size_t n = 0; n < count; ++n) move(c, gradient[n], first[n], second_root[n], parameters[n]);
+void adam(const AdamScales& scales, const float* gradient, std::size_t count, float* first, float* second_root,
+          float* parameters) {
+  move(scales, gradient, count, first, second_root, parameters);
 }
 
 AVISTAN_CLONES
 void diagonal_adam(const AdamScales& scales, const double* gradient, const double* scale, bool own, const float* sd,
-                   const float* e, std::size_t count, float* __restrict__ loc_first, float* __restrict__ loc_root,
-                   double* __restrict__ loc, float* __restrict__ log_sd_first, float* __restrict__ log_sd_root,
-                   double* __restrict__ log_sd) {
+                   const float* e, std::size_t count, float* loc_first, float* loc_root, double* loc,
+                   float* log_sd_first, float* log_sd_root, double* log_sd) {
   const AdamScales c = scales;
-  constexpr std::size_t piece = 256;
-  float v[piece];
-  for (std::size_t start = 0; start < count; start += piece) {
-    const std::size_t m = std::min(piece, count - start);
-    take(gradient + start, 1, 1.0, own ? scale + start : scale, own, m, v);
-    for (std::size_t n = 0; n < m; ++n) v[n] += e[start + n] / sd[start + n];
-    for (std::size_t n = 0; n < m; ++n) move(c, v[n], loc_first[start + n], loc_root[start + n], loc[start + n]);
-    for (std::size_t n = 0; n < m; ++n) v[n] *= sd[start + n] * e[start + n];
-    for (std::size_t n = 0; n < m; ++n) {
-      move(c, v[n], log_sd_first[start + n], log_sd_root[start + n], log_sd[start + n]);
+  for (std::size_t n = 0; n < count; n += kPiece) {
+    const std::size_t m = std::min(kPiece, count - n);
+    if (own) {
+      follow_diagonal<true>(c, gradient + n, scale + n, sd + n, e + n, m, loc_first + n, loc_root + n,
+                            log_sd_first + n, log_sd_root + n);
+    } else {
+      follow_diagonal<false>(c, gradient + n, scale, sd + n, e + n, m, loc_first + n, loc_root + n,
+                             log_sd_first + n, log_sd_root + n);
     }
+    advance(c, loc_first + n, m, loc_root + n, loc + n);
+    advance(c, log_sd_first + n, m, log_sd_root + n, log_sd + n);
   }
 }
 

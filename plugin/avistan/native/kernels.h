@@ -19,6 +19,11 @@ void add_multiple(const float* a, double x, std::size_t count, double* z);
 // out[n stride] = center + scale z, with one centre and scale for all (`own` false) or one each
 void place(const double* z, const double* center, const double* scale, bool own, std::size_t count, double* out,
            std::ptrdiff_t stride);
+// out = center + scale (loc + sd e), one after the other
+void place_diagonal(const double* loc, const float* sd, const float* e, const double* center, const double* scale,
+                    bool own, std::size_t count, double* out);
+void place_diagonal(const float* loc, const float* sd, const float* e, const double* center, const double* scale,
+                    bool own, std::size_t count, double* out);
 // out = weight scale in[n stride]
 void take(const double* in, std::ptrdiff_t stride, double weight, const double* scale, bool own, std::size_t count,
           float* out);

@@ -33,11 +33,6 @@ struct LanesOf {
       for (int i = 0; i < W; ++i) found.lane[i] = x * a.lane[i];
       return found;
     }
-    friend Type operator+(const Type& a, float x) {
-      Type found;
-      for (int i = 0; i < W; ++i) found.lane[i] = a.lane[i] + x;
-      return found;
-    }
   };
 };
 #endif
@@ -52,79 +47,91 @@ struct Factors {
   std::size_t inner;
 };
 
-// A few rows and two vectors of columns: sums stay in registers.
-template <int W, int Rows>
-AVISTAN_INLINE void tile(const Factors& f, const float* a, const float* b, const float* start, float* out,
+// A few rows and vectors of columns: sums stay in registers.
+template <int W, int Rows, int Vectors>
+AVISTAN_INLINE void tile(const Factors& f, const float* a, const float* b, bool add, float* out,
                          std::size_t out_stride) {
-  Lanes<W> sum[Rows][2];
-  AVISTAN_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    for (int h = 0; h < 2; ++h) {
-      sum[i][h] = start != nullptr ? Lanes<W>{} + start[i]
-                                   : *reinterpret_cast<const Lanes<W>*>(out + i * out_stride + h * W);
-    }
-  }
+  Lanes<W> sum[Rows][Vectors] = {};
   const std::size_t step = f.step, row = f.row, b_stride = f.b_stride;
   for (std::size_t k = 0; k < f.inner; ++k) {
-    const Lanes<W> left = *reinterpret_cast<const Lanes<W>*>(b), right = *reinterpret_cast<const Lanes<W>*>(b + W);
+    Lanes<W> right[Vectors];
+    AVISTAN_UNROLL
+    for (int h = 0; h < Vectors; ++h) right[h] = *reinterpret_cast<const Lanes<W>*>(b + h * W);
     AVISTAN_UNROLL
     for (int i = 0; i < Rows; ++i) {
       const float x = a[i * row];
-      sum[i][0] += x * left;
-      sum[i][1] += x * right;
+      AVISTAN_UNROLL
+      for (int h = 0; h < Vectors; ++h) sum[i][h] += x * right[h];
     }
     a += step;
     b += b_stride;
   }
   AVISTAN_UNROLL
   for (int i = 0; i < Rows; ++i) {
-    for (int h = 0; h < 2; ++h) *reinterpret_cast<Lanes<W>*>(out + i * out_stride + h * W) = sum[i][h];
+    AVISTAN_UNROLL
+    for (int h = 0; h < Vectors; ++h) {
+      Lanes<W>& to = *reinterpret_cast<Lanes<W>*>(out + i * out_stride + h * W);
+      if (add) sum[i][h] += to;
+      to = sum[i][h];
+    }
   }
 }
 
-// The last rows, fewer than a tile's.
-template <int W, int Rows>
-AVISTAN_INLINE void last_rows(std::size_t rows, const Factors& f, const float* a, const float* b, const float* start,
+// Columns from n on in tiles of so many vectors; returns the first column that is left.
+template <int W, int Rows, int Vectors>
+AVISTAN_INLINE std::size_t row_of_tiles(const Factors& f, const float* a, bool add, std::size_t n,
+                                        std::size_t columns, float* out, std::size_t out_stride) {
+  for (; n + Vectors * W <= columns; n += Vectors * W) {
+    tile<W, Rows, Vectors>(f, a, f.b + n, add, out + n, out_stride);
+  }
+  return n;
+}
+
+// The last rows, fewer than `Most`, with more vectors of columns where they are few: sums that wait for one another
+// would not keep a processor busy.
+template <int W, int Rows, int Most>
+AVISTAN_INLINE void last_rows(std::size_t rows, const Factors& f, const float* a, bool add, std::size_t columns,
                               float* out, std::size_t out_stride) {
   if constexpr (Rows > 0) {
     if (rows == Rows) {
-      tile<W, Rows>(f, a, b, start, out, out_stride);
+      std::size_t n = 0;
+      if constexpr (2 * Rows <= Most) n = row_of_tiles<W, Rows, 4>(f, a, add, n, columns, out, out_stride);
+      row_of_tiles<W, Rows, 2>(f, a, add, n, columns, out, out_stride);
     } else {
-      last_rows<W, Rows - 1>(rows, f, a, b, start, out, out_stride);
+      last_rows<W, Rows - 1, Most>(rows, f, a, add, columns, out, out_stride);
     }
   }
 }
 
 template <int W, int Rows, bool by_rows>
-AVISTAN_INLINE void all_tiles(Factors f, const float* start, std::size_t rows, std::size_t columns, float* out,
+AVISTAN_INLINE void all_tiles(Factors f, bool add, std::size_t rows, std::size_t columns, float* out,
                               std::size_t out_stride) {
   if (by_rows) {
     f.step = 1;
   } else {
     f.row = 1;
   }
+  const std::size_t whole = rows / Rows * Rows;
   for (std::size_t n = 0; n < columns; n += 2 * W) {
-    std::size_t j = 0;
-    for (; j + Rows <= rows; j += Rows) {
-      tile<W, Rows>(f, f.a + j * f.row, f.b + n, start != nullptr ? start + j : nullptr, out + j * out_stride + n,
-                    out_stride);
+    for (std::size_t j = 0; j < whole; j += Rows) {
+      tile<W, Rows, 2>(f, f.a + j * f.row, f.b + n, add, out + j * out_stride + n, out_stride);
     }
-    last_rows<W, Rows - 1>(rows - j, f, f.a + j * f.row, f.b + n, start != nullptr ? start + j : nullptr,
-                           out + j * out_stride + n, out_stride);
   }
+  last_rows<W, Rows - 1, Rows>(rows - whole, f, f.a + whole * f.row, add, columns, out + whole * out_stride,
+                               out_stride);
 }
 
-using Tiles = void (*)(const Factors& f, const float* start, std::size_t rows, std::size_t columns, float* out,
+using Tiles = void (*)(const Factors& f, bool add, std::size_t rows, std::size_t columns, float* out,
                        std::size_t out_stride);
 
-#define AVISTAN_TILES(name, target, W, Rows)                                                                    \
-  target void name##_by_columns(const Factors& f, const float* start, std::size_t rows, std::size_t columns,    \
-                                float* out, std::size_t out_stride) {                                           \
-    all_tiles<W, Rows, false>(f, start, rows, columns, out, out_stride);                                        \
-  }                                                                                                             \
-  target void name##_by_rows(const Factors& f, const float* start, std::size_t rows, std::size_t columns,       \
-                             float* out, std::size_t out_stride) {                                              \
-    all_tiles<W, Rows, true>(f, start, rows, columns, out, out_stride);                                         \
+#define AVISTAN_TILES(name, target, W, Rows)                                                                     \
+  target void name##_by_columns(const Factors& f, bool add, std::size_t rows, std::size_t columns, float* out,   \
+                                std::size_t out_stride) {                                                        \
+    all_tiles<W, Rows, false>(f, add, rows, columns, out, out_stride);                                           \
+  }                                                                                                              \
+  target void name##_by_rows(const Factors& f, bool add, std::size_t rows, std::size_t columns, float* out,      \
+                             std::size_t out_stride) {                                                           \
+    all_tiles<W, Rows, true>(f, add, rows, columns, out, out_stride);                                            \
   }
 
 // As many rows as leave registers for two vectors of columns and one broadcast number.
@@ -159,14 +166,14 @@ const Kernels& kernels() {
 
 }  // namespace
 
-void product_of_transpose(Matrix a, Matrix b, const float* start, std::size_t inner, std::size_t rows,
-                          std::size_t columns, float* out, std::size_t out_stride) {
-  kernels().by_columns({a.values, a.stride, 1, b.values, b.stride, inner}, start, rows, columns, out, out_stride);
+void product_of_transpose(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns,
+                          float* out, std::size_t out_stride) {
+  kernels().by_columns({a.values, a.stride, 1, b.values, b.stride, inner}, add, rows, columns, out, out_stride);
 }
 
-void product(Matrix a, Matrix b, const float* start, std::size_t inner, std::size_t rows, std::size_t columns,
-             float* out, std::size_t out_stride) {
-  kernels().by_rows({a.values, 1, a.stride, b.values, b.stride, inner}, start, rows, columns, out, out_stride);
+void product(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns, float* out,
+             std::size_t out_stride) {
+  kernels().by_rows({a.values, 1, a.stride, b.values, b.stride, inner}, add, rows, columns, out, out_stride);
 }
 
 void transpose(Matrix a, std::size_t rows, std::size_t columns, float* out, std::size_t out_stride) {

@@ -14,14 +14,14 @@ struct Matrix {
   std::size_t stride;
 };
 
-// out (rows, columns) = a' b + start, with a (inner, rows), b (inner, columns), and one start for each row; where there
-// is no `start` the product is added to `out`. `columns` is a multiple of kTile.
-void product_of_transpose(Matrix a, Matrix b, const float* start, std::size_t inner, std::size_t rows,
-                          std::size_t columns, float* out, std::size_t out_stride);
+// out (rows, columns) = a' b, with a (inner, rows) and b (inner, columns), or added to it. `columns` is a multiple of
+// kTile.
+void product_of_transpose(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns,
+                          float* out, std::size_t out_stride);
 
 // The same for a b, with a (rows, inner).
-void product(Matrix a, Matrix b, const float* start, std::size_t inner, std::size_t rows, std::size_t columns,
-             float* out, std::size_t out_stride);
+void product(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns, float* out,
+             std::size_t out_stride);
 
 // out (columns, rows) = the transpose of a (rows, columns).
 void transpose(Matrix a, std::size_t rows, std::size_t columns, float* out, std::size_t out_stride);

@@ -7,27 +7,32 @@
 #include "elementary.h"
 #include "kernels.h"
 #include "matrix.h"
-#include "normals.h"
 #include "parallel.h"
 
 namespace avistan {
 namespace {
 
-constexpr std::size_t kUnits = 128;            // of a stretch: what a layer reads and writes stays in cache
-constexpr std::size_t kStride = kUnits + 16;   // between rows: rows of one column fall into different cache sets
+constexpr std::size_t kUnits = 128;           // of a stretch: what a layer reads and writes stays in cache
+constexpr std::size_t kStride = kUnits + 16;  // between rows of outputs: they fall into different cache sets
 constexpr std::size_t kGroups = 64;            // most groups of stretches
 constexpr std::size_t kMostKept = 4u << 20;    // numbers; beyond, the backward pass computes the hidden layers again
 constexpr float kRange = 10.0f;                // of log sds, as in `inference_functions`
 
 Pace pace_of_forward, pace_of_backward;
 
-// h = silu(a) in place, with its slope; `e` holds exp(a).
+// h = silu(a) in place, with its slope; `columns` is a multiple of kTile.
 AVISTAN_CLONES
-void silu(const float* __restrict__ e, std::size_t count, float* __restrict__ h, float* __restrict__ slope) {
-  for (std::size_t n = 0; n < count; ++n) {
-    const float s = e[n] / (1.0f + e[n]);
-    h[n] *= s;
-    slope[n] = s + h[n] * (1.0f - s);
+void silu(std::size_t rows, std::size_t columns, float* __restrict__ h, std::size_t stride,
+          float* __restrict__ slope) {
+  for (std::size_t n = 0; n < rows; ++n) {
+    for (std::size_t at = 0; at < columns; at += kTile) {
+      float *const a = h + n * stride + at, *const out = slope + n * columns + at;
+      for (std::size_t j = 0; j < kTile; ++j) {
+        const float s = 1.0f / (1.0f + exponential(-a[j])), value = a[j] * s;
+        a[j] = value;
+        out[j] = s + value * (1.0f - s);
+      }
+    }
   }
 }
 
@@ -56,10 +61,15 @@ void add(const float* a, std::size_t count, float* sum) {
 }  // namespace
 
 std::size_t NetworkPasses::stretches() const { return (units_ + kUnits - 1) / kUnits; }
-std::size_t NetworkPasses::numbers() const { return units_ * kept_size_ / kStride; }
+std::size_t NetworkPasses::numbers() const { return units_ * kept_size_ / kUnits; }
 std::size_t NetworkPasses::group_size() const { return std::max<std::size_t>((stretches() + kGroups - 1) / kGroups, 1); }
 
-float* NetworkPasses::kept_of(std::size_t stretch, std::vector<float>& scratch) const {
+Matrix NetworkPasses::below(std::size_t layer, const float* kept) const {
+  if (layer == 0) return {kept, shape_.inputs + 1};
+  return {kept + hidden_[layer - 1].at, hidden_[layer - 1].stride};
+}
+
+float* NetworkPasses::kept_of(std::size_t stretch, AlignedVector<float>& scratch) const {
   if (keep_) return const_cast<float*>(kept_.data()) + stretch * kept_size_;
   scratch.resize(std::max(scratch.size(), kept_size_));
   return scratch.data();
@@ -76,67 +86,82 @@ void NetworkPasses::forward(const NetworkShape& shape, const float* weights, con
   threads_ = threads;
   const std::size_t R = shape.inputs, P = shape.num_outputs(), last = shape.layers - 1;
   weights_at_.assign(1, 0);
-  hidden_at_.clear();
   sums_at_.assign(1, 0);
-  kept_size_ = (R + 1) * kStride;
-  std::size_t widest = R, before = R;
+  hidden_.clear();
+  kept_size_ = kUnits * (R + 1);
   for (std::size_t l = 0; l < shape.layers; ++l) {
-    const std::size_t w = shape.outputs[l];
+    const std::size_t w = shape.outputs[l], before = width_below(l);
     weights_at_.push_back(weights_at_.back() + (before + 1) * w);
-    if (l < last) {
-      hidden_at_.push_back(kept_size_);
-      kept_size_ += (2 * w + 1) * kStride;  // h, a row of ones, and the slopes
-      sums_at_.push_back(sums_at_.back() + (before + 1) * whole_tiles(w));
-    }
-    widest = std::max(widest, w);
-    before = w;
+    if (l == last) break;
+    const std::size_t stride = whole_tiles(l + 1 < last ? w + 1 : w + 1 + R);
+    hidden_.push_back({kept_size_, stride, kept_size_ + kUnits * stride});
+    kept_size_ += kUnits * (stride + whole_tiles(w));
+    sums_at_.push_back(sums_at_.back() + (before + 1) * whole_tiles(w));
   }
-  sums_size_ = sums_at_.back() + P * whole_tiles(shape.outputs[last - 1] + 1 + R);
-  zeros_.assign(widest, 0.0f);
-  const float* bias = weights + weights_at_[last] + shape.outputs[last - 1] * P;
-  start_.resize(P);
-  for (std::size_t p = 0; p < P; ++p) start_[p] = bias[p] + static_cast<float>(start[p]);
+  sums_size_ = sums_at_.back() + P * hidden_.back().stride;
+  start_.assign(start, start + P);
+  pack();
   keep_ = stretches() * kept_size_ <= kMostKept;
   if (keep_) kept_.resize(std::max(kept_.size(), stretches() * kept_size_));
   for_each(pace_of_forward, stretches(), numbers(), threads_, [this, nu](std::size_t stretch) {
-    thread_local std::vector<float> scratch;
+    thread_local AlignedVector<float> scratch;
     forward_stretch(stretch, kept_of(stretch, scratch), nu);
   });
+}
+
+void NetworkPasses::pack() {
+  packed_at_.clear();
+  turned_at_.assign(1, 0);
+  std::size_t size = 0;
+  for (std::size_t l = 0; l < shape_.layers; ++l) {
+    packed_at_.push_back(size);
+    if (l + 1 < shape_.layers) size += (width_below(l) + 1) * whole_tiles(shape_.outputs[l]);
+    if (l > 0) turned_at_.push_back(size);
+    if (l > 0) size += shape_.outputs[l] * whole_tiles(width_below(l));
+  }
+  packed_.assign(size, 0.0f);
+  for (std::size_t l = 0; l < shape_.layers; ++l) {
+    const std::size_t w = shape_.outputs[l], before = width_below(l);
+    const float* weights = weights_ + weights_at_[l];
+    for (std::size_t k = 0; l + 1 < shape_.layers && k <= before; ++k) {
+      std::copy_n(weights + k * w, w, packed_.data() + packed_at_[l] + k * whole_tiles(w));
+    }
+    if (l > 0) transpose({weights, w}, before, w, packed_.data() + turned_at_[l], whole_tiles(before));
+  }
 }
 
 // Without `nu` only the hidden layers.
 void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu) const {
   const std::size_t R = shape_.inputs, P = shape_.num_outputs(), last = shape_.layers - 1;
   const std::size_t n0 = stretch * kUnits, m = std::min(kUnits, units_ - n0), whole = whole_tiles(m);
-  thread_local std::vector<float> out;
-  out.resize(std::max({out.size(), P * kStride, kUnits}));
-  transpose({inputs_ + n0 * R, R}, m, R, kept, kStride);
-  std::fill_n(kept + R * kStride, kStride, 1.0f);
-  const float* below = kept;
-  std::size_t before = R;
+  const float* x = inputs_ + n0 * R;
+  for (std::size_t n = 0; n < m; ++n) {
+    std::copy_n(x + n * R, R, kept + n * (R + 1));
+    kept[n * (R + 1) + R] = 1.0f;
+  }
   for (std::size_t l = 0; l < last; ++l) {
-    const std::size_t w = shape_.outputs[l];
-    const float* weights = weights_ + weights_at_[l];
-    float *const h = kept + hidden_at_[l], *const slope = h + (w + 1) * kStride;
-    product_of_transpose({weights, w}, {below, kStride}, weights + before * w, before, w, whole, h, kStride);
-    for (std::size_t j = 0; j < w; ++j) {
-      float* a = h + j * kStride;
-      exponentials(a, whole, out.data());
-      silu(out.data(), whole, a, slope + j * kStride);
+    const std::size_t w = shape_.outputs[l], stride = hidden_[l].stride;
+    float* h = kept + hidden_[l].at;
+    product(below(l, kept), {packed_.data() + packed_at_[l], whole_tiles(w)}, false, width_below(l) + 1, m,
+            whole_tiles(w), h, stride);
+    silu(m, whole_tiles(w), h, stride, kept + hidden_[l].slope_at);
+    for (std::size_t n = 0; n < m; ++n) {
+      h[n * stride + w] = 1.0f;
+      if (l + 1 == last) std::copy_n(x + n * R, R, h + n * stride + w + 1);
     }
-    std::fill_n(h + w * kStride, kStride, 1.0f);
-    below = h;
-    before = w;
   }
   if (nu == nullptr) return;
-  product_of_transpose({weights_ + weights_at_[last], P}, {below, kStride}, start_.data(), before, P, whole, out.data(),
+  const Matrix h = below(last, kept);
+  const std::size_t inner = width_below(last) + 1 + (shape_.skip ? R : 0);
+  thread_local AlignedVector<float> turned, out;
+  turned.resize(std::max(turned.size(), inner * kStride));
+  out.resize(std::max(out.size(), P * kStride));
+  transpose(h, m, inner, turned.data(), kStride);
+  product_of_transpose({weights_ + weights_at_[last], P}, {turned.data(), kStride}, false, inner, P, whole, out.data(),
                        kStride);
-  if (shape_.skip) {
-    product_of_transpose({weights_ + weights_at_[last + 1], P}, {kept, kStride}, nullptr, R, P, whole, out.data(),
-                         kStride);
-  }
   for (std::size_t p = 0; p < P; ++p) {
     float* row = out.data() + p * kStride;
+    for (std::size_t n = 0; n < m; ++n) row[n] += start_[p];
     if (p >= shape_.block && p < 2 * shape_.block) bound(m, row);
     std::copy_n(row, m, nu + p * columns_ + n0);
   }
@@ -151,7 +176,7 @@ void NetworkPasses::backward(const float* of_nu, float* of_weights, float* of_st
 }
 
 void NetworkPasses::backward_group(std::size_t group, const float* of_nu) {
-  thread_local std::vector<float> scratch;
+  thread_local AlignedVector<float> scratch;
   const std::size_t end = std::min((group + 1) * group_size(), stretches());
   for (std::size_t stretch = group * group_size(); stretch < end; ++stretch) {
     float* kept = kept_of(stretch, scratch);
@@ -161,43 +186,38 @@ void NetworkPasses::backward_group(std::size_t group, const float* of_nu) {
 }
 
 void NetworkPasses::backward_stretch(std::size_t stretch, const float* kept, const float* of_nu, float* sums) const {
-  const std::size_t R = shape_.inputs, P = shape_.num_outputs(), last = shape_.layers - 1;
-  const std::size_t n0 = stretch * kUnits, m = std::min(kUnits, units_ - n0), whole = whole_tiles(m);
-  const std::size_t rows = std::max(P, zeros_.size());
-  thread_local std::vector<float> above, here, turned;
-  above.resize(std::max(above.size(), rows * kStride));
-  here.resize(std::max(here.size(), rows * kStride));
-  const std::size_t top = shape_.outputs[last - 1] + 1 + R;
-  turned.resize(std::max(turned.size(), kUnits * whole_tiles(std::max(rows, top))));
+  const std::size_t P = shape_.num_outputs(), last = shape_.layers - 1;
+  const std::size_t n0 = stretch * kUnits, m = std::min(kUnits, units_ - n0);
+  std::size_t widest = 0;
+  for (std::size_t l = 0; l < last; ++l) widest = std::max(widest, whole_tiles(shape_.outputs[l]));
+  thread_local AlignedVector<float> of_outputs, above, here;
+  of_outputs.resize(std::max(of_outputs.size(), P * kStride));
+  above.resize(std::max(above.size(), kUnits * widest));
+  here.resize(std::max(here.size(), kUnits * widest));
   for (std::size_t p = 0; p < P; ++p) {
     const float* g = of_nu + p * columns_ + n0;
-    float* to = above.data() + p * kStride;
+    float* to = of_outputs.data() + p * kStride;
     if (p >= shape_.block && p < 2 * shape_.block) {
       through_bound(g, nu_ + p * columns_ + n0, m, to);
     } else {
       std::copy_n(g, m, to);
     }
   }
-  // The last layer and A: gradients (outputs, inputs), the last hidden layer, its row of ones and the unit's inputs.
-  const std::size_t top_stride = whole_tiles(top), width = shape_.outputs[last - 1];
-  const float* h = kept + hidden_at_[last - 1];
-  transpose({h, kStride}, width + 1, m, turned.data(), top_stride);
-  for (std::size_t n = 0; n < m; ++n) {
-    std::copy_n(inputs_ + (n0 + n) * R, R, turned.data() + n * top_stride + width + 1);
-  }
-  product({above.data(), kStride}, {turned.data(), top_stride}, nullptr, m, P, top_stride, sums + sums_at_[last],
-          top_stride);
-  std::size_t outputs = P;
+  const Matrix top = below(last, kept);
+  product({of_outputs.data(), kStride}, top, true, m, P, top.stride, sums + sums_at_[last], top.stride);
   for (std::size_t l = last; l-- > 0;) {
-    const std::size_t w = shape_.outputs[l], before = l > 0 ? shape_.outputs[l - 1] : R, stride = whole_tiles(w);
-    product({weights_ + weights_at_[l + 1], outputs}, {above.data(), kStride}, zeros_.data(), outputs, w, whole,
-            here.data(), kStride);
-    multiply_by(kept + hidden_at_[l] + (w + 1) * kStride, w * kStride, here.data());
-    transpose({here.data(), kStride}, w, m, turned.data(), stride);
-    product({l > 0 ? kept + hidden_at_[l - 1] : kept, kStride}, {turned.data(), stride}, nullptr, m, before + 1, stride,
-            sums + sums_at_[l], stride);
+    const std::size_t w = shape_.outputs[l], whole = whole_tiles(w);
+    const Matrix turned{packed_.data() + turned_at_[l + 1], whole};
+    if (l + 1 == last) {
+      product_of_transpose({of_outputs.data(), kStride}, turned, false, P, m, whole, here.data(), whole);
+    } else {
+      const std::size_t outputs = shape_.outputs[l + 1];
+      product({above.data(), whole_tiles(outputs)}, turned, false, outputs, m, whole, here.data(), whole);
+    }
+    multiply_by(kept + hidden_[l].slope_at, m * whole, here.data());
+    product_of_transpose(below(l, kept), {here.data(), whole}, true, m, width_below(l) + 1, whole, sums + sums_at_[l],
+                         whole);
     std::swap(above, here);
-    outputs = w;
   }
 }
 
@@ -212,7 +232,7 @@ void NetworkPasses::collect(float* of_weights, float* of_start) const {
     }
     before = w;
   }
-  const std::size_t stride = whole_tiles(before + 1 + R);
+  const std::size_t stride = hidden_.back().stride;
   float *const of_last = of_weights + weights_at_[last], *const of_skip = of_weights + weights_at_[last + 1];
   for (std::size_t p = 0; p < P; ++p) {
     const float* sums = sums_.data() + sums_at_[last] + p * stride;

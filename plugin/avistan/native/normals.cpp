@@ -18,30 +18,39 @@ inline std::uint64_t mixed(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// sin(2 pi y) for |y| <= 1/4, by its series.
+// sin(2 pi y) for |y| <= 1/4: the polynomial in y of that degree with the least relative error, 6e-9.
 inline float sine_of_turns(float y) {
-  const float x = 6.283185307179586f * y;
-  const float q = x * x;
-  return x * (1.0f + q * (-1.0f / 6 + q * (1.0f / 120 + q * (-1.0f / 5040 + q * (1.0f / 362880 - q / 39916800.0f)))));
+  const float q = y * y;
+  return y * (6.28318548f + q * (-41.3416786f + q * (81.6022338f + q * (-76.5749893f + q * 39.7109184f))));
 }
 
+// A few blocks at once, one short loop after the other: a processor looks only so many instructions ahead.
 AVISTAN_CLONES
 void make_blocks(std::uint64_t start, std::uint64_t counter, std::size_t blocks, float* out) {
-  for (std::size_t block = 0; block < blocks; ++block, out += kNormalBlock, counter += kPairs) {
-    std::int32_t radius[kPairs], angle[kPairs];
-    for (std::size_t i = 0; i < kPairs; ++i) {
-      const std::uint64_t word = mixed(start + kGamma * (counter + i + 1));
-      radius[i] = static_cast<std::int32_t>(word >> 33);
-      angle[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(word));
+  constexpr std::size_t most = 8;
+  std::int32_t above[most * kPairs], below[most * kPairs];
+  float radius[most * kPairs];
+  for (std::size_t done = 0; done < blocks; done += most) {
+    const std::size_t some = std::min(most, blocks - done), pairs = some * kPairs;
+    std::uint64_t at = start + kGamma * (counter + done * kPairs);
+    for (std::size_t i = 0; i < pairs; ++i) {
+      at += kGamma;
+      const std::uint64_t word = mixed(at);
+      above[i] = static_cast<std::int32_t>(word >> 33);
+      below[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(word));
     }
-    for (std::size_t i = 0; i < kPairs; ++i) {
-      const float u = (static_cast<float>(radius[i]) + 0.5f) * 4.656612873077393e-10f;  // 2^-31, in (0, 1]
-      const float turns = static_cast<float>(angle[i]) * 2.3283064365386963e-10f;       // 2^-32, in [-1/2, 1/2]
-      const float r = std::sqrt(-2.0f * logarithm(u));
-      const float cosine = sine_of_turns(0.25f - std::fabs(turns));
-      const float folded = std::fabs(turns) <= 0.25f ? turns : std::copysign(0.5f, turns) - turns;
-      out[i] = r * cosine;
-      out[kPairs + i] = r * sine_of_turns(folded);
+    for (std::size_t i = 0; i < pairs; ++i) {
+      const float u = (static_cast<float>(above[i]) + 0.5f) * 4.656612873077393e-10f;  // 2^-31, in (0, 1]
+      radius[i] = std::sqrt(-2.0f * logarithm(u));
+    }
+    for (std::size_t block = 0; block < some; ++block, out += kNormalBlock) {
+      for (std::size_t i = 0; i < kPairs; ++i) {
+        const float turns = static_cast<float>(below[block * kPairs + i]) * 2.3283064365386963e-10f;  // 2^-32
+        const float r = radius[block * kPairs + i];
+        const float folded = std::fabs(turns) <= 0.25f ? turns : std::copysign(0.5f, turns) - turns;
+        out[i] = r * sine_of_turns(0.25f - std::fabs(turns));
+        out[kPairs + i] = r * sine_of_turns(folded);
+      }
     }
   }
 }

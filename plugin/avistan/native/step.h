@@ -38,6 +38,7 @@ struct Form {
   std::size_t global_warp() const { return global_flow ? 2 * globals : 0; }
   bool scaled() const { return growth_range > 0.0; }
   bool gaussian() const { return !scaled() && !flow; }  // the noise of a unit moves it as it is
+  bool diagonal() const { return gaussian() && !full && directions == 0; }  // its own mean and sd are all of a latent
   std::size_t slope_at() const { return 2 * block + local_below(); }  // rows of local parameters: where A_n begins
   std::size_t growth_at() const { return slope_at() + block * directions; }  // C_n
   std::size_t warp_at() const { return growth_at() + (scaled() ? block * directions : 0); }  // numbers of T_n

@@ -40,8 +40,8 @@ constexpr std::size_t kLocals = 3;
 // All but the locals, whose gradients lie one after the other.
 void move_globals(const Adam& state, const AdamScales& scales, const float* gradient, const Segments& segments) {
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    if (i == kLocals) continue;
     const Segment& part = segments[i];
+    if (i == kLocals || part.size == 0) continue;
     adam(scales, gradient, part.size, state.first + part.moment, state.second_root + part.moment, part.values);
     gradient += part.size;
   }
