@@ -20,7 +20,7 @@ from stan_adapters.layout import IndexArray
 from .arrays import on_device
 from .curvature import Units, precision_without_units, read_curvature
 from .families import Family, GlobalGaussian
-from .growth import grown
+from .growth import grown, reframed
 from .host_functions import HostNu, unit_values
 from .inference_functions import MLP
 from .methods import Method
@@ -88,27 +88,6 @@ def following(
     moved = _with_slopes(moved, inputs[chosen], np.concatenate([c.slopes for c in read]) @ factor)
     moved = _newton_step(preparation, moved, factor, inputs, rng)
     return moved, sum(curvature.gradient_evaluations for curvature in read)
-
-
-def reframed(family: Family) -> Family:
-    """The same family with its mean-field globals standardized by their own means and sds."""
-    factor, frame = family.globals, family.frame
-    assert isinstance(factor, GlobalGaussian)
-    sd, nothing = np.exp(np.asarray(factor.log_sd)), np.zeros(factor.size)
-    center = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(factor.loc)
-    scale, log_scale = np.asarray(frame.global_scale) * sd, np.asarray(frame.global_log_scale + factor.log_sd)
-    moved: Family = eqx.tree_at(
-        lambda f: (
-            f.globals.loc,
-            f.globals.log_sd,
-            f.frame.global_center,
-            f.frame.global_scale,
-            f.frame.global_log_scale,
-        ),
-        family,
-        tuple(map(on_device, (nothing, nothing, center, scale, log_scale))),
-    )
-    return moved
 
 
 @dataclass(frozen=True, slots=True, eq=False)

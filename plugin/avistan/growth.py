@@ -171,6 +171,32 @@ def grown(family: Family, method: Method) -> Family:
     return Family(factor, function, local, family.frame, family.placement, directions)
 
 
+def reframed(family: Family) -> Family:
+    """The same family with its globals standardized by their own means and sds.
+
+    What the globals' sds were before, of a quick fit or of few of the units, may be much wider: to a richer family,
+    whose correlations are free, the noise of training would be far too large on that scale.
+    """
+    factor, frame = family.globals, family.frame
+    if not isinstance(factor, GlobalGaussian):
+        return family
+    sd, below = np.exp(np.asarray(factor.log_sd)), np.asarray(factor.below)
+    if len(below):
+        below = below / sd[np.tril_indices(factor.size, -1)[0]]
+    nothing = on_device(np.zeros(factor.size))
+    center = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(factor.loc)
+    return replace(
+        family,
+        globals=replace(factor, loc=nothing, log_sd=nothing, below=on_device(below)),
+        frame=replace(
+            frame,
+            global_center=on_device(center),
+            global_scale=on_device(np.asarray(frame.global_scale) * sd),
+            global_log_scale=on_device(np.asarray(frame.global_log_scale) + np.asarray(factor.log_sd)),
+        ),
+    )
+
+
 def _grown_globals(factor: GlobalGaussian | LevelGlobals, method: Method) -> GlobalGaussian | LevelGlobals:
     if isinstance(factor, LevelGlobals):
         return factor

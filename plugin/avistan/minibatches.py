@@ -31,7 +31,7 @@ from .arrays import on_device
 from .batches import Batches, Places, StepArrays
 from .common_numbers import fold_in, key_as_number
 from .evaluation import Evaluation
-from .families import Family, GlobalGaussian, make_placement
+from .families import Family, make_placement
 from .host_functions import unit_values
 from .log_density import Backend, Slot, backend, default_threads, register, set_layout
 from .methods import Method, parse_method
@@ -102,45 +102,6 @@ class Minibatches:
         level = self.maker.level
         placement = make_placement(level.globals_index(self.maker.model.dim), level.index)
         return replace(family, placement=placement)
-
-    def reframed(self, family: Family) -> Family:
-        """The same family with its globals standardized by their own means and sds.
-
-        Training begins with the scales of a quick fit of few units, much wider than those of the whole. To a richer
-        family, whose correlations are free, the noise of minibatches would be far too large on that scale.
-        """
-        factor, frame = family.globals, family.frame
-        sd = np.exp(np.asarray(factor.log_sd))
-        center = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(factor.loc)
-        if not isinstance(factor, GlobalGaussian):
-            return family
-        below = np.asarray(factor.below)
-        if len(below):
-            below = below / sd[np.tril_indices(factor.size, -1)[0]]
-        nothing = np.zeros(factor.size)
-        moved: Family = eqx.tree_at(
-            lambda f: (
-                f.globals.loc,
-                f.globals.log_sd,
-                f.globals.below,
-                f.frame.global_center,
-                f.frame.global_scale,
-                f.frame.global_log_scale,
-            ),
-            family,
-            tuple(
-                on_device(part)
-                for part in (
-                    nothing,
-                    nothing,
-                    below,
-                    center,
-                    np.asarray(frame.global_scale) * sd,
-                    np.asarray(frame.global_log_scale) + np.asarray(factor.log_sd),
-                )
-            ),
-        )
-        return moved
 
     @contextmanager
     def measure(self, method: Method, key: PRNGKeyArray) -> Iterator[Measure]:

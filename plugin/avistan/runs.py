@@ -17,7 +17,16 @@ from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
 from .following import following
-from .growth import GrowthStep, grown, has_shapes, judge_step, stages, without_shapes, worth_trying
+from .growth import (
+    GrowthStep,
+    grown,
+    has_shapes,
+    judge_step,
+    reframed,
+    stages,
+    without_shapes,
+    worth_trying,
+)
 from .log_density import register
 from .methods import Method
 from .minibatches import LargePreparation
@@ -162,37 +171,41 @@ def _run_chain(
             with large.batches(method, run_number) as batches:
                 return train(family, inputs, slot.index, given, own, progress, saves, batches, measure)
 
+        affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
+        looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
+
+        def compared(candidate: Family, richer: Method) -> tuple[GrowthStep, dict[int, Evaluation]]:
+            """What a candidate buys on the family, and its evaluations by the draws that were asked for."""
+            found: dict[int, Evaluation] = {}
+            for draws in looks:
+                if draws not in known:
+                    known[draws] = weigh(family, draws)
+                found[draws] = weigh(candidate, draws)
+                step = judge_step(richer, found[draws], known[draws])
+                if not step.in_doubt:
+                    break
+            return step, found
+
         family, trace = run(family, 0, method)
         traces, evaluations = [trace], len(trace.elbo) * training.draws_per_step
         growth: list[GrowthStep] = []
-        affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
-        looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
         known: dict[int, Evaluation] = {}  # of the family, by the draws that were asked for
         for stage, richer in enumerate(way[1:], start=1):
             if judged and not worth_trying(richer, growth, preparation.model.dim):
                 continue
-            read = (
-                following(preparation, family, richer, np.asarray(all_inputs))
-                if CURV or large is not None
-                else None
-            )
-            before = family if large is None else large.reframed(family)
-            own_traces = []
+            read = following(preparation, family, richer, np.asarray(all_inputs))
             if read is not None:
                 candidate, gradients = read
                 evaluations += gradients
-            else:
-                candidate, trace = run(grown(before, richer), stage, richer)
+            own_traces: list[Trace] = []
+            step, found = compared(candidate, richer) if judged and read is not None else (None, {})
+            if step is None or not step.kept:
+                before = family if large is None else reframed(family)
+                start = candidate if read is not None and not judged else grown(before, richer)
+                candidate, trace = run(start, stage, richer)
                 own_traces, evaluations = [trace], evaluations + len(trace.elbo) * training.draws_per_step
-            found: dict[int, Evaluation] = {}
-            if judged:
-                for draws in looks:
-                    if draws not in known:
-                        known[draws] = weigh(family, draws)
-                    found[draws] = weigh(candidate, draws)
-                    step = judge_step(richer, found[draws], known[draws])
-                    if not step.in_doubt:
-                        break
+                step, found = compared(candidate, richer) if judged else (None, {})
+            if step is not None:
                 growth.append(step)
                 if not step.kept:
                     continue

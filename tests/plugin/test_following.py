@@ -97,7 +97,7 @@ def many():
 def family_and_inputs(prepared, method):
     large = prepared.minibatches
     family, _ = large.start_family(method)
-    return large.reframed(family), np.asarray(prepared.unit_input(method)[1], dtype=np.float32)
+    return family, np.asarray(prepared.unit_input(method)[1], dtype=np.float32)
 
 
 def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear_answers):
@@ -105,7 +105,7 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
     before, inputs = family_and_inputs(prepared, parse_method("avi"))
     large = prepared.minibatches
 
-    family, gradients = following(large, before, FOLLOWS, inputs)
+    family, gradients = following(prepared, before, FOLLOWS, inputs)
 
     exact_mean, exact_sd = (linear_answers[f"posterior_{part}"](data)[0] for part in ("mean", "sd"))
     frame, factor = family.frame, family.globals
@@ -113,7 +113,7 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
     sd = float(frame.global_scale[0] * np.exp(factor.log_sd[0]))
     assert abs(sd / exact_sd - 1) < 0.01
     assert abs(mean - exact_mean) < 0.1 * exact_sd
-    assert gradients == 8 * 8 * (1 + 1)
+    assert gradients == 8 * 4 * 2 * 2 * (1 + 1)  # shards, pairs, draws, both ways, directions
     with register(large.maker.model) as slot:
         key = make_key(3)
         ours = evaluate(large.whole_family(family), on_device(inputs), slot.index, key, 200)
@@ -128,7 +128,7 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
 def test_what_is_no_network_or_follows_already_is_left_to_training(many, name):
     _, prepared = many
     before, inputs = family_and_inputs(prepared, parse_method(name))
-    assert following(prepared.minibatches, before, FOLLOWS, inputs) is None
+    assert following(prepared, before, FOLLOWS, inputs) is None
 
 
 def test_a_fit_of_many_units_knows_its_globals(linear_answers):
