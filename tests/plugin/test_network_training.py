@@ -136,7 +136,7 @@ def by_xla(monkeypatch, *arguments):
 def test_steps_are_those_of_xla(name, monkeypatch):
     rates = np.full(40, 0.01)
     with pairs_of(50) as model:
-        family, inputs = family_of(model, name)
+        family, inputs = family_of(model, name, size=0.05)  # from wild starts rounding alone leads elsewhere
         assert serves(family)
         one, _, seen = trained(model, family, inputs, "native", rates)
         other, _, expected = by_xla(monkeypatch, model, family, inputs, "native", rates)
