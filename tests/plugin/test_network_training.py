@@ -141,7 +141,7 @@ def test_steps_are_those_of_xla(name, monkeypatch):
         one, _, seen = trained(model, family, inputs, "native", rates)
         other, _, expected = by_xla(monkeypatch, model, family, inputs, "native", rates)
     np.testing.assert_array_equal(seen.num_rejected, expected.num_rejected)
-    np.testing.assert_allclose(seen.elbo, expected.elbo, rtol=1e-4)
+    np.testing.assert_allclose(seen.elbo, expected.elbo, rtol=1e-4, atol=1e-5)  # one is near zero
     for a, b, before in zip(flat(one), flat(other), flat(family), strict=True):
         if len(b):
             assert np.abs(b - before).max() > 0.001
