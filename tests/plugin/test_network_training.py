@@ -98,7 +98,8 @@ def test_the_default_network_and_one_without_a_linear_part():
 
 
 @pytest.mark.parametrize(
-    "follows", ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow"]
+    "follows",
+    ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow", "conditional(curved):flow"],
 )
 def test_learned_directions(follows, monkeypatch):
     import avistan.preparation
