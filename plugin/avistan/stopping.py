@@ -220,7 +220,7 @@ class StoppingRule:
             return True
         if self._measure is None:
             return False
-        later = self._at(self._means.last(1))
+        later = self._at(self._means.last(self._means.count // 2))
         start, end = np.empty(0), np.empty(0)
         for number in range(MOST_BATCHES):
             start = np.append(start, self._measure(self._family, number).log_weights)
