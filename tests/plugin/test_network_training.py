@@ -33,7 +33,8 @@ def pairs_of(units):
 def flat(family):
     """Trainable numbers of a family with a network in the order of its steps."""
     leaves = [family.globals.loc, family.globals.log_sd, family.globals.below, family.inference.start]
-    leaves += [part for part in (family.directions, family.globals.warp) if part is not None]
+    directions = family.directions, family.globals.warp, family.curve
+    leaves += [part for part in directions if part is not None]
     leaves += [leaf for layer in family.inference.layers for leaf in layer]
     leaves += [] if family.inference.linear is None else [family.inference.linear]
     return [np.asarray(leaf, dtype=np.float64).ravel() for leaf in leaves]
