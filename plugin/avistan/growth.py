@@ -96,7 +96,9 @@ def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
 
 
 def without_shapes(method: Method) -> Method:
-    """The Gaussian method that one with a flow or curves grows from: units may follow the globals, their scales don't."""
+    """The Gaussian method that one with a flow or curves grows from: units may follow the globals,
+    their scales don't.
+    """
     parts = ["conditional" if part.startswith("conditional") else part for part in method.name.split(":")]
     name = ":".join(part for part in parts if part != "flow")
     conditional: Conditional = "none" if method.conditional == "none" else "mean"
