@@ -468,7 +468,7 @@ def local_form(
     Beside a second level the directions are the free globals, if these are few: its latents belong to single units.
     """
     curved = method.conditional == "curved"
-    growth_range = 5.0 if method.function == "table" else 2.0 if curved else 1.0
+    growth_range = 5.0 if method.function == "table" else 1.0
     flow = method.flow and block > 0
     local = LocalGaussian(method.local, block, reach=method.reach, growth_range=growth_range, flow=flow)
     num_globals = factor.size
