@@ -283,6 +283,7 @@ class LocalGaussian(eqx.Module):
             units rates that they have not earned, and a few sds out the scale of one such unit is a disaster.
         flow: a flow bends what a unit has of its own.
         hidden: H, how many of the directions are curved.
+        shrink_range: as `growth_range` where C_n a(t) is negative: in the neck of a funnel scales are small.
     """
 
     kind: LocalKind = eqx.field(static=True)
@@ -293,6 +294,7 @@ class LocalGaussian(eqx.Module):
     growth_range: float = eqx.field(static=True, default=5.0)
     flow: bool = eqx.field(static=True, default=False)
     hidden: int = eqx.field(static=True, default=0)
+    shrink_range: float = eqx.field(static=True, default=5.0)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -420,7 +422,8 @@ class Family(eqx.Module):
         pull_t, back = t, jnp.zeros_like(at)
         if self.local.scaled:
             rates = self._per_direction(local.growth)[: self.local.block]
-            growth, bend = flattened(jnp.einsum("dkn,sk->sdn", rates, at), self.local.growth_range)
+            raw = jnp.einsum("dkn,sk->sdn", rates, at)
+            growth, bend = flattened(raw, self.local.growth_range, self.local.shrink_range)
             own, solved = jnp.exp(growth) * own, jnp.exp(-growth) * solved
             back = back - jnp.einsum("dkn,sdn->sk", rates, bend * (solved * own - 1))
             log_det = log_det + jnp.sum(growth, axis=(1, 2))

@@ -148,6 +148,7 @@ class FlatSteps(abc.ABC):
             "full": form.full,
             "mapped": form.mapped,
             "growth_range": form.growth_range,
+            "shrink_range": form.shrink_range,
             "global_flow": form.global_flow,
             "flow": form.flow,
             **dict(zip(StepFrame._fields, (part.ctypes.data for part in self._frame), strict=True)),

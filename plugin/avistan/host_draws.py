@@ -153,7 +153,7 @@ def _of_units(
     if local.scaled:
         rates = nu.growth.reshape(local.block, local.directions, -1)
         for i in range(local.block):
-            grown, _ = flattened(at @ rates[i], local.growth_range)
+            grown, _ = flattened(at @ rates[i], local.growth_range, local.shrink_range)
             moves[i] *= np.exp(grown)
             log_det = log_det + grown.sum(axis=2)
     if local.conditional != "none":

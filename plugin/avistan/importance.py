@@ -25,7 +25,7 @@ from .drawing import FittedFamily
 from .errors import FitError
 from .evaluation import pareto_khat
 from .families import BAND_RANGE, Family
-from .flows import NUMBERS, Bent, bend, straighten
+from .flows import NUMBERS, Bent, bend, flattened, straighten
 from .precision import in_float64
 
 FloatArray = npt.NDArray[np.float64]
@@ -79,6 +79,7 @@ class Approximation:
     band_slope: FloatArray | None = None
     band_scales: FloatArray | None = None
     growth_range: float = 5.0
+    shrink_range: float = 5.0
     warp: FloatArray | None = None
     spread: FloatArray | None = None
     unit_warp: FloatArray | None = None
@@ -167,8 +168,8 @@ class Approximation:
         """Factors (S, N, d), or ones (1, 1, 1), by which the rows of `chol` grow with theta."""
         if self.growth is None:
             return np.ones((1, 1, 1))
-        most = self.growth_range
-        return np.asarray(np.exp(most * np.tanh(self._follow(self.growth, theta) / most)))
+        growth, _ = flattened(self._follow(self.growth, theta), self.growth_range, self.shrink_range)
+        return np.asarray(np.exp(growth))
 
     def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
         """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
@@ -258,6 +259,7 @@ def approximation(family: Family, inputs: FloatArray) -> Approximation:
         band_slope=band_slope,
         band_scales=band_scales,
         growth_range=local.growth_range,
+        shrink_range=local.shrink_range,
         warp=None if own.warp is None else np.asarray(own.warp),
         spread=scale * np.exp(np.asarray(own.log_sd)),
         unit_warp=np.asarray(nu.warp).reshape(block, NUMBERS, num_units).T.swapaxes(0, 1)

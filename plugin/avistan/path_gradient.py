@@ -48,6 +48,7 @@ class Form:
     full: bool
     mapped: bool
     growth_range: float
+    shrink_range: float
     global_flow: bool
     flow: bool
 
@@ -104,6 +105,7 @@ def form_of(family: Family) -> Form | None:
         full=local.kind == "full" and local.block > 1,
         mapped=family.directions is not None,
         growth_range=local.growth_range if local.scaled else 0.0,
+        shrink_range=local.shrink_range,
         global_flow=family.globals.warp is not None,
         flow=local.flow,
     )
@@ -192,6 +194,7 @@ def _call(
                 full=form.full,
                 mapped=form.mapped,
                 growth_range=np.float64(form.growth_range),
+                shrink_range=np.float64(form.shrink_range),
                 global_flow=form.global_flow,
                 flow=form.flow,
             )
@@ -257,7 +260,9 @@ def numpy_elbo_gradient(
     within = _unit_factors(form, log_sd, below)  # (d, d, units)
     slopes = slope.reshape(d, form.directions, units)
     rates = growth.reshape(slopes.shape) if form.growth_range else np.zeros_like(slopes)
-    grown, growth_slope = flattened(np.einsum("ikn,sk->sin", rates, at), form.growth_range or 1.0)
+    grown, growth_slope = flattened(
+        np.einsum("ikn,sk->sin", rates, at), form.growth_range or 1.0, form.shrink_range
+    )
     numbers = warp.reshape(d, NUMBERS, units).swapaxes(0, 1) if form.flow else warp
     bent_globals = _bent(parts.warp, np.exp(parts.log_sd), t, t @ lower.T)
     bent = _bent(numbers, sd, e, np.einsum("ijn,sjn->sin", within, e))

@@ -51,6 +51,9 @@ from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
 FloatArray = npt.NDArray[np.float64]
 
+_FEW_DIRECTIONS = (
+    8  # with which units' scales may follow curves far down: the noise of their rates adds up over all
+)
 MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
 
 
@@ -469,8 +472,14 @@ def local_form(
     """
     curved = method.conditional == "curved"
     growth_range = 5.0 if method.function == "table" else 1.0
-    flow = method.flow and block > 0
-    local = LocalGaussian(method.local, block, reach=method.reach, growth_range=growth_range, flow=flow)
+    local = LocalGaussian(
+        method.local,
+        block,
+        reach=method.reach,
+        growth_range=growth_range,
+        flow=method.flow and block > 0,
+        shrink_range=growth_range,
+    )
     num_globals = factor.size
     if method.conditional == "none" or not block:
         return local, None, None
@@ -486,4 +495,6 @@ def local_form(
         directions = on_device(orthonormal.T)
     hidden = HIDDEN if curved and count else 0
     local = replace(local, conditional=method.conditional, directions=count + hidden, hidden=hidden)
+    if hidden and count <= _FEW_DIRECTIONS:
+        local = replace(local, shrink_range=5.0)
     return local, directions, on_device(start_curve(count)) if hidden else None

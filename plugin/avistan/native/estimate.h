@@ -373,7 +373,7 @@ class Step {
       add_multiple(growth_row(i, k, n0), w_.along[s * form_.directions + k], m, raw);
     }
     const std::size_t at = latent_at(s, i, n0);
-    return grow(raw, form_.growth_range, m, w_.growth.data() + at, w_.growth_slope.data() + at, z,
+    return grow(raw, form_.growth_range, form_.shrink_range, m, w_.growth.data() + at, w_.growth_slope.data() + at, z,
                 w_.moved.data() + at);
   }
 

@@ -82,7 +82,7 @@ ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weig
                          ffi::ResultBuffer<ffi::F32> of_locals, ffi::ResultBuffer<ffi::F64> of_map,
                          ffi::ResultBuffer<ffi::F64> of_warp, ffi::ResultBuffer<ffi::F64> of_curve,
                          std::int64_t block, std::int64_t directions, std::int64_t hidden, std::int64_t draws, bool full_rank, bool full,
-                         bool mapped, double growth_range, bool global_flow, bool flow) {
+                         bool mapped, double growth_range, double shrink_range, bool global_flow, bool flow) {
   Form form{};
   form.globals = loc.element_count();
   form.block = static_cast<std::size_t>(block);
@@ -92,6 +92,7 @@ ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weig
   form.full = full;
   form.mapped = mapped;
   form.growth_range = growth_range;
+  form.shrink_range = shrink_range;
   form.global_flow = global_flow;
   form.flow = flow;
   form.columns = form.rows() > 0 ? locals.element_count() / form.rows() : 0;
@@ -163,6 +164,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
                                   .Attr<bool>("full")
                                   .Attr<bool>("mapped")
                                   .Attr<double>("growth_range")
+                                  .Attr<double>("shrink_range")
                                   .Attr<bool>("global_flow")
                                   .Attr<bool>("flow"));
 #if defined(__GNUC__)

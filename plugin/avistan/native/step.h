@@ -31,7 +31,8 @@ struct Form {
   bool full_rank;          // L is lower triangular, not diagonal
   bool full;               // L_n is
   bool mapped;             // W is an array (K - H, G), not the identity
-  double growth_range;     // r, 0 unless the scales of the locals follow the globals
+  double growth_range;     // r of positive g, 0 unless the scales of the locals follow the globals
+  double shrink_range;     // of negative g
   bool global_flow;        // T is not the identity
   bool flow;               // T_n is not
 
