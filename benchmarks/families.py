@@ -53,7 +53,8 @@ FAMILIES = {
     "full, full-rank": "avi:full:full-rank",
     "+ conditional": "avi:full:full-rank:conditional",
     "+ conditional scale": "avi:full:full-rank:conditional(mean+scale)",
-    "+ flow": "avi:full:full-rank:conditional(mean+scale):flow",
+    "+ curves": "avi:full:full-rank:conditional(curved)",
+    "+ flow": "avi:full:full-rank:conditional(curved):flow",
 }
 STEPS_ON = "20 globals"
 ROUNDS, CHUNK = 7, 50
@@ -257,13 +258,13 @@ def draw(rows: Sequence[Row], output: Path) -> None:
     )
     figure = Figure(figsize=(13, 0.62 * len(programs) + 1.6), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(panels), sharey=True)
-    marks = dict(zip(families, "osD^vP*X", strict=True))
-    colours = dict(zip(families, (MUTED, *COLOURS, INK), strict=True))
+    marks = dict(zip(families, "osD^v<P*X", strict=True))
+    colours = dict(zip(families, (MUTED, *COLOURS, "#6b4fa0", INK), strict=True))
     for ax, (title, column, line) in zip(axes, panels, strict=True):
         if line is not None:
             ax.axvline(line, color=INK, linewidth=0.8, linestyle=":")
         for row in rows:
-            place = programs.index(row.program) + 0.09 * (families.index(row.family) - 3)
+            place = programs.index(row.program) + 0.08 * (families.index(row.family) - 4)
             ax.plot(
                 getattr(row, column),
                 place,

@@ -15,8 +15,8 @@ CmdStan's ADVI with its defaults, and with all of its 10000 iterations and of te
 `cmdstan-advi-100000`), because by its defaults it mostly ends early. Seconds include Python, imports (of bytecode, as
 after an installation), reading the data, compilation, and, for avistan, the check of structure and the final estimate.
 Of CmdStan they leave out the C++ compilation, which comes before, and what the adapter adds (binding, the comparison
-with the model): they are Python, imports, and CmdStan's run with its output read. Beyond 3900 parameters its ELBO is that
-of its draws.
+with the model): they are Python, imports, and CmdStan's run with its output read. Beyond 3900 parameters its ELBO is
+that of its draws.
 
 The last lines of a table are ADVI's seconds over avistan's. Where ADVI never got to an answer it is its whole run that
 is divided, so the ratio is a lower bound, marked >=.

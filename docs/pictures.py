@@ -61,7 +61,7 @@ model {
 """
 
 DIAGONAL, FULL = "fvi", "fvi:full:full-rank"
-MEAN, SCALE = "conditional", "conditional(mean+scale)"
+MEAN, SCALE, CURVED = "conditional", "conditional(mean+scale)", "conditional(curved):flow"
 DRAWS = 400_000
 INSIDE = (0.5, 0.9)  # probability within the contours
 EXACT = ("#c9ced6", "#e6e9ed")  # fills within them
@@ -96,9 +96,9 @@ def funnel() -> Figure:
     shrink = np.exp(2 * s) / (1 + np.exp(2 * s))
     exact = p_s[:, None] * norm.pdf(z, y[2] * shrink[:, None], np.sqrt(shrink)[:, None])
     model = Model(stan_code=FUNNEL, data={"J": y.size, "y": y})
-    fits = fitted(model, (DIAGONAL, f"fvi:{MEAN}", f"fvi:{SCALE}"))
+    fits = fitted(model, (DIAGONAL, f"fvi:{MEAN}", f"fvi:{SCALE}", f"fvi:{CURVED}"))
 
-    figure, axes = panels(3, 3.8)
+    figure, axes = panels(4, 3.8)
     print_head("funnel", evidence, ("s", "z[3]"))
     print_line("exact", 0.0, moments_on_grid(s, z, exact))
     for ax, colour, (name, fit) in zip(axes, COLOURS, fits.items(), strict=False):

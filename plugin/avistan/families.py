@@ -4,14 +4,15 @@ One composition for table, constant and network alike:
 
     theta = m + L t                                  t standard normal; L = D diagonal (mean-field), lower (full-rank)
                                                      or D (I + A B') with few columns (low-rank)
-    z_n   = m_n + A_n W t + x_n                      x_n = u_n = exp(C_n W t) * L_n e_n
+    z_n   = m_n + A_n a(t) + x_n                     x_n = u_n = exp(C_n a(t)) * L_n e_n
                                                      e_n standard normal; L_n diagonal or lower (full)
 
 with nu_n = (m_n, L_n, A_n, C_n) from the inference function. A and C are absent unless the local factor is conditional
-on the globals; W is the identity, or a learned map to few directions where globals are many. Units that are coupled
-along their axis (banded) are a Gaussian Markov chain given the globals,
+on the globals; a(t) is W t, where W is the identity, or a learned map to few directions where globals are many, and
+may have curved directions beside these (`directions`). Units that are coupled along their axis (banded) are a Gaussian
+Markov chain given the globals,
 
-    x_n = u_n + sum_k (B_{n,k} + D_{n,k} W t) x_{n-k}
+    x_n = u_n + sum_k (B_{n,k} + D_{n,k} a(t)) x_{n-k}
 
 with B_n and, where scales follow the globals, D_n in nu_n too. Where two levels are amortized, the latents of the
 second are among the globals, and their entries of m and L come from an inference function of their own. All parameters
@@ -39,15 +40,16 @@ from jaxtyping import Array, Float, Float32, Int
 from stan_adapters.layout import IndexArray
 
 from .arrays import on_device, zeros
+from .directions import along, through_curve
 from .flows import NUMBERS, bend, flattened
 from .inference_functions import AbstractInferenceFunction, LocalNu, Table
 from .markov import follow, pull_back, shifted
 
 GlobalKind = Literal["mean-field", "full-rank", "low-rank"]
 LocalKind = Literal["diagonal", "full", "banded"]
-Conditional = Literal["none", "mean", "mean+scale"]
+Conditional = Literal["none", "mean", "mean+scale", "curved"]
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
-BAND_RANGE = 1.0  # of D_n W t, beyond which it flattens
+BAND_RANGE = 1.0  # of D_n a(t), beyond which it flattens
 
 
 class Draws(NamedTuple):
@@ -273,12 +275,15 @@ class LocalGaussian(eqx.Module):
         kind: "diagonal"; "full": a Cholesky factor within the unit; "banded": that, and the units hang on those before
             them along their axis.
         block: d, latents of a unit.
-        conditional: "mean": the mean moves linearly with the globals; "mean+scale": the log scale (and B_n) too.
+        conditional: "mean": the mean moves linearly with the globals; "mean+scale": the log scale (and B_n) too;
+            "curved": both, along curved directions too.
         directions: K, in how many directions of the globals it moves; 0 unless conditional.
         reach: b, on how many units before it a unit hangs; 0 unless banded.
-        growth_range: of C_n W t, beyond which it flattens. A network needs a smaller one than a table: it gives some
+        growth_range: of C_n a(t), beyond which it flattens. A network needs a smaller one than a table: it gives some
             units rates that they have not earned, and a few sds out the scale of one such unit is a disaster.
         flow: a flow bends what a unit has of its own.
+        hidden: H, how many of the directions are curved.
+        shrink_range: as `growth_range` where C_n a(t) is negative: in the neck of a funnel scales are small.
     """
 
     kind: LocalKind = eqx.field(static=True)
@@ -288,15 +293,32 @@ class LocalGaussian(eqx.Module):
     reach: int = eqx.field(static=True, default=0)
     growth_range: float = eqx.field(static=True, default=5.0)
     flow: bool = eqx.field(static=True, default=False)
+    hidden: int = eqx.field(static=True, default=0)
+    shrink_range: float = eqx.field(static=True, default=5.0)
 
     @property
-    def sizes(self) -> tuple[int, int, int, int, int, int]:
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Numbers per unit of each part of `LocalNu`; of rates rows and columns, a column for each direction."""
+        d, bands = self.block, self.reach * self.block**2
+        slope = 0 if self.conditional == "none" else d
+        growth = d + bands if self.scaled else 0
+        plain = ((size, 1) for size in (d, d, self.within + bands))
+        return (
+            *plain,
+            (slope, self.directions),
+            (growth, self.directions),
+            (d * NUMBERS if self.flow else 0, 1),
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
         """Numbers per unit of each part of `LocalNu`."""
-        d = self.block
-        below = self.within + self.reach * d * d
-        slope = 0 if self.conditional == "none" else d * self.directions
-        growth = (d + self.reach * d * d) * self.directions if self.conditional == "mean+scale" else 0
-        return d, d, below, slope, growth, d * NUMBERS if self.flow else 0
+        return tuple(rows * columns for rows, columns in self.shapes)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether scales follow the globals."""
+        return self.conditional in ("mean+scale", "curved")
 
     @property
     def within(self) -> int:
@@ -327,7 +349,8 @@ class Family(eqx.Module):
     local: LocalGaussian
     frame: Frame
     placement: Placement
-    directions: Float[Array, "K G"] | None  # W; None: the identity, or nothing that moves with the globals
+    directions: Float[Array, "K0 G"] | None  # W; None: the identity, or nothing that moves with the globals
+    curve: Float[Array, "H Q"] | None = None  # V and c of the curved directions; None: there are none
 
     @property
     def dim(self) -> int:
@@ -389,29 +412,31 @@ class Family(eqx.Module):
         """
         frame, of_globals = self.frame, self.globals.resolved()
         t, e = noise[:, self.placement.global_index], noise[:, self.placement.local_index.T]
-        along = t if self.directions is None else t @ self.directions.T
+        at, bends = along(t, self.directions, self.curve)
         own, solved = self._within_units(e, local)
         log_det = jnp.sum(frame.global_log_scale) + of_globals.log_det() + jnp.sum(local.log_sd)
         if self.local.flow:
             numbers = local.warp.reshape(self.local.block, NUMBERS, -1).swapaxes(0, 1)
             own, solved, log_slopes = _bent(numbers, jnp.exp(local.log_sd), own, solved)
             log_det = log_det + jnp.sum(log_slopes, axis=(1, 2))
-        pull_t, back = t, jnp.zeros_like(along)
-        if self.local.conditional == "mean+scale":
+        pull_t, back = t, jnp.zeros_like(at)
+        if self.local.scaled:
             rates = self._per_direction(local.growth)[: self.local.block]
-            growth, bend = flattened(jnp.einsum("dkn,sk->sdn", rates, along), self.local.growth_range)
+            raw = jnp.einsum("dkn,sk->sdn", rates, at)
+            growth, bend = flattened(raw, self.local.growth_range, self.local.shrink_range)
             own, solved = jnp.exp(growth) * own, jnp.exp(-growth) * solved
             back = back - jnp.einsum("dkn,sdn->sk", rates, bend * (solved * own - 1))
             log_det = log_det + jnp.sum(growth, axis=(1, 2))
         moved, pull_z = own, solved
         if self.local.reach:
-            moved, pull_z, more = self._along_axis(own, solved, along, local)
+            moved, pull_z, more = self._along_axis(own, solved, at, local)
             back = back + more
         z = local.loc[None] + moved
         if self.local.conditional != "none":
             slope = self._per_direction(local.slope)
-            z = z + jnp.einsum("dkn,sk->sdn", slope, along)
+            z = z + jnp.einsum("dkn,sk->sdn", slope, at)
             back = back - jnp.einsum("dkn,sdn->sk", slope, pull_z)
+            back = through_curve(back, bends, self.curve)
             pull_t = pull_t + (back if self.directions is None else back @ self.directions)
         standard, pull = of_globals.moved(t), of_globals.solved(pull_t)
         if of_globals.warp is not None:
@@ -429,17 +454,17 @@ class Family(eqx.Module):
         self,
         own: Float[Array, "S d N"],
         solved: Float[Array, "S d N"],
-        along: Float[Array, "S K"],
+        at: Float[Array, "S K"],
         local: LocalNu,
     ) -> tuple[Float[Array, "S d N"], Float[Array, "S d N"], Float[Array, "S K"]]:
-        """x and its pull for units that hang on those before them, and the pull of W t through B."""
+        """x and its pull for units that hang on those before them, and the pull of a(t) through B."""
         d, reach = self.local.block, self.local.reach
         shape = (own.shape[2], reach, d, d, -1)
         bands = local.below[self.local.within :].T.reshape(shape)
-        if self.local.conditional != "mean+scale":
-            return follow(bands, own.T).T, pull_back(bands, solved.T).T, jnp.zeros_like(along)
+        if not self.local.scaled:
+            return follow(bands, own.T).T, pull_back(bands, solved.T).T, jnp.zeros_like(at)
         rates = self._per_direction(local.growth)[d:]
-        more, bend = flattened(jnp.einsum("pkn,sk->nps", rates, along), BAND_RANGE)
+        more, bend = flattened(jnp.einsum("pkn,sk->nps", rates, at), BAND_RANGE)
         scales = self.scales_of_bands().T[:, :, None]
         bands = bands + (scales * more).reshape(shape)
         moved = follow(bands, own.T)
@@ -503,6 +528,8 @@ def trainable(family: Family) -> Family:
         names += ["globals"]
     if family.directions is not None and not _follows_free(family):
         names += ["directions"]
+    if family.curve is not None:
+        names += ["curve"]
     for get in map(operator.attrgetter, names):
         spec = eqx.tree_at(get, spec, jax.tree.map(eqx.is_inexact_array, get(family)))
     return spec
@@ -511,7 +538,11 @@ def trainable(family: Family) -> Family:
 def _follows_free(family: Family) -> bool:
     """Whether the directions are the free globals beside a second level's latents: those are not learned."""
     own = family.globals
-    return isinstance(own, LevelGlobals) and family.local.directions == own.free.size
+    return (
+        isinstance(own, LevelGlobals)
+        and family.directions is not None
+        and family.directions.shape[0] == own.free.size
+    )
 
 
 def num_variational_parameters(family: Family) -> int:

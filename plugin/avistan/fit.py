@@ -540,7 +540,7 @@ def _read_chain(
 
 def _leaves(family: Family) -> tuple[Any, ...]:
     """What a saved fit holds of its family; the rest follows from the program."""
-    return family.globals, family.inference, family.frame, family.directions
+    return family.globals, family.inference, family.frame, family.directions, family.curve
 
 
 @one_blas_thread

@@ -47,7 +47,8 @@ class FlatSteps(abc.ABC):
         factor = family.globals.resolved()
         directions = np.zeros((0, form.num_globals)) if family.directions is None else family.directions
         warp = np.zeros((0, form.num_globals)) if factor.warp is None else factor.warp
-        parts = Parts(factor.loc, factor.log_sd, factor.below, locals_, directions, warp)
+        curve = np.zeros((0, form.directions + 1)) if family.curve is None else family.curve
+        parts = Parts(factor.loc, factor.log_sd, factor.below, locals_, directions, warp, curve)
         self._shapes = [part.shape for part in parts]
         flat = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
         moments = np.zeros((2, len(flat) + (0 if weights is None else len(weights))), dtype=np.float32)
@@ -112,8 +113,8 @@ class FlatSteps(abc.ABC):
         return [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _with_globals(self, parts: list[FloatArray]) -> Family:
-        """The family with these parameters of the globals, and these directions."""
-        loc, log_sd, below, _, directions, warp = parts
+        """The family with these parameters of the globals, and of the directions."""
+        loc, log_sd, below, _, directions, warp, curve = parts
         moved: Family = eqx.tree_at(
             lambda f: (f.globals.loc, f.globals.log_sd, f.globals.below),
             self._start,
@@ -123,6 +124,8 @@ class FlatSteps(abc.ABC):
             moved = eqx.tree_at(lambda f: f.directions, moved, on_device(directions))
         if self._form.global_flow:
             moved = eqx.tree_at(lambda f: f.globals.warp, moved, on_device(warp))
+        if self._form.hidden:
+            moved = eqx.tree_at(lambda f: f.curve, moved, on_device(curve))
         return moved
 
     def _arguments(
@@ -154,10 +157,12 @@ class FlatSteps(abc.ABC):
             "block": form.block,
             "columns": form.columns,
             "directions": form.directions,
+            "hidden": form.hidden,
             "full_rank": form.full_rank,
             "full": form.full,
             "mapped": form.mapped,
             "growth_range": form.growth_range,
+            "shrink_range": form.shrink_range,
             "global_flow": form.global_flow,
             "flow": form.flow,
             **dict(zip(StepFrame._fields, (part.ctypes.data for part in self._frame), strict=True)),

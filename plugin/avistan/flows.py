@@ -57,9 +57,12 @@ def straighten(numbers: Any, y: Any) -> Any:
     return xp.sinh((xp.arcsinh(y + xp.sinh(epsilon)) - epsilon) * xp.exp(-log_delta))
 
 
-def flattened(raw: Any, limit: float) -> tuple[Any, Any]:
-    """Values that flatten beyond a limit, and their derivative; of a JAX array, or numpy's."""
+def flattened(raw: Any, most: float, least: float | None = None) -> tuple[Any, Any]:
+    """Values that flatten towards `most`, and -`least` (by default -`most`), and their derivative; of a JAX array, or
+    numpy's.
+    """
     xp: Any = np if isinstance(raw, np.ndarray) else jnp
+    limit = most if least is None else xp.where(raw > 0, most, least)
     flat = limit * xp.tanh(raw / limit)
     return flat, 1 - (flat / limit) ** 2
 

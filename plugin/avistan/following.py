@@ -51,8 +51,9 @@ def following(
         inputs: of all units, (N, R).
     """
     network, own = family.inference, family.globals
-    follows = method.conditional != "none" and family.local.conditional == "none"
-    if not (follows and not method.reach and isinstance(network, MLP) and isinstance(own, GlobalGaussian)):
+    follows = method.conditional == "mean" and family.local.conditional == "none"
+    shaped = method.flow or method.reach > 0
+    if not (follows and not shaped and isinstance(network, MLP) and isinstance(own, GlobalGaussian)):
         return None
     if own.size > MAX_GLOBALS or own.kind != "mean-field":
         return None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from .arrays import on_device
 from .evaluation import Evaluation, gap
-from .families import Conditional, Family, GlobalGaussian, LevelGlobals, start_globals
+from .families import Conditional, Family, GlobalGaussian, LevelGlobals, LocalGaussian, start_globals
 from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
 from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
@@ -21,6 +22,7 @@ from .preparation import local_form
 MAX_FULL_RANK = 500  # globals with a full covariance
 # Parameters for which low-rank families, trained by XLA, take on flows, and scales.
 MAX_BENT, MAX_SCALED = 200, 1000
+MAX_CURVED = 600  # parameters for which units follow along curves, whose training takes a minimum of steps
 MAX_TRIED = 5000  # parameters for which all stages are tried, whatever the ones before brought
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
@@ -47,8 +49,9 @@ def stages(
     method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
 ) -> list[Method]:
     """The families to try after a method's own, each richer than the one before: first all correlations, then shapes,
-    which are scales that follow the globals and flows. On minibatches correlations within units are a stage of its own,
-    because what units gain by following the globals is small against the noise of training (`following`). Two amortized
+    which are units that follow the globals in their scales too, along curves where parameters are few, and flows. On
+    minibatches correlations within units are a stage of its own, because what units gain by following the globals is
+    small against the noise of training (`following`). Two amortized
     levels stay independent of each other.
 
     Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
@@ -80,8 +83,10 @@ def stages(
     if correlated not in (method, *found):
         found.append(correlated)
     dim, low_rank, shaped = num_globals + block * num_units, correlated.globals == "low-rank", correlated
-    if follows and (method.reach > 0 or not low_rank or dim <= MAX_SCALED):
+    if follows and method.reach:
         shaped = _with(shaped, "conditional(mean+scale)")
+    elif follows and correlated.conditional == "mean" and (not low_rank or dim <= MAX_SCALED):
+        shaped = _with(shaped, f"conditional({'curved' if dim <= MAX_CURVED else 'mean+scale'})")
     if not method.reach and method.second is None and (not low_rank or dim <= MAX_BENT):
         shaped = _with(shaped, "flow")
     if shaped != correlated:
@@ -90,20 +95,22 @@ def stages(
 
 
 def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
-    """Whether a stage may pay after what was tried: of many parameters the shapes (scales that follow the globals, and
-    flows) are left alone where no correlation paid.
+    """Whether a stage may pay after what was tried: of many parameters the shapes (scales that follow the globals,
+    curves and flows) are left alone where no correlation paid.
     """
     return dim <= MAX_TRIED or not has_shapes(method) or not tried or any(step.kept for step in tried)
 
 
 def has_shapes(method: Method) -> bool:
-    """Whether scales follow the globals, or a flow bends factors, beside what a chain of units needs anyway."""
-    return (method.conditional == "mean+scale" or method.flow) and not method.reach
+    """Whether scales or curves follow the globals (which a chain of units needs anyway), or a flow bends factors."""
+    return (method.conditional in ("mean+scale", "curved") or method.flow) and not method.reach
 
 
 def without_shapes(method: Method) -> Method:
-    """The Gaussian method that one with a flow grows from: units may follow the globals, their scales do not."""
-    parts = [part.replace("conditional(mean+scale)", "conditional") for part in method.name.split(":")]
+    """The Gaussian method that one with a flow or curves grows from: units may follow the globals,
+    their scales don't.
+    """
+    parts = ["conditional" if part.startswith("conditional") else part for part in method.name.split(":")]
     name = ":".join(part for part in parts if part != "flow")
     conditional: Conditional = "none" if method.conditional == "none" else "mean"
     return replace(method, name=name, flow=False, conditional=conditional)
@@ -118,6 +125,7 @@ _RICHER: dict[str, Callable[[Method], Method]] = {
     "full-rank": lambda method: replace(method, globals="full-rank"),
     "conditional": lambda method: replace(method, conditional="mean"),
     "conditional(mean+scale)": lambda method: replace(method, conditional="mean+scale"),
+    "conditional(curved)": lambda method: replace(method, conditional="curved"),
 }
 
 
@@ -147,28 +155,22 @@ def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> Gr
 def grown(family: Family, method: Method) -> Family:
     """The family of a richer method that is equal to the given one."""
     factor = _grown_globals(family.globals, method)
-    local, directions = local_form(method, family.local.block, factor)
+    old, (new, directions, curve) = family.local, local_form(method, family.local.block, factor)
     function = family.inference
     if isinstance(function, Table | Constant):
-        function = type(function)(_padded(function.nu, local.sizes))
+        function = type(function)(_padded(function.nu, old, new))
     elif isinstance(function, Polynomial):
-        coefficients = _widened(function.coefficients, function.sizes, local.sizes)
-        function = replace(function, coefficients=coefficients, sizes=local.sizes)
+        function = replace(function, coefficients=_widened(function.coefficients, old, new), sizes=new.sizes)
     elif isinstance(function, MLP):
         weights, bias = function.layers[-1]
-        last = (
-            _widened(weights, function.sizes, local.sizes),
-            _widened(bias, function.sizes, local.sizes),
-        )
-        linear = None if function.linear is None else _widened(function.linear, function.sizes, local.sizes)
         function = replace(
             function,
-            layers=(*function.layers[:-1], last),
-            linear=linear,
-            start=_widened(function.start, function.sizes, local.sizes),
-            sizes=local.sizes,
+            layers=(*function.layers[:-1], (_widened(weights, old, new), _widened(bias, old, new))),
+            linear=None if function.linear is None else _widened(function.linear, old, new),
+            start=_widened(function.start, old, new),
+            sizes=new.sizes,
         )
-    return Family(factor, function, local, family.frame, family.placement, directions)
+    return Family(factor, function, new, family.frame, family.placement, directions, curve)
 
 
 def reframed(family: Family) -> Family:
@@ -206,22 +208,19 @@ def _grown_globals(factor: GlobalGaussian | LevelGlobals, method: Method) -> Glo
     return replace(richer, loc=factor.loc, log_sd=factor.log_sd, below=below, warp=warp)
 
 
-def _padded(nu: LocalNu, sizes: tuple[int, ...]) -> LocalNu:
-    """Parameters of units (parts, N) with zeros for what is new."""
+def _padded(nu: Sequence[Any], old: LocalGaussian, new: LocalGaussian) -> LocalNu:
+    """Parameters of units (parts, N) with zeros for what is new: rows, and columns of rates."""
     parts = []
-    for part, size in zip(nu, sizes, strict=True):
-        missing = np.zeros((size - part.shape[0], part.shape[1]), dtype=part.dtype)
-        parts.append(on_device(np.concatenate([np.asarray(part), missing])))
+    for part, (rows, columns), shape in zip(nu, old.shapes, new.shapes, strict=True):
+        units = part.shape[1]
+        wide = np.zeros((*shape, units), dtype=part.dtype)
+        wide[:rows, :columns] = np.asarray(part).reshape(rows, columns, units)
+        parts.append(on_device(wide.reshape(np.prod(shape), units)))
     return LocalNu(*parts)
 
 
-def _widened(
-    values: Float[Array, "*T P"], old: tuple[int, ...], new: tuple[int, ...]
-) -> Float[Array, "*T Q"]:
+def _widened(values: Float[Array, "*T P"], old: LocalGaussian, new: LocalGaussian) -> Float[Array, "*T Q"]:
     """Columns of outputs, part by part, with zero columns for what is new."""
-    edges = np.cumsum([0, *old])
-    columns = []
-    for start, before, after in zip(edges[:-1], old, new, strict=True):
-        columns.append(np.asarray(values)[..., start : start + before])
-        columns.append(np.zeros((*values.shape[:-1], after - before), dtype=values.dtype))
-    return on_device(np.concatenate(columns, axis=-1))
+    outputs = np.atleast_2d(np.asarray(values)).T
+    wide = np.concatenate(_padded(np.split(outputs, np.cumsum(old.sizes)[:-1]), old, new))
+    return on_device(wide.T if values.ndim == 2 else wide[:, 0])

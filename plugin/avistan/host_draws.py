@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .directions import along
 from .families import Family, LevelGlobals
 from .flows import NUMBERS, bend, flattened
 from .host_functions import HostNu, global_values, hosted, unit_values
@@ -57,7 +58,7 @@ def drawn_on_host(family: Family) -> bool:
 def mirrored(family: Family) -> bool:
     """Whether the draws of normals and of their negatives are mirror images about the mean: q is a Gaussian."""
     flow = family.local.flow or family.globals.warp is not None
-    return not flow and family.local.conditional != "mean+scale"
+    return not flow and not family.local.scaled
 
 
 def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) -> Pairs:
@@ -65,10 +66,12 @@ def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) ->
     frame, place = family.frame, family.placement
     at = _places(np.asarray(place.global_index))
     t = noise(at)
-    directions = None if family.directions is None else np.asarray(family.directions)
-    along = t if directions is None else t @ directions.T
     loc, log_sd, below = global_values(family.globals)
     signs = 1 if mirrored(family) else 2
+    straight, curve = (
+        None if part is None else np.asarray(part) for part in (family.directions, family.curve)
+    )
+    moved_along = np.stack([along(signed, straight, curve).value for signed in _signed(t, signs)])
     mean, deviations = np.empty(family.dim), np.empty((signs, len(t), family.dim))
     scale = np.asarray(frame.global_scale)
     mean[at] = np.asarray(frame.global_center) + scale * loc
@@ -89,7 +92,7 @@ def draw_pairs(family: Family, inputs: npt.NDArray[np.float32], noise: Noise) ->
         nu = unit_values(family.inference, inputs, units)
         at_latents = [_places(latent) for latent in local_index[units].T]
         normals = [noise(at) for at in at_latents]
-        center, moves, more = _of_units(family, nu, units, normals, along)
+        center, moves, more = _of_units(family, nu, units, normals, moved_along)
         for at, own, by in zip(at_latents, center, moves, strict=True):
             mean[at], deviations[:, :, at] = own, by
         log_det, squares = log_det + more, squares + sum(_squares(latent) for latent in normals)
@@ -125,10 +128,10 @@ def _bent(numbers: Any, sd: FloatArray, moved: FloatArray) -> tuple[FloatArray, 
 
 
 def _of_units(
-    family: Family, nu: HostNu, units: slice, e: Sequence[FloatArray], along: FloatArray
+    family: Family, nu: HostNu, units: slice, e: Sequence[FloatArray], at: FloatArray
 ) -> tuple[FloatArray, list[FloatArray], FloatArray]:
     """Means (d, n) and deviations, (signs, pairs, n) of each latent, of some units; the log determinants of their
-    factors, (signs, pairs) or (1, 1).
+    factors, (signs, pairs) or (1, 1). `at`: where the globals are along the directions, (signs, pairs, K).
     """
     local, frame, signs = family.local, family.frame, 1 if mirrored(family) else 2
     own = frame.local_scale.shape[1] != 1
@@ -147,14 +150,14 @@ def _of_units(
         for i, of_latent in enumerate(numbers):
             moves[i], log_slopes = _bent(of_latent, np.exp(log_sd[i]), moves[i])
             log_det = log_det + log_slopes
-    if local.conditional == "mean+scale":
+    if local.scaled:
         rates = nu.growth.reshape(local.block, local.directions, -1)
         for i in range(local.block):
-            grown, _ = flattened(_signed(along @ rates[i], signs), local.growth_range)
+            grown, _ = flattened(at @ rates[i], local.growth_range, local.shrink_range)
             moves[i] *= np.exp(grown)
             log_det = log_det + grown.sum(axis=2)
     if local.conditional != "none":
         slope = nu.slope.reshape(local.block, local.directions, -1)
         for i in range(local.block):
-            moves[i] += _signed(along @ (scale[i] * slope[i]), signs)
+            moves[i] += at @ (scale[i] * slope[i])
     return center + scale * nu.loc, moves, log_det

@@ -20,11 +20,12 @@ from stan_adapters.errors import StructureError
 from stan_adapters.levels import Level
 from stan_adapters.unit_density import UnitDensity, cholesky, line_directions, solve_lower
 
+from .directions import along
 from .drawing import FittedFamily
 from .errors import FitError
 from .evaluation import pareto_khat
 from .families import BAND_RANGE, Family
-from .flows import NUMBERS, Bent, bend, straighten
+from .flows import NUMBERS, Bent, bend, flattened, straighten
 from .precision import in_float64
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,10 +50,10 @@ _MOST_ADAPTED, _LEAST_PER_DIMENSION = (
 class Approximation:
     """q(theta) prod_n q(z_n | theta) in numpy, on the unconstrained scale; the composition is that of `families`.
 
-    theta = center + factor t, and z_n = loc_n + slope_n t + x_n with x_n = exp(growth_n t) chol_n e_n, t and e standard
-    normal. With a flow, factor t and chol_n e_n are bent entry by entry (`flows`). A unit that hangs on those before
-    it adds sum_k (bands_nk + band_scales_nk band_slope_nk t) x_{n-k} to its x_n; log q of a unit is then that given
-    those before it. Rates flatten as in `families`.
+    theta = center + factor t, and z_n = loc_n + slope_n a(t) + x_n with x_n = exp(growth_n a(t)) chol_n e_n, t and e
+    standard normal, a(t) as in `directions`. With a flow, factor t and chol_n e_n are bent entry by entry (`flows`). A
+    unit that hangs on those before it adds sum_k (bands_nk + band_scales_nk band_slope_nk a(t)) x_{n-k} to its x_n;
+    log q of a unit is then that given those before it. Rates flatten as in `families`.
 
     Attributes:
         center: (G,).
@@ -60,7 +61,8 @@ class Approximation:
         warp, unit_warp: numbers of the flow, (2, G) in units of `spread` (G,), and (2, N, d) in units of the diagonals
             of `chol`; None: no flow.
         loc, chol: (N, d), (N, d, d) lower.
-        slope, growth: (N, d, K) along the rows of `directions` (K, G), which is None for K = G; None: zero.
+        slope, growth: (N, d, K) along `directions` (K0, G), which is None for K0 = G, and along those of `curve`
+            (H, K0 + 1), None for none; None: zero.
         bands: (N, b, d, d); None where units are independent given the globals.
         band_slope, band_scales: (N, b d d, K) and (N, b d d); None: zero.
     """
@@ -72,10 +74,12 @@ class Approximation:
     slope: FloatArray | None = None
     growth: FloatArray | None = None
     directions: FloatArray | None = None
+    curve: FloatArray | None = None
     bands: FloatArray | None = None
     band_slope: FloatArray | None = None
     band_scales: FloatArray | None = None
     growth_range: float = 5.0
+    shrink_range: float = 5.0
     warp: FloatArray | None = None
     spread: FloatArray | None = None
     unit_warp: FloatArray | None = None
@@ -164,8 +168,8 @@ class Approximation:
         """Factors (S, N, d), or ones (1, 1, 1), by which the rows of `chol` grow with theta."""
         if self.growth is None:
             return np.ones((1, 1, 1))
-        most = self.growth_range
-        return np.asarray(np.exp(most * np.tanh(self._follow(self.growth, theta) / most)))
+        growth, _ = flattened(self._follow(self.growth, theta), self.growth_range, self.shrink_range)
+        return np.asarray(np.exp(growth))
 
     def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
         """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
@@ -200,9 +204,8 @@ class Approximation:
     def _follow(self, rates: FloatArray | None, theta: FloatArray) -> FloatArray:
         if rates is None:
             return np.zeros((1, 1, 1))
-        t = self.standard(theta)
-        along = t if self.directions is None else t @ self.directions.T
-        return np.asarray(np.einsum("ndk,sk->snd", rates, along))
+        at = along(self.standard(theta), self.directions, self.curve).value
+        return np.asarray(np.einsum("ndk,sk->snd", rates, at))
 
 
 class OwnMoves(NamedTuple):
@@ -251,10 +254,12 @@ def approximation(family: Family, inputs: FloatArray) -> Approximation:
         slope=per_direction(np.asarray(nu.slope)),
         growth=per_direction(growth),
         directions=None if family.directions is None else np.asarray(family.directions),
+        curve=None if family.curve is None else np.asarray(family.curve),
         bands=bands,
         band_slope=band_slope,
         band_scales=band_scales,
         growth_range=local.growth_range,
+        shrink_range=local.shrink_range,
         warp=None if own.warp is None else np.asarray(own.warp),
         spread=scale * np.exp(np.asarray(own.log_sd)),
         unit_warp=np.asarray(nu.warp).reshape(block, NUMBERS, num_units).T.swapaxes(0, 1)

@@ -21,6 +21,12 @@ DEFAULT_RANK = 10
 MAX_REACH = 2  # of a banded factor
 _KNOWN = ("avi", "fvi", "constant")
 _REACHES = tuple(str(reach) for reach in range(1, MAX_REACH + 1))
+_FOLLOWING: dict[str | None, Conditional] = {
+    None: "mean",
+    "mean": "mean",
+    "mean+scale": "mean+scale",
+    "curved": "curved",
+}
 _OFFSET = re.compile(r"[+-]?\d+")
 _PART = re.compile(r"(?P<word>[a-z-]+)(?:\((?P<argument>[^()]*)\))?")
 
@@ -82,12 +88,12 @@ def parse_method(text: str) -> Method:
     or `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit),
     `:banded` or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the
     globals) or `:low-rank(10)` (a diagonal and ten directions, for where globals are many), `:conditional` (a unit's
-    mean follows the globals) or `:conditional(mean+scale)`, and `:flow` (skewed and heavy-tailed shapes of globals and
-    units). `data(x)` reads the unit's own row of x, `window(x, -1, 0)`
-    the row before it too, `neighbours(2)` the signatures of two units to each side. `levels` amortizes a second level
-    too, such as items beside persons, by a second function of the same kind, which reads signatures; `levels(item)`
-    says which, by its declared size or one of its latents. In q the two levels are independent of each other, and units
-    follow only the globals that belong to neither.
+    mean follows the globals linearly), `:conditional(mean+scale)` (its log scale too) or `:conditional(curved)` (both
+    along curves), and `:flow` (skewed and heavy-tailed shapes of globals and units). `data(x)` reads the unit's own row
+    of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of two units to each side. `levels`
+    amortizes a second level too, such as items beside persons, by a second function of the same kind, which reads
+    signatures; `levels(item)` says which, by its declared size or one of its latents. In q the two levels are
+    independent of each other, and units follow only the globals that belong to neither.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -129,8 +135,8 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     if word == "low-rank":
         rank = DEFAULT_RANK if argument is None else _count(method, part, argument)
         return replace(method, globals="low-rank", rank=rank)
-    if word == "conditional" and argument in (None, "mean", "mean+scale"):
-        return replace(method, conditional="mean+scale" if argument == "mean+scale" else "mean")
+    if word == "conditional" and argument in _FOLLOWING:
+        return replace(method, conditional=_FOLLOWING[argument])
     if word == "flow" and argument is None:
         return replace(method, flow=True)
     if head == "avi" and word in ("mlp", "polynomial"):
@@ -147,7 +153,7 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), levels, "
     allowed = (
         f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional, "
-        "conditional(mean+scale), flow"
+        "conditional(mean+scale), conditional(curved), flow"
     )
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
 

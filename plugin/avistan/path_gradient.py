@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Float64, Int, UInt64
 from stan_adapters.errors import BindingError
 
 from . import native
+from .directions import along, through_curve
 from .families import Family
 from .flows import NUMBERS, bend, flattened, number_slopes
 from .inference_functions import Table
@@ -33,18 +34,21 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Sizes of a family: G globals, d latents of each of `columns` units, K directions that the locals follow; their
-    scales too where `growth_range` is positive (`LocalGaussian`). A flow may bend the globals and the locals.
+    """Sizes of a family: G globals, d latents of each of `columns` units, K directions that the locals follow, `hidden`
+    of them curved; their scales too where `growth_range` is positive (`LocalGaussian`). A flow may bend globals and
+    locals.
     """
 
     num_globals: int
     block: int
     columns: int
     directions: int
+    hidden: int
     full_rank: bool
     full: bool
     mapped: bool
     growth_range: float
+    shrink_range: float
     global_flow: bool
     flow: bool
 
@@ -63,8 +67,9 @@ class Parts(NamedTuple):
     log_sd: Any  # (G,)
     below: Any  # (G (G - 1) / 2,) or none
     locals: Any  # (rows, columns): parameters of the units, as `Form.rows` says
-    map: Any  # (K, G): the directions, or none
+    map: Any  # (K - H, G): the straight directions, or none
     warp: Any  # (2, G): of the globals' flow, or none
+    curve: Any  # (H, K - H + 1): of the curved directions, or none
 
 
 class StepFrame(NamedTuple):
@@ -95,10 +100,12 @@ def form_of(family: Family) -> Form | None:
         block=local.block,
         columns=family.placement.local_index.shape[0],
         directions=local.directions if local.conditional != "none" else 0,
+        hidden=local.hidden,
         full_rank=family.globals.kind == "full-rank",
         full=local.kind == "full" and local.block > 1,
         mapped=family.directions is not None,
-        growth_range=local.growth_range if local.conditional == "mean+scale" else 0.0,
+        growth_range=local.growth_range if local.scaled else 0.0,
+        shrink_range=local.shrink_range,
         global_flow=family.globals.warp is not None,
         flow=local.flow,
     )
@@ -121,6 +128,7 @@ def parts_of(family: Family, inputs: Float[Array, "N R"]) -> Parts:
         family.inference.packed(inputs),
         none if family.directions is None else family.directions,
         none if factor.warp is None else factor.warp,
+        jnp.zeros((0, form.directions + 1)) if family.curve is None else family.curve,
     )
 
 
@@ -180,11 +188,13 @@ def _call(
                 *arguments,
                 block=np.int64(form.block),
                 directions=np.int64(form.directions),
+                hidden=np.int64(form.hidden),
                 draws=np.int64(draws),
                 full_rank=form.full_rank,
                 full=form.full,
                 mapped=form.mapped,
                 growth_range=np.float64(form.growth_range),
+                shrink_range=np.float64(form.shrink_range),
                 global_flow=form.global_flow,
                 flow=form.flow,
             )
@@ -244,16 +254,20 @@ def numpy_elbo_gradient(
         [[normals(*key, s * (d + 1) + 1 + i, units) for i in range(d)] for s in range(draws)],
         dtype=np.float64,
     ).reshape(draws, d, units)
-    along = (t @ parts.map.T if form.mapped else t)[:, : form.directions]
+    curve = parts.curve if form.hidden else None
+    at, bends = along(t, parts.map if form.mapped else None, curve)
+    at = at[:, : form.directions]
     within = _unit_factors(form, log_sd, below)  # (d, d, units)
     slopes = slope.reshape(d, form.directions, units)
     rates = growth.reshape(slopes.shape) if form.growth_range else np.zeros_like(slopes)
-    grown, growth_slope = flattened(np.einsum("ikn,sk->sin", rates, along), form.growth_range or 1.0)
+    grown, growth_slope = flattened(
+        np.einsum("ikn,sk->sin", rates, at), form.growth_range or 1.0, form.shrink_range
+    )
     numbers = warp.reshape(d, NUMBERS, units).swapaxes(0, 1) if form.flow else warp
     bent_globals = _bent(parts.warp, np.exp(parts.log_sd), t, t @ lower.T)
     bent = _bent(numbers, sd, e, np.einsum("ijn,sjn->sin", within, e))
     moved = np.exp(grown) * bent.value
-    z = loc + moved + np.einsum("ikn,sk->sin", slopes, along)
+    z = loc + moved + np.einsum("ikn,sk->sin", slopes, at)
 
     theta = frame.global_center + frame.global_scale * (parts.loc + bent_globals.value)
     value, accepted = np.zeros(draws), np.ones(draws, dtype=bool)
@@ -286,6 +300,7 @@ def numpy_elbo_gradient(
     of_locals = of_locals + weight * solved
     back = np.einsum("ikn,sin->sk", slopes, solved)
     back = -weight * (back + np.einsum("ikn,sin->sk", rates, growth_slope * (solved * moved - 1)))
+    back = through_curve(back, bends, curve)
     pull = t + (back @ parts.map if form.mapped else np.pad(back, ((0, 0), (0, G - back.shape[1]))))
     of_globals = frame.global_scale * of_globals + bent_globals.pulled(np.linalg.solve(lower.T, pull.T).T)
     log_det = np.log(frame.global_scale).sum() + parts.log_sd.sum() + G * _HALF_LOG_2PI
@@ -302,20 +317,26 @@ def numpy_elbo_gradient(
         np.einsum("s,sin->in", share, of_locals),
         np.einsum("s,sin,sin->in", share, of_noise, bent.by_log_sd),
         np.array([through[i, j] for i, j in pairs]).reshape(len(pairs), units),
-        np.einsum("s,sin,sk->ikn", share, of_locals, along).reshape(-1, units),
-        np.einsum("s,sin,sk->ikn", share, of_growth, along).reshape(-1, units)[: len(growth)],
+        np.einsum("s,sin,sk->ikn", share, of_locals, at).reshape(-1, units),
+        np.einsum("s,sin,sk->ikn", share, of_growth, at).reshape(-1, units)[: len(growth)],
         np.einsum("s,sin,fsin->ifn", share, of_noise, bent.by_numbers).reshape(-1, units),
     )
     zeros.locals[:, :units] = np.concatenate(found)
     of_lower = np.einsum("s,sg,sh->gh", share, bent_globals.slope * of_globals, t)
     rows, columns = np.tril_indices(G, -1)
     toward = np.einsum("sin,ikn->sk", of_locals, slopes) + np.einsum("sin,ikn->sk", of_growth, rates)
+    straight = form.directions - form.hidden
+    of_hidden = share[:, None] * bends * toward[:, straight:]
+    toward = through_curve(toward, bends, curve)
     gradient_parts = zeros._replace(
         loc=share @ of_globals,
         log_sd=np.einsum("s,sg,sg->g", share, of_globals, bent_globals.by_log_sd),
         below=of_lower[rows, columns] if form.full_rank else zeros.below,
         map=np.einsum("s,sk,sg->kg", share, toward, t) if form.mapped else zeros.map,
         warp=np.einsum("s,sg,fsg->fg", share, of_globals, bent_globals.by_numbers),
+        curve=of_hidden.T @ np.pad(at[:, :straight], ((0, 0), (0, 1)), constant_values=1.0)
+        if form.hidden
+        else zeros.curve,
     )
     return float(share @ np.where(accepted, value, 0.0)), rejected, gradient_parts
 

@@ -25,6 +25,7 @@ from stan_adapters.signature import (
 
 from .arrays import on_device, zeros
 from .chain_start import Chain, ChainStart, chain_start
+from .directions import HIDDEN, start_curve
 from .errors import MethodError
 from .families import (
     Family,
@@ -50,6 +51,9 @@ from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
 FloatArray = npt.NDArray[np.float64]
 
+_FEW_DIRECTIONS = (
+    8  # with which units' scales may follow curves far down: the noise of their rates adds up over all
+)
 MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
 
 
@@ -335,13 +339,13 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     globals_factor = replace(globals_factor, log_sd=on_device(narrower))
     if second is not None:
         global_center, global_scale, globals_factor = _start_second(preparation, method, second)
-    local, directions = local_form(method, index.shape[1], globals_factor)
+    local, directions, curve = local_form(method, index.shape[1], globals_factor)
     nu = local.start(on_device(start))
     frame = make_frame(global_center[at], global_scale[at], center, scale)
     function = make_function(method, nu, inputs.shape[1], preparation.seed)
     if method.amortized:
         function = function.projected(inputs, _standardized(fit, index, local, center, scale))
-    family = Family(globals_factor, function, local, frame, make_placement(at, index), directions)
+    family = Family(globals_factor, function, local, frame, make_placement(at, index), directions, curve)
     if preparation.sample is not None and form_of(family) is None:
         raise MethodError(
             f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
@@ -394,7 +398,7 @@ def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart
     """The family of a banded method at Laplace's approximation; each unit's scale is its conditional sd."""
     index, at, chain = preparation.index, preparation.globals_index, laplace.chain
     factor = start_globals(method.globals, len(at), method.rank, flow=method.flow)
-    local, directions = local_form(method, index.shape[1], factor)
+    local, directions, curve = local_form(method, index.shape[1], factor)
     rows, columns = np.tril_indices(local.block, -1)
 
     def parts(chain: Chain) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -410,7 +414,7 @@ def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart
     frame = make_frame(laplace.theta, spread, chain.z.T, scale)
     placement = make_placement(at, index)
     nu = local.start(zeros(*frame.local_scale.shape))
-    family = Family(factor, Table(nu), local, frame, placement, directions)
+    family = Family(factor, Table(nu), local, frame, placement, directions, curve)
     of_bands = np.asarray(family.scales_of_bands())
     nu = nu._replace(below=on_device(np.concatenate([triangle / scale[rows], bands / of_bands])))
     if directions is None and laplace.beside and local.conditional != "none":
@@ -419,9 +423,11 @@ def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart
         rates = [
             np.concatenate([0.5 * (end[4] - end[0]), 0.5 * (end[6] - end[2]) / of_bands]) for end in ends
         ]
-        nu = nu._replace(slope=on_device(slopes.reshape(-1, len(index))))
-        if local.conditional == "mean+scale":
-            nu = nu._replace(growth=on_device(np.stack(rates, axis=1).reshape(-1, len(index))))
+        curved = ((0, 0), (0, local.hidden), (0, 0))
+        nu = nu._replace(slope=on_device(np.pad(slopes, curved).reshape(-1, len(index))))
+        if local.scaled:
+            growth = np.pad(np.stack(rates, axis=1), curved)
+            nu = nu._replace(growth=on_device(growth.reshape(-1, len(index))))
     return replace(family, inference=Table(nu))
 
 
@@ -459,34 +465,45 @@ def skeleton(
         function = make_function(method, start, num_second_inputs, seed=0)
         nothing = np.zeros((second.num_units, num_second_inputs))
         factor = _level_globals(method, globals_index, second, function, nothing)
-    local, directions = local_form(method, block, factor)
+    local, directions, curve = local_form(method, block, factor)
     units = zeros(block, num_units if method.function == "table" else 1)
     frame = make_frame(np.zeros(num_globals), np.ones(num_globals), units, np.ones(units.shape))
     function = make_function(method, local.start(units), num_inputs, seed=0)
-    return Family(factor, function, local, frame, make_placement(globals_index, index), directions)
+    return Family(factor, function, local, frame, make_placement(globals_index, index), directions, curve)
 
 
 def local_form(
     method: Method, block: int, factor: GlobalGaussian | LevelGlobals
-) -> tuple[LocalGaussian, Float[Array, "K G"] | None]:
-    """The form of a method's local factors, and a start of the directions W for where globals are many.
+) -> tuple[LocalGaussian, Float[Array, "K0 G"] | None, Float[Array, "H Q"] | None]:
+    """The form of a method's local factors, a start of the directions W for where globals are many, and one of curves.
 
     Beside a second level the directions are the free globals, if these are few: its latents belong to single units.
     """
+    curved = method.conditional == "curved"
     growth_range = 5.0 if method.function == "table" else 1.0
-    flow = method.flow and block > 0
-    plain = LocalGaussian(method.local, block, reach=method.reach, growth_range=growth_range, flow=flow)
+    local = LocalGaussian(
+        method.local,
+        block,
+        reach=method.reach,
+        growth_range=growth_range,
+        flow=method.flow and block > 0,
+        shrink_range=growth_range,
+    )
     num_globals = factor.size
     if method.conditional == "none" or not block:
-        return plain, None
+        return local, None, None
+    directions, count = None, num_globals
     if isinstance(factor, LevelGlobals) and factor.free.size <= MAX_DIRECTIONS:
-        chosen = np.zeros((factor.free.size, num_globals))
-        chosen[np.arange(factor.free.size), np.asarray(factor.placement.global_index)] = 1.0
-        local = replace(plain, conditional=method.conditional, directions=factor.free.size)
-        return local, on_device(chosen)
-    if num_globals <= MAX_DIRECTIONS:
-        return replace(plain, conditional=method.conditional, directions=num_globals), None
-    random = np.random.default_rng(0).normal(size=(num_globals, MAX_DIRECTIONS))
-    orthonormal, _ = np.linalg.qr(random)
-    local = replace(plain, conditional=method.conditional, directions=MAX_DIRECTIONS)
-    return local, on_device(orthonormal.T)
+        count = factor.free.size
+        chosen = np.zeros((count, num_globals))
+        chosen[np.arange(count), np.asarray(factor.placement.global_index)] = 1.0
+        directions = on_device(chosen)
+    elif num_globals > MAX_DIRECTIONS:
+        count = MAX_DIRECTIONS
+        orthonormal, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(num_globals, count)))
+        directions = on_device(orthonormal.T)
+    hidden = HIDDEN if curved and count else 0
+    local = replace(local, conditional=method.conditional, directions=count + hidden, hidden=hidden)
+    if hidden and count <= _FEW_DIRECTIONS:
+        local = replace(local, shrink_range=5.0)
+    return local, directions, on_device(start_curve(count)) if hidden else None

@@ -89,7 +89,7 @@ def run_chains(
 ) -> tuple[Method, tuple[Chain, ...]]:
     """Train a method from `chains` starts, the first at the shared one and the others at random ones.
 
-    A network with a flow, which begins at weights that say little of a unit's shape, first trains without.
+    A network with a flow or curves, which begins at weights that say little of a unit's shape, first trains without.
 
     Growth is decided by the first chain; the others take the same way, so that all chains are of one family, the method
     that is returned.
@@ -98,7 +98,7 @@ def run_chains(
     by_path = isinstance(preparation, LargePreparation)
     sizes = block, len(preparation.globals_index)
     tried = stages(method, *sizes, num_units=units, by_path=by_path) if grow else []
-    if method.flow and method.amortized and not tried:
+    if (method.flow or method.conditional == "curved") and method.amortized and not tried:
         way = [without_shapes(method), method]
         made = [
             _run_chain(

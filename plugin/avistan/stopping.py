@@ -6,7 +6,8 @@ are compared; the first half is the way there. The iterates are stationary: R-ha
 for globals and units, means and log sds. And the ELBO at the mean of the later iterates is hardly larger than at the
 mean of the earlier ones, on draws that both share: means of iterates, because these have lost most of the noise of
 single ones, and common draws, because the difference is then far less noisy than either ELBO. Should the falling rate
-itself have gained much, a stage at a third of the rate follows.
+itself have gained much, a stage at a third of the rate follows. Families with curves (`directions`), if they gain at
+all, train for a minimum of steps.
 
 Source: in the spirit of Welandawe, Andersen, Vehtari & Huggins, "A framework for improving the reliability of black-box
 variational inference", JMLR 2024, who watch R-hat of the iterates over windows, average them, and lower the rate while
@@ -42,6 +43,7 @@ MEASURE_DRAWS = 100  # of a batch on which ELBOs are compared
 # Batches where one leaves a doubt: these, or as many as chunks since the last look, since training too ends doubts.
 FEWEST_BATCHES, MOST_BATCHES = 3, 16
 MOST_STEPS = 20_000  # a guard, not a setting
+FEWEST_CURVED = 2000  # steps of a family with curves, at the first rate, if they bring anything
 NATS, SHARE = 1.0, 1e-3  # see `tolerance`
 MOST_RHAT = 1.2
 RESOLUTION = 0.2  # posterior sds: R-hat takes movements well below for none
@@ -165,7 +167,7 @@ class StoppingRule:
         if not self._falls[1]:
             self._rows.append(self._watch(family))
             self._elbos.append(float(elbo[np.isfinite(elbo)].mean()) if np.isfinite(elbo).any() else np.nan)
-            if self._settled() or self._out_of_steps(done):
+            if (self._settled() and self._long_enough(done)) or self._out_of_steps(done):
                 self._begin_fall(done)
         elif done == self._falls[1]:
             if self.ended is Ending.spent or self._measure is None or self._gains_little(1, 1.0):
@@ -206,6 +208,26 @@ class StoppingRule:
         gain = float(halves[1].mean() - halves[0].mean())
         error = float(np.sqrt(halves.var(axis=1, ddof=1).sum() / halves.shape[1]))
         return gain <= max(share * tolerance(float(halves[1].mean()), self._dim), _ERRORS * error)
+
+    def _long_enough(self, done: int) -> bool:
+        """Whether curves have had their steps, or surely gained nothing by the way so far; others need none.
+
+        Where units follow the globals along curves, q reaches into the neck of a funnel step by step: few draws are
+        there, and what the rest of it is worth in nats is little against the tolerance, but much of the globals' sds.
+        """
+        if self._family.curve is None or done >= FEWEST_CURVED:
+            return True
+        if self._measure is None:
+            return False
+        later = self._at(self._means.last(self._means.count // 2))
+        start, end = np.empty(0), np.empty(0)
+        for number in range(MOST_BATCHES):
+            start = np.append(start, self._measure(self._family, number).log_weights)
+            end = np.append(end, self._measure(later, number).log_weights)
+            gain, error = gap(Evaluation(start), Evaluation(end))
+            if gain > _ERRORS * error:
+                return False
+        return True
 
     def _gains_little(self, blocks: int, share: float) -> bool:
         """Whether the mean over the last blocks surely gains less than a share of the tolerance on those before."""

@@ -111,7 +111,9 @@ def test_log_weights_are_those_of_the_compiled_route(pairs, function, name, key)
     np.testing.assert_allclose(on_host(pairs, family, inputs, key), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["", ":full:conditional(mean+scale):flow"])
+@pytest.mark.parametrize(
+    "name", ["", ":full:conditional(mean+scale):flow", ":full:full-rank:conditional(curved):flow"]
+)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_functions_in_numpy_give_what_they_give_in_jax(pairs, function, name):
     family, inputs = family_of(pairs, name, function)
@@ -159,7 +161,9 @@ def test_log_weights_of_two_amortized_levels(name, key):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", [":full:full-rank:conditional", ":full:conditional(mean+scale):flow"])
+@pytest.mark.parametrize(
+    "name", [":full:full-rank:conditional", ":full:conditional(mean+scale):flow", ":conditional(curved)"]
+)
 @pytest.mark.parametrize("function", ["avi:mlp(8)", "fvi"])
 def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, name, monkeypatch, key):
     family, inputs = family_of(pairs, name, function)
@@ -175,7 +179,7 @@ def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, name,
     np.testing.assert_allclose(in_parts, whole, rtol=1e-10 if function == "fvi" else 1e-6)
 
 
-@pytest.mark.parametrize("name", ["", ":conditional(mean+scale)", ":flow"])
+@pytest.mark.parametrize("name", ["", ":conditional(mean+scale)", ":conditional(curved)", ":flow"])
 def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, name, key):
     family, inputs = family_of(pairs, name, "fvi")
     one, two = on_host(pairs, family, inputs, key).reshape(-1, 2).T

@@ -19,6 +19,7 @@ from avistan.families import (
 from avistan.inference_functions import Constant, LocalNu, Table, make_mlp, make_polynomial
 
 N, D_LOCAL, G, R = 5, 3, 2, 4
+H = 3  # curved directions, where there are any
 RANK = 1  # of the globals' factor, where that is low-rank
 
 
@@ -47,6 +48,8 @@ FORMS = {
     "low-rank": ("full", "mean+scale", "low-rank", G),
     "flow": ("full", "mean+scale", "full-rank", G),
     "low-rank flow": ("diagonal", "none", "low-rank", 0),
+    "curved": ("full", "curved", "full-rank", G),
+    "curved flow along few directions": ("diagonal", "curved", "full-rank", 1),
 }
 
 
@@ -56,7 +59,8 @@ def random_family(form: str, source: str, layout: str, seed: int = 0) -> tuple[F
     at, index = layouts()[layout]
     kind, conditional, globals_kind, directions = FORMS[form]
     flow = "flow" in form
-    local = LocalGaussian(kind, D_LOCAL, conditional, directions, flow=flow)
+    hidden = H if conditional == "curved" else 0
+    local = LocalGaussian(kind, D_LOCAL, conditional, directions + hidden, flow=flow, hidden=hidden)
     inputs = jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
     start = local_nu(rng, local, N if source == "table" else 1)
     columns = N if source == "table" else 1
@@ -79,7 +83,8 @@ def random_family(form: str, source: str, layout: str, seed: int = 0) -> tuple[F
     )
     factor = jax.tree.map(generic, start_globals(globals_kind, G, RANK, flow=flow))
     few = jnp.asarray(rng.normal(size=(directions, G))) if 0 < directions < G else None
-    return Family(factor, function, local, frame, make_placement(at, index), few), inputs
+    curve = jnp.asarray(rng.normal(size=(H, directions + 1))) if hidden else None
+    return Family(factor, function, local, frame, make_placement(at, index), few, curve), inputs
 
 
 CASES = [

@@ -31,7 +31,7 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
     """A family with generic values everywhere."""
     rng = np.random.default_rng(2)
     method = parse_method(method_name)
-    local, directions = local_form(method, D_LOCAL, start_globals(method.globals, G))
+    local, directions, curve = local_form(method, D_LOCAL, start_globals(method.globals, G))
     columns = N if source == "table" else 1
     nu = LocalNu(*(jnp.asarray(rng.normal(size=(size, columns))) for size in local.sizes))
     function = {
@@ -51,7 +51,7 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
     )
     at, index = np.arange(G), (G + np.arange(N * D_LOCAL)).reshape(N, D_LOCAL)
     factor = start_globals(method.globals, G, method.rank, flow=method.flow)
-    family = Family(factor, generic, local, frame, make_placement(at, index), directions)
+    family = Family(factor, generic, local, frame, make_placement(at, index), directions, curve)
     return family, jnp.asarray(rng.normal(size=(N, R)), dtype=jnp.float32)
 
 
@@ -71,6 +71,10 @@ def start(method_name: str, source: str) -> tuple[Family, jax.Array]:
         ("avi", "avi:flow"),
         ("avi:flow", "avi:full:full-rank:conditional:flow"),
         ("avi:full:full-rank:conditional", "avi:full:full-rank:conditional(mean+scale):flow"),
+        ("avi", "avi:conditional(curved)"),
+        ("avi:full:conditional", "avi:full:full-rank:conditional(curved):flow"),
+        ("avi:banded:conditional", "avi:banded(2):conditional(curved)"),
+        ("fvi:full:conditional(mean+scale)", "fvi:full:conditional(curved)"),
     ],
 )
 def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):
@@ -85,10 +89,12 @@ def test_stages_add_what_the_program_has_room_for():
     def names(block, num_globals, method="avi", **kwargs):
         return [stage.name for stage in stages(parse_method(method), block, num_globals, **kwargs)]
 
-    scales, flow = ":conditional(mean+scale)", ":flow"
+    scales, flow = ":conditional(curved)", ":flow"
     pair = ["avi:full:full-rank:conditional", "avi:full:full-rank" + scales + flow]
-    assert names(2, 3) == names(2, 3, num_units=9999) == pair
-    assert names(2, 3, num_units=9999, by_path=True) == ["avi:full", *pair]
+    straight = [name.replace("curved", "mean+scale") for name in pair]  # of many parameters
+    assert names(2, 3) == names(2, 3, num_units=298) == pair
+    assert names(2, 3, num_units=299) == names(2, 3, num_units=9999) == straight
+    assert names(2, 3, num_units=9999, by_path=True) == ["avi:full", *straight]
     assert names(1, 3, by_path=True) == [name.replace(":full:", ":") for name in pair]
     assert names(1, 1) == names(1, 1, by_path=True) == ["avi:conditional", "avi" + scales + flow]
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
@@ -104,12 +110,15 @@ def test_stages_add_what_the_program_has_room_for():
     assert names(1, 3, "avi:low-rank(2):conditional", num_units=20) == [low_rank + flow]
     given = "avi:full:conditional"
     assert names(2, 3, given) == [given + ":full-rank", pair[1]]
+    for named in ("curved", "mean+scale"):
+        given = f"avi:full:full-rank:conditional({named})"
+        assert names(2, 3, given) == names(2, 3, given, num_units=9999) == [given + flow]
     for name in names(2, 3):
         assert parse_method(name).name == name
 
 
 def test_of_many_parameters_shapes_are_tried_only_where_correlations_paid():
-    correlated, shaped = parse_method("avi:conditional"), parse_method("avi:conditional(mean+scale):flow")
+    correlated, shaped = parse_method("avi:conditional"), parse_method("avi:conditional(curved):flow")
     no, yes = (
         [judge_step(correlated, Evaluation(np.full(400, gain)), Evaluation(np.zeros(400)))]
         for gain in (0.0, 1.0)
@@ -127,6 +136,7 @@ def test_of_many_parameters_shapes_are_tried_only_where_correlations_paid():
     [
         ("avi:flow", "avi"),
         ("avi:full:full-rank:conditional(mean+scale):flow", "avi:full:full-rank:conditional"),
+        ("avi:full-rank:conditional(curved):flow", "avi:full-rank:conditional"),
         ("avi:mlp(8):conditional:flow", "avi:mlp(8):conditional"),
     ],
 )
@@ -167,7 +177,7 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
     beyond = fit.growth[
         fit.growth.index(kept[-1]) + 1 :
     ]  # scales and a flow have nothing to add to a Gaussian
-    assert [step.method for step in beyond] == ["avi:full-rank:conditional(mean+scale):flow"]
+    assert [step.method for step in beyond] == ["avi:full-rank:conditional(curved):flow"]
     np.testing.assert_allclose([step.gain for step in beyond], 0, atol=0.02)
     precision = np.diag([1 + 0.81 / 0.09, 1 / 0.09])
     precision[0, 1] = precision[1, 0] = -0.9 / 0.09

@@ -45,6 +45,7 @@ def mean_field(data):
         "fvi:full:full-rank",
         "avi:polynomial(1):full:conditional",
         "fvi:full-rank:conditional(mean+scale)",
+        "fvi:full-rank:conditional(curved):flow",
         "fvi:full:full-rank:conditional:flow",
     ],
 )

@@ -62,10 +62,11 @@ def whole_gradient(small, family, inputs):
 
 
 def of_globals_in(gradient):
-    return np.concatenate([gradient.loc, gradient.log_sd, gradient.below, gradient.warp.ravel()])
+    parts = gradient.loc, gradient.log_sd, gradient.below, gradient.warp, gradient.curve
+    return np.concatenate([part.ravel() for part in parts])
 
 
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale):flow"])
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(curved):flow"])
 def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
     monkeypatch.setattr(  # the same for every unit, whichever batch it is in
         avistan.path_gradient,
@@ -104,7 +105,7 @@ def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
 
 
 @pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(mean+scale):flow"])
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(curved):flow"])
 def test_the_handler_takes_batches_as_numpy_does(program, name):
     small = of(program, 97)
     method = parse_method("avi:mlp(8)" + name)

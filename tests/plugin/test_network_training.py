@@ -33,7 +33,8 @@ def pairs_of(units):
 def flat(family):
     """Trainable numbers of a family with a network in the order of its steps."""
     leaves = [family.globals.loc, family.globals.log_sd, family.globals.below, family.inference.start]
-    leaves += [part for part in (family.directions, family.globals.warp) if part is not None]
+    directions = family.directions, family.globals.warp, family.curve
+    leaves += [part for part in directions if part is not None]
     leaves += [leaf for layer in family.inference.layers for leaf in layer]
     leaves += [] if family.inference.linear is None else [family.inference.linear]
     return [np.asarray(leaf, dtype=np.float64).ravel() for leaf in leaves]
@@ -98,7 +99,8 @@ def test_the_default_network_and_one_without_a_linear_part():
 
 
 @pytest.mark.parametrize(
-    "follows", ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow"]
+    "follows",
+    ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow", "conditional(curved):flow"],
 )
 def test_learned_directions(follows, monkeypatch):
     import avistan.preparation

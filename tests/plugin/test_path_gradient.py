@@ -85,7 +85,13 @@ def test_the_gradient_is_that_of_automatic_differentiation(pairs, name, how):
 
 @needs_handler
 @pytest.mark.parametrize(
-    "name", ["", ":full:full-rank:conditional", ":full:full-rank:conditional(mean+scale):flow"]
+    "name",
+    [
+        "",
+        ":full:full-rank:conditional",
+        ":full:full-rank:conditional(mean+scale):flow",
+        ":full:full-rank:conditional(curved):flow",
+    ],
 )
 @pytest.mark.parametrize("draws", [1, 8])
 def test_many_units_on_many_threads_give_the_numbers_of_numpy(name, draws):
@@ -104,7 +110,8 @@ def test_many_units_on_many_threads_give_the_numbers_of_numpy(name, draws):
 
 
 @pytest.mark.parametrize(
-    "follows", ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow"]
+    "follows",
+    ["conditional", "conditional(mean+scale)", "conditional(mean+scale):flow", "conditional(curved):flow"],
 )
 def test_many_globals_with_learned_directions(pairs, follows, monkeypatch):
     import avistan.preparation

@@ -1,5 +1,7 @@
 """The stopping rule: windows, stationarity at its known false rate, rates, and where training ends."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from avistan.precision import in_float64
 from avistan.preparation import prepare, start_family
 from avistan.stopping import (
     CHUNK,
+    FEWEST_CURVED,
     MOST_RHAT,
     RESOLUTION,
     BlockMeans,
@@ -160,6 +163,17 @@ def test_a_fall_that_gains_is_followed_by_a_stage_at_a_third_of_the_rate(normals
     done, rates = run(rule, family, lambda done: 0.0 if done <= 250 else 10.0)
     assert (done, rule.ended) == (600, Ending.settled)
     np.testing.assert_allclose(rates[300:500], 0.1 / 3)
+
+
+@in_float64
+@pytest.mark.parametrize(
+    ("gain", "steps"), [(-1.0, 300), (0.0, 300), (0.1, FEWEST_CURVED + FEWEST_CURVED // 2)]
+)
+def test_curves_have_a_minimum_of_steps_if_they_gain(normals, gain, steps):
+    family = replace(begin(normals)[0], curve=jnp.zeros((1, 1)))
+    rule = made_up(family, lambda place: place)
+    done, _ = run(rule, family, lambda done: gain)
+    assert (done, rule.ended) == (steps, Ending.settled)
 
 
 @in_float64

@@ -41,7 +41,12 @@ def moved_leaves(family: Family) -> list[np.ndarray]:
 
 
 METHODS = ["fvi", "avi:mlp(8)"]
-RICH = [*METHODS, "fvi:full-rank:conditional(mean+scale)", "fvi:full-rank:conditional(mean+scale):flow"]
+RICH = [
+    *METHODS,
+    "fvi:full-rank:conditional(mean+scale)",
+    "fvi:full-rank:conditional(mean+scale):flow",
+    "avi:conditional(curved)",
+]
 
 
 @pytest.mark.parametrize("name", METHODS)

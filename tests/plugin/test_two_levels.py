@@ -126,7 +126,9 @@ def test_draws_are_those_of_a_family_with_the_functions_outputs_as_its_globals(r
 
 
 @pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize("parts", ["", ":full:conditional", ":full:conditional(mean+scale):flow"])
+@pytest.mark.parametrize(
+    "parts", ["", ":full:conditional", ":full:conditional(mean+scale):flow", ":full:conditional(curved)"]
+)
 def test_the_gradient_of_a_step_is_that_of_automatic_differentiation(crossed, parts):
     preparation = preparation_of(crossed)
     base, inputs = start_family(preparation, parse_method("avi:mlp(8):levels"))
@@ -171,7 +173,7 @@ def test_a_grown_family_stands_where_the_poorer_one_stood_and_stays_factorized_b
     family = disturbed(family)
     names = [stage.name for stage in stages(method, 2, 50)]
     full = "avi:mlp(8):levels:full"
-    assert names == [f"{full}:conditional", f"{full}:conditional(mean+scale)"]
+    assert names == [f"{full}:conditional", f"{full}:conditional(curved)"]
     assert [parse_method(name).name for name in names] == names
     noise = jax.random.normal(jax.random.key(1), (3, family.dim))
     for name in names:

@@ -36,6 +36,8 @@ FAMILIES = [
     ":flow",
     ":full:full-rank:flow",
     ":full:full-rank:conditional(mean+scale):flow",
+    ":conditional(curved)",
+    ":full:full-rank:conditional(curved):flow",
 ]
 
 
@@ -51,4 +53,6 @@ def family_of(model, name, function="avi:mlp(8)", size=0.2):
     level = max(candidate_levels(model.layout), key=lambda level: level.num_units)
     preparation = prepare(model, level, seed=1, num_references=6, max_rank=4)
     family, inputs = start_family(preparation, parse_method(function))
+    if "curved" in name:  # many directions together would take scales to where single precision ends
+        size *= 0.25
     return disturbed(grown(family, parse_method(function + name)), size=size), inputs

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 TARGET = "avistan_log_density"
 PATH_TARGET = "avistan_path_gradient"
-_ABI_VERSION = 5  # of handler.cpp
+_ABI_VERSION = 6  # of handler.cpp
 _NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
 
 
 _STEPS: tuple[tuple[str, Any], ...] = (  # what runs have in common, as training.h lays it out
-    *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions")),
+    *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions", "hidden")),
     *((name, ctypes.c_bool) for name in ("full_rank", "full", "mapped")),
-    ("growth_range", ctypes.c_double),
+    *((name, ctypes.c_double) for name in ("growth_range", "shrink_range")),
     *((name, ctypes.c_bool) for name in ("global_flow", "flow")),
     *((name, ctypes.c_void_p) for name in ("global_center", "global_scale", "local_center", "local_scale")),
     ("own", ctypes.c_bool),
-    *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map", "warp")),
+    *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map", "warp", "curve")),
     *((name, ctypes.c_void_p) for name in ("rate", "first", "second_root", "steps_done")),
     ("key", ctypes.c_uint64),
     *((name, ctypes.c_size_t) for name in ("draws", "steps", "stride")),

@@ -42,7 +42,7 @@ struct Workspace {
   std::vector<float> noise;       // (draws, block, columns)
   std::vector<float> sd;          // (block, columns)
   std::vector<float> growth, growth_slope, moved;  // (draws, block, columns): e^g, the slope of g, e^g T_n(L_n e_n)
-  std::vector<double> noise_of_globals, along;          // (draws, G), (draws, K)
+  std::vector<double> noise_of_globals, along, bends;   // (draws, G), (draws, K), (draws, H): slopes of the curved ones
   std::vector<double> theta, gradient, lp;              // (draws, D), (draws, D), (draws,) of the batch
   std::vector<double> base_theta, base_gradient, base_lp;  // of the other terms
   std::vector<std::int32_t> status, base_status;
@@ -124,13 +124,14 @@ class Step {
     return true;
   }
 
-  // Gradients of the globals and of W; call after `locals`. Arrays as in Parts, of `double`.
-  void globals(double* loc, double* log_sd, double* below, double* map, double* warp) {
-    const std::size_t G = form_.globals, K = form_.directions;
+  // Gradients of the globals and of the directions; call after `locals`. Arrays as in Parts, of `double`.
+  void globals(double* loc, double* log_sd, double* below, double* map, double* warp, double* curve) {
+    const std::size_t G = form_.globals, straight = form_.straight();
     std::fill_n(loc, G, 0.0);
     std::fill_n(log_sd, G, 0.0);
     std::fill_n(below, form_.global_below(), 0.0);
-    if (form_.mapped) std::fill_n(map, K * G, 0.0);
+    std::fill_n(map, form_.map_size(), 0.0);
+    std::fill_n(curve, form_.curve_size(), 0.0);
     std::fill_n(warp, form_.global_warp(), 0.0);
     if (w_.accepted.empty()) return;
     const double share = 1.0 / static_cast<double>(w_.accepted.size());
@@ -138,12 +139,13 @@ class Step {
     for (const std::size_t s : w_.accepted) {
       const double* t = w_.noise_of_globals.data() + s * G;
       sum_over_stretches(s, back, toward);
+      through_curve(s, share, back, toward, curve);
       for (std::size_t g = 0; g < G; ++g) {
         pull[g] = t[g];
-        if (!form_.mapped && K > 0) pull[g] += back[g];
+        if (!form_.mapped && straight > 0) pull[g] += back[g];
       }
       if (form_.mapped) {
-        for (std::size_t k = 0; k < K; ++k) {
+        for (std::size_t k = 0; k < straight; ++k) {
           for (std::size_t g = 0; g < G; ++g) {
             pull[g] += back[k] * p_.map[k * G + g];
             map[k * G + g] += share * toward[k] * t[g];
@@ -205,6 +207,7 @@ class Step {
     w_.back.resize(K);
     w_.toward.resize(K);
     w_.along.resize(draws * K);
+    w_.bends.resize(draws * form_.hidden);
     w_.theta.resize(draws * dim);
     w_.gradient.resize(draws * dim);
     w_.lp.resize(draws);
@@ -225,7 +228,7 @@ class Step {
   }
 
   void put_globals() {
-    const std::size_t G = form_.globals, K = form_.directions;
+    const std::size_t G = form_.globals;
     for (std::size_t g = 0; g < G; ++g) {
       w_.sd_of_globals[g] = std::exp(p_.log_sd[g]);
       w_.float_sd_of_globals[g] = static_cast<float>(w_.sd_of_globals[g]);
@@ -251,14 +254,44 @@ class Step {
       for (std::size_t g = 0; g < G; ++g) {
         theta[layout_.global_at[g]] = frame_.global_center[g] + frame_.global_scale[g] * (p_.loc[g] + standard[g]);
       }
-      for (std::size_t k = 0; k < K; ++k) {
-        double along = t[k % std::max<std::size_t>(G, 1)];
-        if (form_.mapped) {
-          along = 0.0;
-          for (std::size_t g = 0; g < G; ++g) along += p_.map[k * G + g] * t[g];
-        }
-        w_.along[s * K + k] = along;
+      put_along(s, t);
+    }
+  }
+
+  void put_along(std::size_t s, const double* t) {
+    const std::size_t G = form_.globals, straight = form_.straight();
+    double* const along = w_.along.data() + s * form_.directions;
+    for (std::size_t k = 0; k < straight; ++k) {
+      along[k] = t[k % std::max<std::size_t>(G, 1)];
+      if (form_.mapped) {
+        along[k] = 0.0;
+        for (std::size_t g = 0; g < G; ++g) along[k] += p_.map[k * G + g] * t[g];
       }
+    }
+    for (std::size_t h = 0; h < form_.hidden; ++h) {
+      const double* const weights = p_.curve + h * (straight + 1);
+      double raw = weights[straight];
+      for (std::size_t k = 0; k < straight; ++k) raw += weights[k] * along[k];
+      along[straight + h] = std::max(raw, 0.0) + std::log1p(std::exp(-std::abs(raw)));
+      w_.bends[s * form_.hidden + h] = 0.5 * (1.0 + std::tanh(0.5 * raw));
+    }
+  }
+
+  // Adds what reaches W t through the curved directions to the derivatives by it, and the gradient of V and v.
+  void through_curve(std::size_t s, double share, double* back, double* toward, double* curve) const {
+    const std::size_t straight = form_.straight();
+    const double* const along = w_.along.data() + s * form_.directions;
+    for (std::size_t h = 0; h < form_.hidden; ++h) {
+      const double bend = w_.bends[s * form_.hidden + h];
+      const double of_back = bend * back[straight + h], of_toward = bend * toward[straight + h];
+      const double* const weights = p_.curve + h * (straight + 1);
+      double* const of_weights = curve + h * (straight + 1);
+      for (std::size_t k = 0; k < straight; ++k) {
+        back[k] += of_back * weights[k];
+        toward[k] += of_toward * weights[k];
+        of_weights[k] += share * of_toward * along[k];
+      }
+      of_weights[straight] += share * of_toward;
     }
   }
 
@@ -344,7 +377,7 @@ class Step {
       add_multiple(growth_row(i, k, n0), w_.along[s * form_.directions + k], m, raw);
     }
     const std::size_t at = latent_at(s, i, n0);
-    return grow(raw, form_.growth_range, m, w_.growth.data() + at, w_.growth_slope.data() + at, z,
+    return grow(raw, form_.growth_range, form_.shrink_range, m, w_.growth.data() + at, w_.growth_slope.data() + at, z,
                 w_.moved.data() + at);
   }
 
@@ -478,10 +511,10 @@ class Step {
           const float along = static_cast<float>(w_.along[s * K + k]);
           add_float_multiple(all.data(), along, m, gradient.data() + (form_.slope_at() + i * K + k) * kStretch);
           sums[1 + k] -= draw_.weights[0] * sum_of_products(slope_row(i, k, n0), p, m);
-          if (form_.mapped) sums[1 + K + k] += sum_of_products(slope_row(i, k, n0), all.data(), m);
+          if (form_.learned(k)) sums[1 + K + k] += sum_of_products(slope_row(i, k, n0), all.data(), m);
           if (form_.scaled()) {
             add_float_multiple(of_raw.data(), along, m, gradient.data() + (form_.growth_at() + i * K + k) * kStretch);
-            if (form_.mapped) sums[1 + K + k] += sum_of_products(growth_row(i, k, n0), of_raw.data(), m);
+            if (form_.learned(k)) sums[1 + K + k] += sum_of_products(growth_row(i, k, n0), of_raw.data(), m);
           }
         }
       }

@@ -75,27 +75,30 @@ ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weig
                          ffi::Buffer<ffi::F64> local_center, ffi::Buffer<ffi::F64> local_scale,
                          ffi::Buffer<ffi::F64> loc, ffi::Buffer<ffi::F64> log_sd, ffi::Buffer<ffi::F64> below,
                          ffi::Buffer<ffi::F32> locals, ffi::Buffer<ffi::F64> map, ffi::Buffer<ffi::F64> warp,
+                         ffi::Buffer<ffi::F64> curve,
                          ffi::ResultBuffer<ffi::F64> elbo,
                          ffi::ResultBuffer<ffi::S32> rejected, ffi::ResultBuffer<ffi::F64> of_loc,
                          ffi::ResultBuffer<ffi::F64> of_log_sd, ffi::ResultBuffer<ffi::F64> of_below,
                          ffi::ResultBuffer<ffi::F32> of_locals, ffi::ResultBuffer<ffi::F64> of_map,
-                         ffi::ResultBuffer<ffi::F64> of_warp,
-                         std::int64_t block, std::int64_t directions, std::int64_t draws, bool full_rank, bool full,
-                         bool mapped, double growth_range, bool global_flow, bool flow) {
+                         ffi::ResultBuffer<ffi::F64> of_warp, ffi::ResultBuffer<ffi::F64> of_curve,
+                         std::int64_t block, std::int64_t directions, std::int64_t hidden, std::int64_t draws, bool full_rank, bool full,
+                         bool mapped, double growth_range, double shrink_range, bool global_flow, bool flow) {
   Form form{};
   form.globals = loc.element_count();
   form.block = static_cast<std::size_t>(block);
   form.directions = static_cast<std::size_t>(directions);
+  form.hidden = static_cast<std::size_t>(hidden);
   form.full_rank = full_rank;
   form.full = full;
   form.mapped = mapped;
   form.growth_range = growth_range;
+  form.shrink_range = shrink_range;
   form.global_flow = global_flow;
   form.flow = flow;
   form.columns = form.rows() > 0 ? locals.element_count() / form.rows() : 0;
   if (below.element_count() != form.global_below() || local_center.element_count() != form.block ||
-      map.element_count() != (mapped ? form.directions * form.globals : 0) ||
-      warp.element_count() != form.global_warp() || key.element_count() != 2 ||
+      map.element_count() != form.map_size() || curve.element_count() != form.curve_size() ||
+      warp.element_count() != form.global_warp() || form.hidden > form.directions || key.element_count() != 2 ||
       slots.element_count() != weights.element_count() || draws < 1) {
     return ffi::Error::InvalidArgument("avistan: the arrays of a step do not belong together");
   }
@@ -106,10 +109,10 @@ ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weig
   const Estimate estimate =
       elbo_gradient(form, frame,
                     {loc.typed_data(), log_sd.typed_data(), below.typed_data(), locals.typed_data(), map.typed_data(),
-                     warp.typed_data()},
+                     warp.typed_data(), curve.typed_data()},
                     draw,
                     {of_loc->typed_data(), of_log_sd->typed_data(), of_below->typed_data(), of_locals->typed_data(),
-                     of_map->typed_data(), of_warp->typed_data()});
+                     of_map->typed_data(), of_warp->typed_data(), of_curve->typed_data()});
   elbo->typed_data()[0] = estimate.elbo;
   rejected->typed_data()[0] = estimate.rejected;
   return as_error(estimate.result, 0);
@@ -143,6 +146,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::F64>>()
                                   .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
@@ -151,13 +155,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
                                   .Attr<std::int64_t>("block")
                                   .Attr<std::int64_t>("directions")
+                                  .Attr<std::int64_t>("hidden")
                                   .Attr<std::int64_t>("draws")
                                   .Attr<bool>("full_rank")
                                   .Attr<bool>("full")
                                   .Attr<bool>("mapped")
                                   .Attr<double>("growth_range")
+                                  .Attr<double>("shrink_range")
                                   .Attr<bool>("global_flow")
                                   .Attr<bool>("flow"));
 #if defined(__GNUC__)
@@ -165,7 +172,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
 #endif
 
 // Changes with the signatures below; the Python side refuses a library of another version.
-AVISTAN_EXPORT int avistan_abi_version() { return 5; }
+AVISTAN_EXPORT int avistan_abi_version() { return 6; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two

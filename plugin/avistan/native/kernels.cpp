@@ -222,10 +222,11 @@ void put_noise(const float* sd, const float* e, std::size_t count, double* z) {
 }
 
 AVISTAN_CLONES
-double grow(const double* __restrict__ raw, double range, std::size_t count, float* __restrict__ growth,
-            float* __restrict__ slope, double* __restrict__ z, float* __restrict__ moved) {
-  const float limit = static_cast<float>(range);
+double grow(const double* __restrict__ raw, double range, double shrink_range, std::size_t count,
+            float* __restrict__ growth, float* __restrict__ slope, double* __restrict__ z, float* __restrict__ moved) {
+  const float most = static_cast<float>(range), least = static_cast<float>(shrink_range);
   for (std::size_t n = 0; n < count; ++n) {
+    const float limit = raw[n] > 0.0 ? most : least;
     const float flat = hyperbolic_tangent(static_cast<float>(raw[n]) / limit);
     moved[n] = limit * flat;
     growth[n] = exponential(limit * flat);

@@ -27,9 +27,10 @@ void place_diagonal(const float* loc, const float* sd, const float* e, const dou
 // out = weight scale in[n stride]
 void take(const double* in, std::ptrdiff_t stride, double weight, const double* scale, bool own, std::size_t count,
           float* out);
-// z = e^g z with g = range tanh(raw / range): `growth` is e^g, `slope` that of g, and `moved` the new z. Returns the sum
-// of g.
-double grow(const double* raw, double range, std::size_t count, float* growth, float* slope, double* z, float* moved);
+// z = e^g z with g = range tanh(raw / range), shrink_range in place of range where raw is negative: `growth` is e^g,
+// `slope` that of g, and `moved` the new z. Returns the sum of g.
+double grow(const double* raw, double range, double shrink_range, std::size_t count, float* growth, float* slope,
+            double* z, float* moved);
 // p -= a b
 void subtract_products(const double* a, const float* b, std::size_t count, float* p);
 void subtract_products(const float* a, const float* b, std::size_t count, float* p);

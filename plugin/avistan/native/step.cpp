@@ -23,7 +23,7 @@ Estimate elbo_gradient(const Form& form, const Frame& frame, const Parts<const d
   for (std::size_t row = 0; row < form.rows(); ++row) {
     std::fill(gradient.locals + row * form.columns + layout.units, gradient.locals + (row + 1) * form.columns, 0.0f);
   }
-  step.globals(gradient.loc, gradient.log_sd, gradient.below, gradient.map, gradient.warp);
+  step.globals(gradient.loc, gradient.log_sd, gradient.below, gradient.map, gradient.warp, gradient.curve);
   return estimate;
 }
 

@@ -2,7 +2,8 @@
 // derivative, without intermediate arrays in the caller.
 //
 //     theta = c + s (m + T(L t))                           t, e_n standard normal
-//     z_n   = c_n + s_n (m_n + A_n W t + exp(g_n) T_n(L_n e_n)),     g_n = r tanh(C_n W t / r)
+//     z_n   = c_n + s_n (m_n + A_n a(t) + exp(g_n) T_n(L_n e_n)),    g_n = r tanh(C_n a(t) / r)
+//     a(t)  = [W t ; log(1 + exp(V W t + v))]
 //
 // Parameters are on the standardized scale of the frame (c, s); L and L_n are lower triangular, with exp(log_sd) on the
 // diagonal. T and T_n are the flow of `flows.py`, entry by entry and in units of these sds, or the identity. The estimate
@@ -26,15 +27,21 @@ struct Form {
   std::size_t block;       // d
   std::size_t columns;     // columns of the arrays of local parameters: at least the units of any batch
   std::size_t directions;  // K, 0 unless the locals follow the globals
+  std::size_t hidden;      // H: the last of the directions, which are curved
   bool full_rank;          // L is lower triangular, not diagonal
   bool full;               // L_n is
-  bool mapped;             // W is an array (K, G), not the identity
-  double growth_range;     // r, 0 unless the scales of the locals follow the globals
+  bool mapped;             // W is an array (K - H, G), not the identity
+  double growth_range;     // r of positive g, 0 unless the scales of the locals follow the globals
+  double shrink_range;     // of negative g
   bool global_flow;        // T is not the identity
   bool flow;               // T_n is not
 
   std::size_t global_below() const { return full_rank ? globals * (globals - 1) / 2 : 0; }
   std::size_t local_below() const { return full ? block * (block - 1) / 2 : 0; }
+  std::size_t straight() const { return directions - hidden; }
+  bool learned(std::size_t k) const { return mapped || k >= straight(); }  // direction k has parameters
+  std::size_t map_size() const { return mapped ? straight() * globals : 0; }
+  std::size_t curve_size() const { return hidden * (straight() + 1); }
   std::size_t global_warp() const { return global_flow ? 2 * globals : 0; }
   bool scaled() const { return growth_range > 0.0; }
   bool gaussian() const { return !scaled() && !flow; }  // the noise of a unit moves it as it is
@@ -61,8 +68,9 @@ struct Parts {
   GlobalReal* log_sd;
   GlobalReal* below;
   LocalReal* locals;
-  GlobalReal* map;   // W
-  GlobalReal* warp;  // (2, G) numbers of T
+  GlobalReal* map;    // W
+  GlobalReal* warp;   // (2, G) numbers of T
+  GlobalReal* curve;  // (H, K - H + 1): V and, as its last column, v
 };
 
 struct Draw {

@@ -34,7 +34,7 @@ struct Segment {
   double* values;
   std::size_t size, moment;
 };
-using Segments = std::array<Segment, 6>;
+using Segments = std::array<Segment, 7>;
 constexpr std::size_t kLocals = 3;
 
 // All but the locals, whose gradients lie one after the other.
@@ -71,11 +71,11 @@ Result train_table(const TableRun& run) {
   const double log_scales = sum_of_log_scales(run.frame, form, layout.units);
   const Parts<const double, const double> parameters{run.parameters.loc, run.parameters.log_sd, run.parameters.below,
                                                      run.parameters.locals, run.parameters.map,
-                                                     run.parameters.warp};
+                                                     run.parameters.warp, run.parameters.curve};
   // Parameters and moments in one order.
   const std::size_t G = form.globals, B = form.global_below(), L = form.rows() * form.columns;
-  const std::size_t M = form.mapped ? form.directions * G : 0, F = form.global_warp();
-  std::vector<double> global_gradient(2 * G + B + M + F);
+  const std::size_t M = form.map_size(), F = form.global_warp(), C = form.curve_size();
+  std::vector<double> global_gradient(2 * G + B + M + F + C);
   double* const of_loc = global_gradient.data();
   std::vector<float> rounded(global_gradient.size());
   const Segments segments = {{{run.parameters.loc, G, 0},
@@ -83,7 +83,8 @@ Result train_table(const TableRun& run) {
                               {run.parameters.below, B, 2 * G},
                               {run.parameters.locals, L, 2 * G + B},
                               {run.parameters.map, M, 2 * G + B + L},
-                              {run.parameters.warp, F, 2 * G + B + L + M}}};
+                              {run.parameters.warp, F, 2 * G + B + L + M},
+                              {run.parameters.curve, C, 2 * G + B + L + M + F}}};
   for (std::size_t i = 0; i < run.course.steps; ++i) {
     const Draw draw{&run.slot, &weight, 1, run.course.key, static_cast<std::uint64_t>(*run.adam.steps),
                     run.course.draws};
@@ -101,7 +102,8 @@ Result train_table(const TableRun& run) {
         adam(scales, gradient, count, first_moments + at, roots + at, run.parameters.locals + at);
       });
     }
-    step.globals(of_loc, of_loc + G, of_loc + 2 * G, of_loc + 2 * G + B, of_loc + 2 * G + B + M);
+    step.globals(of_loc, of_loc + G, of_loc + 2 * G, of_loc + 2 * G + B, of_loc + 2 * G + B + M,
+                 of_loc + 2 * G + B + M + F);
     std::copy(global_gradient.begin(), global_gradient.end(), rounded.begin());
     move_globals(run.adam, scales, rounded.data(), segments);
     ++*run.adam.steps;
@@ -113,7 +115,7 @@ Result train_table(const TableRun& run) {
 Result train_network(const NetworkRun& run) {
   const Form& form = run.form;
   const std::size_t G = form.globals, B = form.global_below(), P = form.rows();
-  const std::size_t M = form.mapped ? form.directions * G : 0, F = form.global_warp();
+  const std::size_t M = form.map_size(), F = form.global_warp(), C = form.curve_size();
   const NetworkShape shape = shape_of(run);
   const std::size_t Q = shape.num_weights();
   const Segments segments = {{{run.parameters.loc, G, 0},
@@ -121,9 +123,10 @@ Result train_network(const NetworkRun& run) {
                               {run.parameters.below, B, 2 * G},
                               {run.parameters.locals, P, 2 * G + B},
                               {run.parameters.map, M, 2 * G + B + P},
-                              {run.parameters.warp, F, 2 * G + B + P + M}}};
-  const std::size_t weights_at = 2 * G + B + P + M + F;
-  std::vector<double> global_gradient(2 * G + B + M + F);
+                              {run.parameters.warp, F, 2 * G + B + P + M},
+                              {run.parameters.curve, C, 2 * G + B + P + M + F}}};
+  const std::size_t weights_at = 2 * G + B + P + M + F + C;
+  std::vector<double> global_gradient(2 * G + B + M + F + C);
   double* const of_loc = global_gradient.data();
   std::vector<float> rounded(global_gradient.size()), of_start(P), of_weights(Q);
   std::vector<float> nu(P * form.columns), of_nu(P * form.columns);
@@ -131,7 +134,8 @@ Result train_network(const NetworkRun& run) {
   std::copy_n(run.other_slots, run.terms - 1, slots.begin() + 1);
   NetworkPasses passes;
   const Parts<const double, const float> parameters{run.parameters.loc, run.parameters.log_sd, run.parameters.below,
-                                                    nu.data(), run.parameters.map, run.parameters.warp};
+                                                    nu.data(), run.parameters.map, run.parameters.warp,
+                                                    run.parameters.curve};
   for (std::size_t i = 0; i < run.course.steps; ++i) {
     slots[0] = run.slots[i];
     Result result{};
@@ -152,7 +156,8 @@ Result train_network(const NetworkRun& run) {
     step.locals([&](std::size_t row, std::size_t first, std::size_t count, const float* gradient) {
       std::copy_n(gradient, count, of_nu.data() + row * form.columns + first);
     });
-    step.globals(of_loc, of_loc + G, of_loc + 2 * G, of_loc + 2 * G + B, of_loc + 2 * G + B + M);
+    step.globals(of_loc, of_loc + G, of_loc + 2 * G, of_loc + 2 * G + B, of_loc + 2 * G + B + M,
+                 of_loc + 2 * G + B + M + F);
     passes.backward(of_nu.data(), of_weights.data(), of_start.data());
     AdamScales scales = scales_of(run.adam, step.any_accepted() ? run.adam.rate[i] : 0.0);
     std::copy(global_gradient.begin(), global_gradient.end(), rounded.begin());

@@ -11,7 +11,7 @@ namespace avistan {
 // Adam as in `optimizer.guarded_adam`, in place.
 struct Adam {
   const double* rate;   // (steps,) of each step
-  float* first;         // moments, in the order loc, log_sd, below, locals, map, warp, weights
+  float* first;         // moments, in the order loc, log_sd, below, locals, map, warp, curve, weights
   float* second_root;
   std::int64_t* steps;  // done so far
 };

@@ -1,0 +1,53 @@
+"""Directions along which units move with the globals: straight ones, and beside them curved ones.
+
+    s = W t,    along(t) = [s ; log(1 + exp(V s + c))]         W (K0, G), V (H, K0), c (H,)
+
+A unit's mean and log scale are linear in these, with rates of its own. So all units share the hidden units of one small
+network of the globals, and each has its own weights on them. W is the identity where globals are few.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+HIDDEN = 8  # H
+
+
+class Along(NamedTuple):
+    """Where draws stand along the K = K0 + H directions, (S, K), and the slopes of the curved ones, (S, H)."""
+
+    value: Any
+    slope: Any
+
+
+def along(t: Any, straight: Any, curve: Any) -> Along:
+    """Of standard normals t (S, G); JAX arrays, or numpy's if all are.
+
+    Args:
+        straight: W, None for the identity.
+        curve: V and, as its last column, c, (H, K0 + 1); None without curved directions.
+    """
+    s = t if straight is None else t @ straight.T
+    if curve is None:
+        return Along(s, s[:, :0])
+    xp: Any = np if isinstance(s, np.ndarray) and isinstance(curve, np.ndarray) else jnp
+    raw = s @ curve[:, :-1].T + curve[None, :, -1]
+    return Along(xp.concatenate([s, xp.logaddexp(raw, 0.0)], axis=1), 0.5 * (1 + xp.tanh(0.5 * raw)))
+
+
+def through_curve(back: Any, slope: Any, curve: Any) -> Any:
+    """Derivatives by s (S, K0) of what has derivatives `back` (S, K) by along(t)."""
+    if curve is None:
+        return back
+    hidden = len(curve)
+    return back[:, :-hidden] + (slope * back[:, -hidden:]) @ curve[:, :-1]
+
+
+def start_curve(num_straight: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Random V, its rows of length 1, and c, standard normal."""
+    weights = np.random.default_rng(0).normal(size=(HIDDEN, num_straight + 1))
+    weights[:, :-1] /= np.linalg.norm(weights[:, :-1], axis=1, keepdims=True)
+    return weights
