@@ -41,7 +41,7 @@ Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, t
 CHUNK = 25  # steps of a chunk
 MEASURE_DRAWS = 100  # of a batch on which ELBOs are compared
 # Batches where one leaves a doubt: these, or as many as chunks since the last look, since training too ends doubts.
-FEWEST_BATCHES, MOST_BATCHES = 3, 16
+FEWEST_BATCHES, MOST_BATCHES = 4, 16
 MOST_STEPS = 20_000  # a guard, not a setting
 FEWEST_CURVED = 2000  # steps of a family with curves, at the first rate, if they bring anything
 NATS, SHARE = 1.0, 1e-3  # see `tolerance`
