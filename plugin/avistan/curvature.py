@@ -13,8 +13,9 @@ Source: Opper & Archambeau, "The variational Gaussian approximation revisited", 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from stan_adapters.layout import IndexArray
 FloatArray = npt.NDArray[np.float64]
 
 _STEP = 0.5  # sds of a unit, in differences
+_NUMBERS_AT_ONCE = 4_000_000  # of points that Stan gets together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,18 +86,17 @@ def read_curvature(
         noise = rng.standard_normal((num_units, block))
         for sign in (1.0, -1.0):
             point = units.point(theta, sign * noise)
-            moves = np.zeros((len(theta) + block, units.model.dim))
-            moves[np.arange(len(theta)), units.globals_index] = sd
-            for i in range(block):
-                moves[len(theta) + i, units.index[:, i]] = _STEP * width[:, i]
-            found = _differences(units.model, point, moves)
-            if found is None:
-                return None
-            along, across = found[: len(theta)], found[len(theta) :]
-            inner += along[:, units.globals_index] * sd
-            cross += along[:, units.index].transpose(1, 2, 0)
-            for i in range(block):
-                own[:, :, i] += across[i][units.index] / (_STEP * width[:, i : i + 1])
+            moves = [*zip(units.globals_index, sd, strict=True)]
+            moves += [(units.index[:, i], _STEP * width[:, i]) for i in range(block)]
+            for number, change in _changes(units.model, point, moves):
+                if change is None:
+                    return None
+                if number < len(theta):
+                    inner[number] += change[units.globals_index] * sd
+                    cross[:, :, number] += change[units.index]
+                else:
+                    i = number - len(theta)
+                    own[:, :, i] += change[units.index] / moves[number][1][:, None]
     count = 2 * pairs
     own = 0.5 * (own + own.transpose(0, 2, 1)) / count
     concave = (np.linalg.eigvalsh(own) < 0).all(axis=1)
@@ -125,9 +126,21 @@ def precision_without_units(
     return -0.5 * (curvature + curvature.T)
 
 
-def _differences(model: Density, point: FloatArray, moves: FloatArray) -> FloatArray | None:
-    """Half the change of the gradient from minus to plus each move (R, D); None where a point was rejected."""
-    value, gradient = model.log_density_gradient(np.concatenate([point + moves, point - moves]))
-    if not np.isfinite(value).all():
-        return None
-    return np.asarray(0.5 * (gradient[: len(moves)] - gradient[len(moves) :]))
+def _changes(
+    model: Density, point: FloatArray, moves: Sequence[tuple[Any, Any]]
+) -> Iterator[tuple[int, FloatArray | None]]:
+    """Half the change of the gradient (D,) from minus to plus each move, given by places and sizes; None where a point
+    was rejected. As many at a time as fit a bounded memory.
+    """
+    together = max(1, _NUMBERS_AT_ONCE // (2 * model.dim))
+    for first in range(0, len(moves), together):
+        some = moves[first : first + together]
+        ends = np.tile(point, (2 * len(some), 1))
+        for row, (at, size) in enumerate(some):
+            ends[2 * row, at] += size
+            ends[2 * row + 1, at] -= size
+        value, gradient = model.log_density_gradient(ends)
+        for row in range(len(some)):
+            both = slice(2 * row, 2 * row + 2)
+            accepted = np.isfinite(value[both]).all()
+            yield first + row, 0.5 * (gradient[2 * row] - gradient[2 * row + 1]) if accepted else None

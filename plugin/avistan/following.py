@@ -32,10 +32,12 @@ FloatArray = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
 
 MAX_GLOBALS = 200  # two gradients for each, of every part and draw
+_MOST_SLOPES = 20_000_000  # of all units, where there are no shards to look at instead
 _SHARDS = 8  # of very many units, that are looked at
 _PAIRS, _FEWEST_PAIRS, _UNIT_PAIRS = 16, 2, 16_000  # of draws: fewer of many units
 _MOST_SHIFT = 5.0  # sds of a Newton step, beyond which something else is wrong
 _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
+_UNITS_AT_ONCE = 50_000  # whose network is evaluated together
 
 
 def following(
@@ -55,7 +57,9 @@ def following(
     shaped = method.flow or method.reach > 0
     if not (follows and not shaped and isinstance(network, MLP) and isinstance(own, GlobalGaussian)):
         return None
-    if own.size > MAX_GLOBALS or own.kind != "mean-field":
+    large = isinstance(preparation, LargePreparation)
+    too_many = not large and preparation.index.size * own.size > _MOST_SLOPES
+    if own.size > MAX_GLOBALS or own.kind != "mean-field" or too_many:
         return None
     family = reframed(family)
     rng = np.random.default_rng([preparation.seed, 9])
@@ -195,28 +199,31 @@ def _newton_step(
     Along t, in which the precision is the identity, the step is the gradient itself.
     """
     model, index, at = preparation.model, preparation.index, preparation.globals_index
-    nu = unit_values(family.inference, inputs, slice(None))
-    mean, own = _means_and_factors(family, nu)
+    parts = [slice(start, start + _UNITS_AT_ONCE) for start in range(0, len(inputs), _UNITS_AT_ONCE)]
+    read = [_means_and_factors(family, unit_values(family.inference, inputs, part)) for part in parts]
+    mean, own = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
     units = Units(model=model, index=index, globals_index=at, mean=mean, factor=own)
     theta, sd = np.asarray(family.frame.global_center), np.asarray(family.frame.global_scale)
-    scale = np.asarray(family.frame.local_scale)[:, None]
-    along = scale * nu.slope.reshape(index.shape[1], family.local.directions, -1)
     pairs = int(np.clip(_NUMBERS // (2 * model.dim), 1, _MOST_PAIRS))
-    total, count = np.zeros(len(theta)), 0
+    total = np.zeros(model.dim)
     for _ in range(pairs):
         noise = rng.standard_normal(mean.shape)
         for sign in (1.0, -1.0):
             value, gradient = model.log_density_gradient(units.point(theta, sign * noise))
             if not np.isfinite(value):
                 return family
-            of_units = np.einsum("dkn,nd->k", along, gradient[index])
-            if family.directions is not None:
-                of_units = np.asarray(family.directions).T @ of_units
-            total, count = total + factor.T @ (sd * gradient[at]) + of_units, count + 1
-    shift = total / count
+            total += gradient / (2 * pairs)
+    scale = np.asarray(family.frame.local_scale)[:, None]
+    of_units = np.zeros(family.local.directions)
+    for part in parts:
+        slopes = unit_values(family.inference, inputs, part).slope
+        along = scale * slopes.reshape(index.shape[1], len(of_units), -1)
+        of_units += np.einsum("dkn,nd->k", along, total[index[part]])
+    directions = None if family.directions is None else np.asarray(family.directions)
+    shift = factor.T @ (sd * total[at]) + (of_units if directions is None else directions.T @ of_units)
     if not np.abs(shift).max() < _MOST_SHIFT:
         return family
-    moved_along = shift if family.directions is None else np.asarray(family.directions) @ shift
+    moved_along = shift if directions is None else directions @ shift
     network = family.inference
     assert isinstance(network, MLP)
     moved: Family = eqx.tree_at(
