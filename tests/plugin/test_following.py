@@ -1,9 +1,11 @@
 """Units begin to follow the globals by curvature: dense Hessians, closed forms, and what is left alone."""
 
+import equinox as eqx
 import numpy as np
 import pytest
 
 import avistan as avi
+import avistan.runs
 from avistan.arrays import on_device
 from avistan.common_numbers import make_key
 from avistan.curvature import Units, precision_without_units, read_curvature
@@ -140,3 +142,34 @@ def test_a_fit_of_many_units_knows_its_globals(linear_answers):
     assert fit.method.conditional != "none"
     assert abs(np.std(theta) / exact_sd - 1) < 0.1
     assert abs(np.mean(theta) - exact_mean) < 0.5 * exact_sd
+
+
+def test_what_curvature_gets_wrong_is_trained(monkeypatch):
+    """A family that loses is forgotten: the fit is the one that asked for no curvature."""
+    folder, asked = avi.models_root() / "eight_schools", []
+    model = avi.Model(folder / "eight_schools_centered.stan", data=folder / "data.json")
+
+    def spoiled(*given):
+        found = following(*given)
+        if found is None:
+            return None
+        asked.append(found)
+        wide = found[0].globals.log_sd + 3
+        return eqx.tree_at(lambda f: f.globals.log_sd, found[0], wide), found[1]
+
+    fits = []
+    for instead in (spoiled, lambda *given: None):
+        monkeypatch.setattr(avistan.runs, "following", instead)
+        fits.append(model.fit(seed=1))
+    assert asked
+    assert fits[0].growth == fits[1].growth
+    assert fits[0].growth[0].kept
+    np.testing.assert_array_equal(fits[0].evaluation.log_weights, fits[1].evaluation.log_weights)
+
+
+def test_what_curvature_gets_right_is_not_trained(monkeypatch):
+    data = simulator("linear")(N=300)
+    fit = avi.Model(avi.models_root() / "linear" / "linear.stan", data=data).fit(seed=1)
+    assert fit.growth[0].kept
+    assert fit.method.name == "avi:conditional"
+    assert [len(trace.elbo) for trace in fit.chains[0].traces] == [len(fit.trace.elbo)]
