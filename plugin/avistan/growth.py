@@ -101,6 +101,14 @@ def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
     return dim <= MAX_TRIED or not has_shapes(method) or not tried or any(step.kept for step in tried)
 
 
+def leaves_nothing(evaluation: Evaluation) -> bool:
+    """Whether no richer family can bring what it would have to: near the posterior the divergence that is left is half
+    the variance of the log weights, which are constant at the posterior itself.
+    """
+    kept = evaluation.log_weights[evaluation.accepted]
+    return kept.size > 1 and bool(0.5 * kept.var(ddof=1) < _WORTH)
+
+
 def has_shapes(method: Method) -> bool:
     """Whether scales or curves follow the globals (which a chain of units needs anyway), or a flow bends factors."""
     return (method.conditional in ("mean+scale", "curved") or method.flow) and not method.reach

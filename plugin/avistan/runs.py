@@ -22,6 +22,7 @@ from .growth import (
     grown,
     has_shapes,
     judge_step,
+    leaves_nothing,
     reframed,
     stages,
     without_shapes,
@@ -193,6 +194,10 @@ def _run_chain(
         for stage, richer in enumerate(way[1:], start=1):
             if judged and not worth_trying(richer, growth, preparation.model.dim):
                 continue
+            if judged and looks[0] not in known:
+                known[looks[0]] = weigh(family, looks[0])
+            if judged and leaves_nothing(known[max(known)]):
+                break
             read = following(preparation, family, richer, np.asarray(all_inputs))
             if read is not None:
                 candidate, gradients = read

@@ -8,11 +8,11 @@ import pytest
 import avistan as avi
 from avistan.evaluation import Evaluation
 from avistan.families import Family, make_frame, make_placement, start_globals
-from avistan.growth import grown, judge_step, stages, without_shapes, worth_trying
+from avistan.growth import grown, judge_step, leaves_nothing, stages, without_shapes, worth_trying
 from avistan.inference_functions import Constant, LocalNu, Table, make_mlp, make_polynomial
 from avistan.methods import parse_method
 from avistan.preparation import local_form
-from programs import bundled
+from programs import bundled, simulator
 
 N, D_LOCAL, G, R = 4, 2, 3, 5
 LOCATION_AND_GROUPS = """
@@ -242,3 +242,15 @@ def test_restarts_begin_at_scattered_points_and_mix_by_their_elbo():
     np.testing.assert_array_equal(mixed["sample_stats"]["restart"] == 0, mixed["posterior"]["x"] < 0)
     with pytest.raises(avi.AvistanError, match="choose 'psis', 'elbo' or None"):
         fit.posterior(10, resample="stack")
+
+
+def test_growth_ends_where_log_weights_say_that_nothing_is_left():
+    rng = np.random.default_rng(1)
+    for variance, nothing in ((0.0, True), (0.2, True), (0.8, False)):  # half of it is left, of which 0.2 would pay
+        weights = 7.0 + np.sqrt(variance) * rng.standard_normal(2000)
+        assert leaves_nothing(Evaluation(weights)) is nothing
+    assert not leaves_nothing(Evaluation(np.full(4, -np.inf)))
+    model = bundled("linear", simulator("linear")(N=300))
+    fit = model.fit(seed=1)
+    assert [step.method for step in fit.growth] == ["avi:conditional"]
+    assert fit.evaluation.log_weights.var() < 0.1

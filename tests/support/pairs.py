@@ -54,5 +54,5 @@ def family_of(model, name, function="avi:mlp(8)", size=0.2):
     preparation = prepare(model, level, seed=1, num_references=6, max_rank=4)
     family, inputs = start_family(preparation, parse_method(function))
     if "curved" in name:  # many directions together would take scales to where single precision ends
-        size *= 0.25
+        size *= 0.1
     return disturbed(grown(family, parse_method(function + name)), size=size), inputs
