@@ -569,7 +569,8 @@ def test_the_entry_point_is_the_command_line():
 
 def test_a_fit_that_fails_its_diagnosis_is_kept_without_draws_unless_forced(tmp_path):
     folder = avi.models_root() / "eight_schools"
-    command = ["fit", folder / "eight_schools_centered.stan", folder / "data.json", *QUICK, "--steps", "600"]
+    command = ["fit", folder / "eight_schools_centered.stan", folder / "data.json", *QUICK]
+    command += ["--steps", "600", "--method", "avi"]
     refused = run(*command, "--output", tmp_path / "no", "--json")
     assert refused.exit_code == 3
     found = strict_json(refused.stdout)["diagnosis"]

@@ -174,11 +174,9 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
     assert fit.method.name == "avi:full-rank:conditional"
     kept = [step for step in fit.growth if step.kept]
     assert kept[-1].elbo == pytest.approx(fit.elbo, abs=4 * kept[-1].elbo_se)  # of fewer draws
-    beyond = fit.growth[
-        fit.growth.index(kept[-1]) + 1 :
-    ]  # scales and a flow have nothing to add to a Gaussian
-    assert [step.method for step in beyond] == ["avi:full-rank:conditional(curved):flow"]
-    np.testing.assert_allclose([step.gain for step in beyond], 0, atol=0.02)
+    assert (
+        fit.growth[-1] == kept[-1]
+    )  # scales and a flow have nothing to add to a Gaussian, and are not tried
     precision = np.diag([1 + 0.81 / 0.09, 1 / 0.09])
     precision[0, 1] = precision[1, 0] = -0.9 / 0.09
     precision[0, 0] += 60 / (0.09 + 1)
@@ -246,7 +244,11 @@ def test_restarts_begin_at_scattered_points_and_mix_by_their_elbo():
 
 def test_growth_ends_where_log_weights_say_that_nothing_is_left():
     rng = np.random.default_rng(1)
-    for variance, nothing in ((0.0, True), (0.2, True), (0.8, False)):  # half of it is left, of which 0.2 would pay
+    for variance, nothing in (
+        (0.0, True),
+        (0.2, True),
+        (0.8, False),
+    ):  # half of it is left, of which 0.2 would pay
         weights = 7.0 + np.sqrt(variance) * rng.standard_normal(2000)
         assert leaves_nothing(Evaluation(weights)) is nothing
     assert not leaves_nothing(Evaluation(np.full(4, -np.inf)))

@@ -45,7 +45,7 @@ RICH = [
     *METHODS,
     "fvi:full-rank:conditional(mean+scale)",
     "fvi:full-rank:conditional(mean+scale):flow",
-    "avi:conditional(curved)",
+    "fvi:conditional(curved)",
 ]
 
 
@@ -69,9 +69,9 @@ def test_the_compiled_handler_and_the_callback_train_to_the_same_numbers(rejecti
     native, trace = train_by(rejecting, name, backend="native")
     callback, trace_callback = train_by(rejecting, name, backend="callback")
     np.testing.assert_array_equal(trace.num_rejected, trace_callback.num_rejected)
-    # Normals are in single precision, and what rounding does grows from step to step.
-    np.testing.assert_allclose(trace.elbo[:10], trace_callback.elbo[:10], rtol=2e-6)
-    np.testing.assert_allclose(trace.elbo, trace_callback.elbo, rtol=1e-5)
+    # Normals are in single precision, and so are rates and curves: eight more products for each latent.
+    rtol = 1e-5 if "curved" in name else 2e-6
+    np.testing.assert_allclose(trace.elbo, trace_callback.elbo, rtol=rtol)
     for one, two in zip(moved_leaves(native), moved_leaves(callback), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
