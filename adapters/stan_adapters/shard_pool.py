@@ -13,6 +13,8 @@ The next round's new shards are bound in background threads while the present ro
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import weakref
@@ -210,6 +212,7 @@ class ShardPool:
         self._shutdown.detach()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._free(list(self._bound))
+        _give_memory_back()
 
     def __enter__(self) -> Self:
         return self
@@ -243,6 +246,12 @@ def shard_bytes(maker: ShardMaker, size: int, seed: int) -> int:
     units = np.random.default_rng(seed).permutation(maker.level.num_units)[:size].astype(np.int64)
     numbers = sum(np.asarray(value).size for value in maker.slicing.subset(maker.model.data, units).values())
     return 150_000 + 70 * numbers + 120 * (size * maker.level.block)
+
+
+def _give_memory_back() -> None:
+    """Hand what shards took back to the system, where the C library can: it keeps freed memory of small pieces."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _bind(maker: ShardMaker, units: IndexArray, threads: int) -> Shard:

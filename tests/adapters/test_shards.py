@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sliced_cases import CASES, ROOT, bind, inspected, level_of, sliced
+from stan_adapters import shard_pool
 from stan_adapters.abi import Abi
 from stan_adapters.data import read_data
 from stan_adapters.errors import BindingError, EngineError, StructureError
@@ -413,3 +414,16 @@ def test_an_error_in_a_background_thread_reaches_the_caller_as_it_is():
         with pytest.raises(EngineError, match="refuses these data"):
             pool.epoch(0)
     assert pool.num_held == 0
+
+
+def test_memory_is_handed_back_where_the_c_library_can(monkeypatch):
+    asked = []
+
+    class Library:
+        def malloc_trim(self, left):
+            asked.append(left)
+
+    for library in (Library, object):
+        monkeypatch.setattr(shard_pool.ctypes, "CDLL", lambda name, library=library: library())
+        shard_pool._give_memory_back()
+    assert asked == [0]
