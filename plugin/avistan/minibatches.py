@@ -21,6 +21,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
 from stan_adapters.binding import BoundModel
+from stan_adapters.errors import StructureError
 from stan_adapters.levels import Level
 from stan_adapters.shard_base import Base, make_base
 from stan_adapters.shard_pool import DEFAULT_BUDGET, ShardPool
@@ -38,7 +39,7 @@ from .methods import Method, parse_method
 from .network_training import NetworkSteps, serves
 from .path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
 from .preparation import Preparation, prepare, start_family
-from .start import QuickFit
+from .start import QuickFit, quick_fit
 from .stopping import Measure
 from .training import TrainingOptions
 from .unit_inputs import UnitInput
@@ -319,8 +320,12 @@ class LargePreparation(Preparation):
         """As of `Preparation`."""
         if not self._quick:
             amortized = parse_method("avi")
-            family, _ = self.minibatches.start_family(amortized)
-            values = np.asarray(self.unit_input(amortized)[1], dtype=np.float32)
+            try:
+                family, _ = self.minibatches.start_family(amortized)
+                values = np.asarray(self.unit_input(amortized)[1], dtype=np.float32)
+            except StructureError:  # no signatures: what `auto` then says, and tables need none
+                self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
+                return self._quick[0]
             nu, frame = unit_values(family.inference, values, slice(None)), family.frame
             mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
             mean[self.globals_index] = np.asarray(frame.global_center)

@@ -51,9 +51,8 @@ from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
 FloatArray = npt.NDArray[np.float64]
 
-_FEW_DIRECTIONS = (
-    8  # with which units' scales may follow curves far down: the noise of their rates adds up over all
-)
+# With so few directions units' scales may follow curves far down: the noise of their rates adds up over all.
+_FEW_DIRECTIONS = 8
 MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
 
 

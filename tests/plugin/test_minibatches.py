@@ -20,6 +20,7 @@ from avistan.preparation import start_family
 from avistan.training import Trainer, TrainingOptions
 from pairs import disturbed
 from programs import bundled, simulator
+from stan_adapters.errors import StructureError
 from stan_adapters.structure import inspect_structure, with_unit_data
 
 METHOD = parse_method("avi:mlp(8)")
@@ -247,3 +248,17 @@ def test_a_table_of_many_units_starts_near_its_optimum_though_only_a_shard_was_f
     widths = np.asarray(family.frame.global_scale) * np.exp(np.asarray(family.globals.log_sd))
     np.testing.assert_allclose(widths, quick.sd[prepared.globals_index])
     np.testing.assert_allclose(family.frame.global_scale, wide * quick.sd[prepared.globals_index])
+
+
+def test_without_signatures_a_table_of_many_units_starts_at_a_fit_of_them_all(linear, monkeypatch):
+    structure = with_unit_data(linear, inspect_structure(linear))
+    given = {"seed": 1, "num_references": 8, "max_rank": 6, "size": 200}
+    prepared = prepare_large(linear, structure.level, structure.slicing, **given)
+
+    def unreadable(self, method):
+        raise StructureError("no points of finite density")
+
+    monkeypatch.setattr(type(prepared.minibatches.start), "unit_input", unreadable)
+    quick = prepared.quick
+    assert quick.mean.shape == (linear.dim,)
+    assert np.isfinite(quick.sd).all()
