@@ -8,6 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+GRAMMAR := $(addprefix adapters/stan_adapters/,grammar.py stan.lark)
 NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
 
 .PHONY: demo test lint bench docs clean
@@ -57,7 +58,7 @@ $(PYTHON):
 
 # The build environment takes the same pins, by the second variable or, in older pips, by the first: the handler's
 # headers then match the jax that loads it.
-$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE) | $(PYTHON)
+$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE) $(GRAMMAR) | $(PYTHON)
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 	  $(PYTHON) -m pip install --quiet -e '.[test,lint]'
 	@$(PYTHON) -c 'from avistan.log_density import backend; print("avistan is installed, with the compiled handler" \

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from lark import Lark, Token, Tree
+from lark import Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from .errors import ProgramError
+from .grammar import stan_parser
 
 type Value = Any  # an int, a float, an array of either, or what stands for a Stan tuple
 type Node = Tree[Token] | Token | None
@@ -20,19 +20,6 @@ type Node = Tree[Token] | Token | None
 
 class Unevaluable(Exception):
     """An expression has no value here: an unknown name, a user's function, or what Stan would reject too."""
-
-
-@functools.cache
-def stan_parser() -> Lark:
-    """The parser of `stan.lark`, built once per process (about 0.1 s)."""
-    return Lark.open(
-        "stan.lark",
-        rel_to=__file__,
-        parser="lalr",
-        lexer="contextual",
-        start=["program", "expression", "pieces"],
-        maybe_placeholders=True,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from lark.exceptions import UnexpectedInput, UnexpectedToken
 from lark.lexer import PatternStr
 
 from .errors import Location, ProgramError
-from .expressions import Expression, stan_parser
+from .expressions import Expression
+from .grammar import stan_parser
 
 type StrPath = str | os.PathLike[str]
 type Node = Any  # a tree, a token or None, as the rules of stan.lark say
