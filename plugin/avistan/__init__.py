@@ -63,9 +63,16 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'avistan' has no attribute {name!r}; it has {', '.join(__all__)}")
+    import gc
     from importlib import import_module
 
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    collecting = gc.isenabled()
+    gc.disable()  # of what is imported nothing is garbage, and a tenth of the time would go into looking
+    try:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

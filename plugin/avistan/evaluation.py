@@ -100,38 +100,50 @@ def gap(of: Evaluation, against: Evaluation) -> tuple[float, float]:
 
 
 def evaluate(
-    family: Family, inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray, num_draws: int
+    family: Family,
+    inputs: Float[Array, "N R"],
+    slot: int,
+    key: PRNGKeyArray,
+    num_draws: int,
+    *,
+    known: Evaluation | None = None,
 ) -> Evaluation:
     """Log weights of `num_draws` draws (made even) of a family, in batches of bounded memory.
 
     Where there are very many parameters it draws less often, 20 times at least: the standard error of the ELBO grows
-    with the root of their number only.
+    with the root of their number only. Fewer draws are the first ones of more.
+
+    Args:
+        known: the first draws of the same family and key, which are not made again.
     """
     affordable = max(_FEWEST_DRAWS, _NUMBERS_IN_ALL // max(1, family.dim))
     pairs = max(1, min(num_draws, affordable) // 2)
-    batch = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
-    words = key_words(key)
-    count = -(-pairs // batch)
-    keep = count * batch * family.dim <= _KEPT
-    batches = [_Batch(fold(words, number), batch, family.dim, keep=keep) for number in range(count)]
+    size = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
+    words, keep = key_words(key), -(-pairs // size) * size * family.dim <= _KEPT
+    made = np.empty(0) if known is None else known.log_weights[: 2 * pairs]
+    batches = []
+    for number in range(len(made) // 2 // size, -(-pairs // size)):
+        first = max(0, len(made) // 2 - number * size)
+        batches.append(_Batch(fold(words, number), first, size - first, family.dim, keep=keep))
     weigh = _weighed_on_host if drawn_on_host(family) else _weighed_by_xla
-    return Evaluation(np.concatenate(list(weigh(family, inputs, slot, batches)))[: 2 * pairs])
+    more = weigh(family, inputs, slot, batches) if batches else []
+    return Evaluation(np.concatenate([made, *more])[: 2 * pairs])
 
 
 class _Batch:
-    """Normals of some pairs of draws (pairs, D), the same for every family; `keep` them for the next one."""
+    """Normals of the pairs of draws from `first` on (pairs, D), the same for every family; `keep` them for the next."""
 
-    def __init__(self, words: Words, pairs: int, dim: int, *, keep: bool) -> None:
-        self._words, self.pairs, self.dim, self._keep = words, pairs, dim, keep
+    def __init__(self, words: Words, first: int, pairs: int, dim: int, *, keep: bool) -> None:
+        self._words, self._first, self.pairs, self.dim, self._keep = words, first, pairs, dim, keep
 
     def whole(self) -> FloatArray:
         """All of them."""
-        key = (self._words, self.pairs, self.dim)
+        key = (self._words, self._first, self.pairs, self.dim)
         with _lock:
             if key in _kept:
                 _kept.move_to_end(key)
                 return _kept[key]
-        made = normals_at(self._words, np.arange(self.pairs * self.dim).reshape(self.pairs, self.dim))
+        made = normals_at(self._words, self._numbers(np.arange(self.dim)))
         made.flags.writeable = False
         if self._keep:
             with _lock:
@@ -145,11 +157,16 @@ class _Batch:
         if self._keep:
             return self.whole()[:, at]
         numbers = np.arange(at.start, at.stop, at.step) if isinstance(at, slice) else at
-        return normals_at(self._words, self.dim * np.arange(self.pairs)[:, None] + numbers)
+        return normals_at(self._words, self._numbers(numbers))
+
+    def _numbers(self, coordinates: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Numbers of their normals (pairs, n) in the stream of the key."""
+        pairs = self._first + np.arange(self.pairs)
+        return self.dim * pairs[:, None] + coordinates
 
 
 _lock = threading.Lock()
-_kept: OrderedDict[tuple[Words, int, int], FloatArray] = OrderedDict()
+_kept: OrderedDict[tuple[Words, int, int, int], FloatArray] = OrderedDict()
 
 
 def _weighed_on_host(
@@ -157,7 +174,7 @@ def _weighed_on_host(
 ) -> Iterator[FloatArray]:
     """Log weights without a compiled program, for families that are `drawn_on_host`."""
     values = np.asarray(inputs, dtype=np.float32)
-    dim, pairs = max(1, family.dim), batches[0].pairs
+    dim, pairs = max(1, family.dim), max(batch.pairs for batch in batches)
     together = max(1, _DEVIATIONS_AT_ONCE // (dim * pairs * (1 if mirrored(family) else 2)))
     if together < len(batches):
         family = _tabulated_on_host(family, values)

@@ -25,7 +25,7 @@ Places = slice | npt.NDArray[np.int64]  # some coordinates of the whole vector
 Noise = Callable[[Places], FloatArray]  # their normals, (pairs, n)
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_NUMBERS_AT_ONCE = 1 << 22  # of units' parameters and normals
+_NUMBERS_AT_ONCE = 1 << 16  # of units' parameters and normals, which then stay in the processor's cache
 
 
 class Pairs(NamedTuple):

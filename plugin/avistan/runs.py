@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,7 +38,7 @@ from .training import Progress, Trace, joined, train
 
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
 # last one's ELBO takes all that were asked for.
-_JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = (200, 1000), 2_000_000, 100
+_JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = (200, 400, 1000), 2_000_000, 100
 
 _SHAPES_RATE = 0.5  # of the learning rate: exponents and bends are soon wild
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
@@ -123,6 +123,157 @@ def run_chains(
     return found, (first, *others)
 
 
+class _Weights:
+    """Log weights of draws of a family, made as they are asked for."""
+
+    def __init__(self, weigh: Callable[[Evaluation, int], Evaluation]) -> None:
+        self._weigh, self._asked = weigh, 0
+        self.made = Evaluation(np.empty(0))
+
+    def first(self, draws: int) -> Evaluation:
+        """Of that many draws, or fewer where there are very many parameters."""
+        if draws > self._asked:
+            self.made, self._asked = self._weigh(self.made, draws), draws
+        return Evaluation(self.made.log_weights[:draws])
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A family on the way, the traces that led to it, and what it is worth."""
+
+    method: Method
+    family: Family
+    traces: tuple[Trace, ...]
+    weights: _Weights
+
+
+class _ChainRun:
+    """What the stages of one chain share; open while the block lasts. Arguments as of `_run_chain`."""
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        number: int,
+        method: Method,
+        options: FitOptions,
+        progress: Progress | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self._preparation, self._number, self._method, self._options = preparation, number, method, options
+        self._progress, self._checkpoint = progress, checkpoint
+        self._key = make_key(preparation.seed)
+        self._large = preparation.minibatches if isinstance(preparation, LargePreparation) else None
+        if self._large is not None and method.function == "table":  # a minibatch would move few of its rows
+            self._large = None
+        self.seconds_evaluate, self.gradient_evaluations = 0.0, 0
+        affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
+        self._looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
+
+    def __enter__(self) -> _ChainRun:
+        method, large = self._method, self._large
+        own = start_family(self._preparation, method) if large is None else large.start_family(method)
+        self._start, self._inputs = own
+        with contextlib.ExitStack() as stack:
+            self._slot = stack.enter_context(register(self._preparation.model)).index
+            self._measure = (
+                None if large is None else stack.enter_context(large.measure(method, fold_in(self._key, 4)))
+            )
+            _, self.values = self._preparation.unit_input(method)
+            self._all_inputs = self._inputs if large is None else on_device(self.values, np.float32)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._opened.close()
+
+    def whole(self, family: Family) -> Family:
+        """The same family for all units."""
+        return family if self._large is None else self._large.whole_family(family)
+
+    def first(self) -> _Stage:
+        """The method's own family, trained."""
+        family, trace = self._train(self._start, 0, self._method)
+        return self._stage(self._method, family, (trace,))
+
+    def leaves_nothing(self, before: _Stage) -> bool:
+        """Whether no richer family can bring what it would have to."""
+        before.weights.first(self._looks[0])
+        return leaves_nothing(before.weights.made)
+
+    def next(self, before: _Stage, number: int, richer: Method) -> _Stage:
+        """A richer family, whatever it brings."""
+        start = self._following(before, richer)
+        return self._trained(before, number, richer, start)
+
+    def judged(self, before: _Stage, number: int, richer: Method) -> tuple[_Stage, GrowthStep]:
+        """A richer family, and what it brings: one that follows by curvature if that pays, else one that is trained."""
+        start = self._following(before, richer)
+        if start is not None:
+            found = self._stage(richer, start, before.traces)
+            step = self._compared(found, before)
+            if step.kept:
+                return found, step
+        found = self._trained(before, number, richer, None)
+        return found, self._compared(found, before)
+
+    def _following(self, before: _Stage, richer: Method) -> Family | None:
+        read = following(self._preparation, before.family, richer, np.asarray(self._all_inputs))
+        if read is None:
+            return None
+        family, gradients = read
+        self.gradient_evaluations += gradients
+        return family
+
+    def _trained(self, before: _Stage, number: int, richer: Method, start: Family | None) -> _Stage:
+        """Trained from a start, by default from what came before."""
+        if start is None:
+            start = grown(before.family if self._large is None else reframed(before.family), richer)
+        family, trace = self._train(start, number, richer)
+        return self._stage(richer, family, (*before.traces, trace))
+
+    def _train(self, family: Family, stage: int, method: Method) -> tuple[Family, Trace]:
+        number = self._number * _STAGES + stage
+        key = fold_in(self._key, 1) if number == 0 else fold_in(self._key, 1000 + number)
+        steps, given = self._options.steps, self._options.training
+        if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
+            steps = max(1, steps // 2)
+        saves = None if self._checkpoint is None else self._checkpoint.chain(number)
+        if self._large is not None:
+            given = self._large.training(given, stage)
+        rate = given.learning_rate * (_SHAPES_RATE if stage and has_shapes(method) else 1.0)
+        given = replace(given, steps=steps, learning_rate=rate)
+        with contextlib.ExitStack() as stack:
+            batches = (
+                None
+                if self._large is None
+                else stack.enter_context(self._large.batches(self._method, number))
+            )
+            found, trace = train(
+                family, self._inputs, self._slot, given, key, self._progress, saves, batches, self._measure
+            )
+        self.gradient_evaluations += len(trace.elbo) * given.draws_per_step
+        return found, trace
+
+    def _stage(self, method: Method, family: Family, traces: tuple[Trace, ...]) -> _Stage:
+        def weigh(known: Evaluation, draws: int) -> Evaluation:
+            started = time.perf_counter()
+            key = evaluation_key(self._key)
+            whole = self.whole(family)
+            found = evaluate(whole, self._all_inputs, self._slot, key, draws, known=known)
+            self.seconds_evaluate += time.perf_counter() - started
+            return found
+
+        return _Stage(method, family, traces, _Weights(weigh))
+
+    def _compared(self, found: _Stage, before: _Stage) -> GrowthStep:
+        """What a family buys on the one before, on more draws while that is in doubt."""
+        for draws in self._looks:
+            step = judge_step(found.method, found.weights.first(draws), before.weights.first(draws))
+            if not step.in_doubt:
+                break
+        return step
+
+
 def _run_chain(
     preparation: Preparation,
     number: int,
@@ -134,101 +285,26 @@ def _run_chain(
     judged: bool,
 ) -> tuple[Method, Chain]:
     """One chain through its stages; judged stages that bring too little are dropped."""
-    key = make_key(preparation.seed)
-    method = way[0]
-    large = preparation.minibatches if isinstance(preparation, LargePreparation) else None
-    if large is not None and method.function == "table":  # a minibatch would move few of its rows
-        large = None
-    family, inputs = start_family(preparation, method) if large is None else large.start_family(method)
-    training = options.training if large is None else large.training(options.training, 0)
-    with contextlib.ExitStack() as stack:
-        slot = stack.enter_context(register(preparation.model))
-        measure = None if large is None else stack.enter_context(large.measure(method, fold_in(key, 4)))
-        _, values = preparation.unit_input(method)
-        all_inputs = inputs if large is None else on_device(values, np.float32)
-
-        seconds = 0.0
-
-        def weigh(family: Family, draws: int) -> Evaluation:
-            nonlocal seconds
-            started = time.perf_counter()
-            whole = family if large is None else large.whole_family(family)
-            found = evaluate(whole, all_inputs, slot.index, evaluation_key(key), draws)
-            seconds += time.perf_counter() - started
-            return found
-
-        def run(family: Family, stage: int, own_method: Method) -> tuple[Family, Trace]:
-            run_number = number * _STAGES + stage
-            own = fold_in(key, 1) if run_number == 0 else fold_in(key, 1000 + run_number)
-            steps = options.steps
-            if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
-                steps = max(1, steps // 2)
-            saves = None if checkpoint is None else checkpoint.chain(run_number)
-            given = training if large is None else large.training(options.training, stage)
-            rate = given.learning_rate * (_SHAPES_RATE if stage and has_shapes(own_method) else 1.0)
-            given = replace(given, steps=steps, learning_rate=rate)
-            if large is None:
-                return train(family, inputs, slot.index, given, own, progress, saves)
-            with large.batches(method, run_number) as batches:
-                return train(family, inputs, slot.index, given, own, progress, saves, batches, measure)
-
-        affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
-        looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
-
-        def compared(candidate: Family, richer: Method) -> tuple[GrowthStep, dict[int, Evaluation]]:
-            """What a candidate buys on the family, and its evaluations by the draws that were asked for."""
-            found: dict[int, Evaluation] = {}
-            for draws in looks:
-                if draws not in known:
-                    known[draws] = weigh(family, draws)
-                found[draws] = weigh(candidate, draws)
-                step = judge_step(richer, found[draws], known[draws])
-                if not step.in_doubt:
-                    break
-            return step, found
-
-        family, trace = run(family, 0, method)
-        traces, evaluations = [trace], len(trace.elbo) * training.draws_per_step
-        growth: list[GrowthStep] = []
-        known: dict[int, Evaluation] = {}  # of the family, by the draws that were asked for
+    with _ChainRun(preparation, number, way[0], options, progress, checkpoint) as run:
+        best, growth = run.first(), list[GrowthStep]()
         for stage, richer in enumerate(way[1:], start=1):
-            if judged and not worth_trying(richer, growth, preparation.model.dim):
-                continue
-            if judged and looks[0] not in known:
-                known[looks[0]] = weigh(family, looks[0])
-            if judged and leaves_nothing(known[max(known)]):
-                break
-            read = following(preparation, family, richer, np.asarray(all_inputs))
-            if read is not None:
-                candidate, gradients = read
-                evaluations += gradients
-            own_traces: list[Trace] = []
-            step, found = compared(candidate, richer) if judged and read is not None else (None, {})
-            if step is None or not step.kept:
-                before = family if large is None else reframed(family)
-                start = candidate if read is not None and not judged else grown(before, richer)
-                candidate, trace = run(start, stage, richer)
-                own_traces, evaluations = [trace], evaluations + len(trace.elbo) * training.draws_per_step
-                step, found = compared(candidate, richer) if judged else (None, {})
-            if step is not None:
+            if not judged:
+                best = run.next(best, stage, richer)
+            elif worth_trying(richer, growth, preparation.model.dim):
+                if run.leaves_nothing(best):
+                    break
+                found, step = run.judged(best, stage, richer)
                 growth.append(step)
-                if not step.kept:
-                    continue
-            method, family, known = richer, candidate, found
-            traces += own_traces
-        asked = max(known, default=0)
-        if asked < options.elbo_draws and len(known[asked].log_weights if asked else ()) >= asked:
-            known[options.elbo_draws] = weigh(family, options.elbo_draws)
-        evaluation = known[max(known)]
-    return method, Chain(
-        family=family if large is None else large.whole_family(family),
-        inputs=values,
-        traces=tuple(traces),
-        evaluation=evaluation,
-        growth=tuple(growth),
-        gradient_evaluations=evaluations,
-        seconds_evaluate=seconds,
-    )
+                best = found if step.kept else best
+        return best.method, Chain(
+            evaluation=best.weights.first(options.elbo_draws),
+            family=run.whole(best.family),
+            inputs=run.values,
+            traces=best.traces,
+            growth=tuple(growth),
+            gradient_evaluations=run.gradient_evaluations,
+            seconds_evaluate=run.seconds_evaluate,
+        )
 
 
 def best_of(chains: Sequence[Chain]) -> int:

@@ -91,7 +91,7 @@ def with_tables(family, inputs):
 
 def by_xla(model, family, inputs, key, draws=DRAWS):
     """Log weights of the same normals through `Family.draw`."""
-    batch = _Batch(fold(key_words(key), 0), draws // 2, family.dim, keep=False)
+    batch = _Batch(fold(key_words(key), 0), 0, draws // 2, family.dim, keep=False)
     with register(model) as slot:
         return np.concatenate(list(_weighed_by_xla(family, inputs, slot.index, [batch])))
 
@@ -179,12 +179,30 @@ def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, name,
     np.testing.assert_allclose(in_parts, whole, rtol=1e-10 if function == "fvi" else 1e-6)
 
 
+@pytest.mark.parametrize("pairs_of_a_key", [None, 3, 40])
+@pytest.mark.parametrize("name", [":full:conditional(mean+scale):flow", ":low-rank"])
+def test_more_draws_go_on_from_fewer(pairs, name, pairs_of_a_key, monkeypatch, key):
+    family, inputs = family_of(pairs, name, "fvi")
+    if pairs_of_a_key is not None:
+        monkeypatch.setattr(avistan.evaluation, "_NUMBERS_AT_ONCE", 2 * pairs_of_a_key * family.dim)
+    with register(pairs) as slot:
+        few = evaluate(family, inputs, slot.index, key, 20)
+        whole = evaluate(family, inputs, slot.index, key, 100)
+        np.testing.assert_allclose(few.log_weights, whole.log_weights[:20], rtol=1e-12)
+        marked = Evaluation(few.log_weights + 1.0)
+        more = evaluate(family, inputs, slot.index, key, 100, known=marked)
+        fewer = evaluate(family, inputs, slot.index, key, 10, known=marked)
+    np.testing.assert_array_equal(more.log_weights[:20], marked.log_weights)  # not made again
+    np.testing.assert_allclose(more.log_weights[20:], whole.log_weights[20:], rtol=1e-12)
+    np.testing.assert_array_equal(fewer.log_weights, marked.log_weights[:10])
+
+
 @pytest.mark.parametrize("name", ["", ":conditional(mean+scale)", ":conditional(curved)", ":flow"])
 def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, name, key):
     family, inputs = family_of(pairs, name, "fvi")
     one, two = on_host(pairs, family, inputs, key).reshape(-1, 2).T
     assert np.abs(one - two).min() > 1e-6
-    batch = _Batch(fold(key_words(key), 0), DRAWS // 2, family.dim, keep=False)
+    batch = _Batch(fold(key_words(key), 0), 0, DRAWS // 2, family.dim, keep=False)
     draws = family.draw(jnp.stack([batch.whole()[0], -batch.whole()[0]]), inputs)
     lp, _ = pairs.log_density_gradient(np.asarray(draws.theta))
     np.testing.assert_allclose(lp - np.asarray(draws.log_q), [one[0], two[0]], rtol=1e-10)
