@@ -24,7 +24,7 @@ from .common_numbers import Words, fold, key_words, normals_at
 from .families import Family
 from .host_draws import Places, draw_pairs, drawn_on_host, mirrored
 from .host_functions import unit_values
-from .inference_functions import MLP, AbstractInferenceFunction, LocalNu, Table
+from .inference_functions import MLP, AbstractInferenceFunction, LocalNu, Refined, Table
 from .log_density import densities, log_density
 
 FloatArray = npt.NDArray[np.float64]
@@ -224,21 +224,31 @@ def tabulated(family: Family, inputs: Float[Array, "N R"]) -> Family:
 
     A network's hidden layers for all units at once would take far more memory than its outputs.
     """
-    units = int(inputs.shape[0])
-    if units <= _UNITS_AT_ONCE or isinstance(family.inference, Table):
+    units, function = int(inputs.shape[0]), family.inference
+    if units <= _UNITS_AT_ONCE or isinstance(function, Table):
         return family
-    padded = np.zeros((_UNITS_AT_ONCE, inputs.shape[1]), dtype=np.float32)
-    whole: list[np.ndarray[Any, Any]] = []
-    for start in range(0, units, _UNITS_AT_ONCE):
-        some = np.asarray(inputs[start : start + _UNITS_AT_ONCE])
-        padded[: len(some)] = some
-        nu = _unit_parameters(family.inference, on_device(padded))
-        whole = whole or [np.empty((part.shape[0], units)) for part in nu]
-        for all_units, part in zip(whole, nu, strict=True):
-            all_units[:, start : start + len(some)] = np.asarray(part)[:, : len(some)]
+    base = function.base if isinstance(function, Refined) else function
+    whole = [np.array(part) for part in base.nu] if isinstance(base, Table) else _in_stretches(base, inputs)
+    if isinstance(function, Refined):
+        for all_units, own in zip(whole, function.nu, strict=True):
+            all_units[:, np.asarray(function.units)] = own
     table = Table(LocalNu(*(jax.device_put(part) for part in whole)))
     tabled: Family = eqx.tree_at(lambda f: f.inference, family, table)
     return tabled
+
+
+def _in_stretches(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> list[FloatArray]:
+    """Each part of all units' parameters, made by one compiled program some units at a time."""
+    padded = np.zeros((_UNITS_AT_ONCE, inputs.shape[1]), dtype=np.float32)
+    whole: list[FloatArray] = []
+    for start in range(0, len(inputs), _UNITS_AT_ONCE):
+        some = np.asarray(inputs[start : start + _UNITS_AT_ONCE])
+        padded[: len(some)] = some
+        nu = _unit_parameters(function, on_device(padded))
+        whole = whole or [np.empty((part.shape[0], len(inputs))) for part in nu]
+        for all_units, part in zip(whole, nu, strict=True):
+            all_units[:, start : start + len(some)] = np.asarray(part)[:, : len(some)]
+    return whole
 
 
 @eqx.filter_jit

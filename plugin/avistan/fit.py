@@ -506,6 +506,8 @@ def _chain_header(chain: Chain) -> dict[str, Any]:
         "refined": num_refined(chain.family),
         "growth": [asdict(step) for step in chain.growth],
         "gradient_evaluations": chain.gradient_evaluations,
+        "seconds_train": chain.seconds_train,
+        "seconds_compile": chain.seconds_compile,
         "seconds_evaluate": chain.seconds_evaluate,
     }
 
@@ -534,6 +536,8 @@ def _read_chain(
         evaluation=Evaluation(arrays[f"{start}log_weights"]),
         growth=tuple(GrowthStep(**step) for step in header["growth"]),
         gradient_evaluations=header["gradient_evaluations"],
+        seconds_train=header.get("seconds_train", sum(float(trace.seconds[-1]) for trace in traces)),
+        seconds_compile=header.get("seconds_compile", sum(trace.seconds_compile for trace in traces)),
         seconds_evaluate=header["seconds_evaluate"],
     )
 
@@ -581,8 +585,8 @@ def fit_method(
         chains=made,
         timing=Timing(
             prepare=seconds_prepare,
-            compile=sum(chain.trace.seconds_compile for chain in made),
-            train=sum(float(chain.trace.seconds[-1]) for chain in made),
+            compile=sum(chain.seconds_compile for chain in made),
+            train=sum(chain.seconds_train for chain in made),
             evaluate=sum(chain.seconds_evaluate for chain in made),
         ),
         certificate=tuple(certificate),

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from .arrays import on_device, zeros
 from .distillation import distil
@@ -103,6 +103,18 @@ class Polynomial(AbstractInferenceFunction):
         together = on_device(np.concatenate([intercept[None], coefficients]))
         moved: Polynomial = eqx.tree_at(lambda f: f.coefficients, self, together)
         return moved
+
+
+class Refined(AbstractInferenceFunction):
+    """A function with parameters of their own for some of the units that it was fitted to."""
+
+    base: AbstractInferenceFunction
+    units: Int[Array, " M"]  # numbers, counted from 0
+    nu: LocalNu  # of these units
+
+    def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
+        parts = zip(self.base(inputs), self.nu, strict=True)
+        return LocalNu(*(part.at[:, self.units].set(own) for part, own in parts))
 
 
 class MLP(AbstractInferenceFunction):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from stan_adapters.unit_density import UnitDensity, solve_upper
 
@@ -23,7 +23,7 @@ from .errors import FitError
 from .evaluation import evaluate
 from .families import Family
 from .importance import Approximation, approximation, unit_density
-from .inference_functions import AbstractInferenceFunction, LocalNu
+from .inference_functions import LocalNu, Refined
 from .log_density import register
 from .precision import in_float64
 from .runs import Chain, evaluation_key
@@ -40,18 +40,6 @@ _RATE = 0.05  # of a step, in sds of the unit's factor
 _DECAYS = (0.9, 0.99)
 _GAP_DRAWS = 64
 _NODES = 4  # of the quadrature between a unit's place before and after: it moves by a fraction of an sd
-
-
-class Refined(AbstractInferenceFunction):
-    """An inference function with a row of its own for some of the units that it was fitted to."""
-
-    base: AbstractInferenceFunction
-    units: Int[Array, " M"]  # numbers, counted from 0
-    nu: LocalNu  # of these units
-
-    def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
-        parts = zip(self.base(inputs), self.nu, strict=True)
-        return LocalNu(*(part.at[:, self.units].set(own) for part, own in parts))
 
 
 def unrefined(family: Family) -> Family:

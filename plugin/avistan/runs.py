@@ -52,7 +52,8 @@ class Chain:
         inputs: unit inputs (N, R), the same for all restarts.
         traces: of each stage that was kept; the family changes between two.
         growth: the richer families that were tried.
-        gradient_evaluations: of training, families that were not kept included.
+        gradient_evaluations, seconds_train, seconds_compile: of training, families that were not kept and the reading
+            of curvature included.
     """
 
     family: Family = field(repr=False)
@@ -61,6 +62,8 @@ class Chain:
     evaluation: Evaluation = field(repr=False)
     growth: tuple[GrowthStep, ...] = ()
     gradient_evaluations: int
+    seconds_train: float
+    seconds_compile: float
     seconds_evaluate: float
 
     @property
@@ -165,7 +168,8 @@ class _ChainRun:
         self._large = preparation.minibatches if isinstance(preparation, LargePreparation) else None
         if self._large is not None and method.function == "table":  # a minibatch would move few of its rows
             self._large = None
-        self.seconds_evaluate, self.gradient_evaluations = 0.0, 0
+        self.seconds_train = self.seconds_compile = self.seconds_evaluate = 0.0
+        self.gradient_evaluations = 0
         affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
         self._looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
 
@@ -217,7 +221,9 @@ class _ChainRun:
         return found, self._compared(found, before)
 
     def _following(self, before: _Stage, richer: Method) -> Family | None:
+        started = time.perf_counter()
         read = following(self._preparation, before.family, richer, np.asarray(self._all_inputs))
+        self.seconds_train += time.perf_counter() - started
         if read is None:
             return None
         family, gradients = read
@@ -252,6 +258,8 @@ class _ChainRun:
                 family, self._inputs, self._slot, given, key, self._progress, saves, batches, self._measure
             )
         self.gradient_evaluations += len(trace.elbo) * given.draws_per_step
+        self.seconds_train += float(trace.seconds[-1])
+        self.seconds_compile += trace.seconds_compile
         return found, trace
 
     def _stage(self, method: Method, family: Family, traces: tuple[Trace, ...]) -> _Stage:
@@ -303,6 +311,8 @@ def _run_chain(
             traces=best.traces,
             growth=tuple(growth),
             gradient_evaluations=run.gradient_evaluations,
+            seconds_train=run.seconds_train,
+            seconds_compile=run.seconds_compile,
             seconds_evaluate=run.seconds_evaluate,
         )
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import avistan as avi
+import avistan.evaluation
 from avistan.errors import FitError
+from avistan.evaluation import tabulated
 from avistan.importance import approximation, unit_density
-from avistan.refinement import Refined, free_units, num_refined, refine, unrefined, with_rows
+from avistan.inference_functions import Refined, Table
+from avistan.refinement import free_units, num_refined, refine, unrefined, with_rows
 from programs import bundled, simulator
 
 
@@ -75,6 +78,22 @@ def test_only_chosen_units_move_and_new_units_are_served_as_before(constant):
     assert not isinstance(again.family.inference.base, Refined)
     kept = np.asarray(local_parameters(again).loc)[0, [3, 17]]
     np.testing.assert_allclose(kept, np.asarray(after.loc)[0, [3, 17]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("base", ["constant", "table"])
+def test_refined_units_keep_their_rows_where_units_are_tabulated_in_parts(constant, base, monkeypatch):
+    family = refine(constant, [3, 17, 250]).family
+    inputs = jnp.asarray(constant.inputs, dtype=jnp.float32)
+    with jax.enable_x64(True):
+        if base == "table":
+            of_all = Table(family.inference.base(inputs))
+            family = eqx.tree_at(lambda f: f.inference.base, family, of_all)
+        expected = family.local_parameters(inputs)
+        monkeypatch.setattr(avistan.evaluation, "_UNITS_AT_ONCE", 16)
+        found = tabulated(family, inputs)
+        assert type(found.inference) is Table
+        for one, other in zip(found.local_parameters(inputs), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_refined_family_is_read_back(constant, tmp_path):

@@ -28,6 +28,10 @@ struct LanesOf {
       for (int i = 0; i < W; ++i) lane[i] += other.lane[i];
       return *this;
     }
+    Type& operator*=(const Type& other) {
+      for (int i = 0; i < W; ++i) lane[i] *= other.lane[i];
+      return *this;
+    }
     friend Type operator*(float x, const Type& a) {
       Type found;
       for (int i = 0; i < W; ++i) found.lane[i] = x * a.lane[i];
@@ -45,6 +49,8 @@ struct Factors {
   const float* b;
   std::size_t b_stride;
   std::size_t inner;
+  const float* scale;  // null, or what every number of the result is multiplied by, laid out as the result
+  float* result;
 };
 
 // A few rows and vectors of columns: sums stay in registers.
@@ -53,6 +59,7 @@ AVISTAN_INLINE void tile(const Factors& f, const float* a, const float* b, bool 
                          std::size_t out_stride) {
   Lanes<W> sum[Rows][Vectors] = {};
   const std::size_t step = f.step, row = f.row, b_stride = f.b_stride;
+  const float* scale = f.scale == nullptr ? nullptr : f.scale + (out - f.result);
   for (std::size_t k = 0; k < f.inner; ++k) {
     Lanes<W> right[Vectors];
     AVISTAN_UNROLL
@@ -72,6 +79,7 @@ AVISTAN_INLINE void tile(const Factors& f, const float* a, const float* b, bool 
     for (int h = 0; h < Vectors; ++h) {
       Lanes<W>& to = *reinterpret_cast<Lanes<W>*>(out + i * out_stride + h * W);
       if (add) sum[i][h] += to;
+      if (f.scale != nullptr) sum[i][h] *= *reinterpret_cast<const Lanes<W>*>(scale + i * out_stride + h * W);
       to = sum[i][h];
     }
   }
@@ -167,13 +175,15 @@ const Kernels& kernels() {
 }  // namespace
 
 void product_of_transpose(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns,
-                          float* out, std::size_t out_stride) {
-  kernels().by_columns({a.values, a.stride, 1, b.values, b.stride, inner}, add, rows, columns, out, out_stride);
+                          float* out, std::size_t out_stride, const float* scale) {
+  const Factors factors{a.values, a.stride, 1, b.values, b.stride, inner, scale, out};
+  kernels().by_columns(factors, add, rows, columns, out, out_stride);
 }
 
 void product(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns, float* out,
-             std::size_t out_stride) {
-  kernels().by_rows({a.values, 1, a.stride, b.values, b.stride, inner}, add, rows, columns, out, out_stride);
+             std::size_t out_stride, const float* scale) {
+  const Factors factors{a.values, 1, a.stride, b.values, b.stride, inner, scale, out};
+  kernels().by_rows(factors, add, rows, columns, out, out_stride);
 }
 
 void transpose(Matrix a, std::size_t rows, std::size_t columns, float* out, std::size_t out_stride) {

@@ -14,14 +14,14 @@ struct Matrix {
   std::size_t stride;
 };
 
-// out (rows, columns) = a' b, with a (inner, rows) and b (inner, columns), or added to it. `columns` is a multiple of
-// kTile.
+// out (rows, columns) = a' b, with a (inner, rows) and b (inner, columns), or added to it; then multiplied by `scale`,
+// laid out as `out`, entry by entry, if there is one. `columns` is a multiple of kTile.
 void product_of_transpose(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns,
-                          float* out, std::size_t out_stride);
+                          float* out, std::size_t out_stride, const float* scale = nullptr);
 
 // The same for a b, with a (rows, inner).
 void product(Matrix a, Matrix b, bool add, std::size_t inner, std::size_t rows, std::size_t columns, float* out,
-             std::size_t out_stride);
+             std::size_t out_stride, const float* scale = nullptr);
 
 // out (columns, rows) = the transpose of a (rows, columns).
 void transpose(Matrix a, std::size_t rows, std::size_t columns, float* out, std::size_t out_stride);

@@ -12,7 +12,7 @@
 namespace avistan {
 namespace {
 
-constexpr std::size_t kUnits = 128;           // of a stretch: what a layer reads and writes stays in cache
+constexpr std::size_t kUnits = 64;            // of a stretch: what a layer reads and writes stays in cache
 constexpr std::size_t kStride = kUnits + 16;  // between rows of outputs: they fall into different cache sets
 constexpr std::size_t kGroups = 64;            // most groups of stretches
 constexpr std::size_t kMostKept = 4u << 20;    // numbers; beyond, the backward pass computes the hidden layers again
@@ -49,13 +49,13 @@ void through_bound(const float* g, const float* v, std::size_t count, float* out
 }
 
 AVISTAN_CLONES
-void multiply_by(const float* slope, std::size_t count, float* a) {
-  for (std::size_t n = 0; n < count; ++n) a[n] *= slope[n];
+void add_up(const float* a, std::size_t count, float* sum) {
+  for (std::size_t n = 0; n < count; ++n) sum[n] += a[n];
 }
 
-AVISTAN_CLONES
-void add(const float* a, std::size_t count, float* sum) {
-  for (std::size_t n = 0; n < count; ++n) sum[n] += a[n];
+// A few numbers, for which a call would cost more.
+inline void copy(const float* from, std::size_t count, float* to) {
+  for (std::size_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
 }  // namespace
@@ -136,7 +136,7 @@ void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu)
   const std::size_t n0 = stretch * kUnits, m = std::min(kUnits, units_ - n0), whole = whole_tiles(m);
   const float* x = inputs_ + n0 * R;
   for (std::size_t n = 0; n < m; ++n) {
-    std::copy_n(x + n * R, R, kept + n * (R + 1));
+    copy(x + n * R, R, kept + n * (R + 1));
     kept[n * (R + 1) + R] = 1.0f;
   }
   for (std::size_t l = 0; l < last; ++l) {
@@ -147,7 +147,7 @@ void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu)
     silu(m, whole_tiles(w), h, stride, kept + hidden_[l].slope_at);
     for (std::size_t n = 0; n < m; ++n) {
       h[n * stride + w] = 1.0f;
-      if (l + 1 == last) std::copy_n(x + n * R, R, h + n * stride + w + 1);
+      if (l + 1 == last) copy(x + n * R, R, h + n * stride + w + 1);
     }
   }
   if (nu == nullptr) return;
@@ -169,9 +169,9 @@ void NetworkPasses::forward_stretch(std::size_t stretch, float* kept, float* nu)
 
 void NetworkPasses::backward(const float* of_nu, float* of_weights, float* of_start) {
   const std::size_t groups = std::max<std::size_t>((stretches() + group_size() - 1) / group_size(), 1);
-  sums_.assign(groups * sums_size_, 0.0f);
+  sums_.resize(std::max(sums_.size(), groups * sums_size_));
   for_each(pace_of_backward, groups, numbers(), threads_, [this, of_nu](std::size_t group) { backward_group(group, of_nu); });
-  for (std::size_t group = 1; group < groups; ++group) add(sums_.data() + group * sums_size_, sums_size_, sums_.data());
+  for (std::size_t group = 1; group < groups; ++group) add_up(sums_.data() + group * sums_size_, sums_size_, sums_.data());
   collect(of_weights, of_start);
 }
 
@@ -181,11 +181,12 @@ void NetworkPasses::backward_group(std::size_t group, const float* of_nu) {
   for (std::size_t stretch = group * group_size(); stretch < end; ++stretch) {
     float* kept = kept_of(stretch, scratch);
     if (!keep_) forward_stretch(stretch, kept, nullptr);
-    backward_stretch(stretch, kept, of_nu, sums_.data() + group * sums_size_);
+    backward_stretch(stretch, kept, of_nu, stretch > group * group_size(), sums_.data() + group * sums_size_);
   }
 }
 
-void NetworkPasses::backward_stretch(std::size_t stretch, const float* kept, const float* of_nu, float* sums) const {
+void NetworkPasses::backward_stretch(std::size_t stretch, const float* kept, const float* of_nu, bool add,
+                                     float* sums) const {
   const std::size_t P = shape_.num_outputs(), last = shape_.layers - 1;
   const std::size_t n0 = stretch * kUnits, m = std::min(kUnits, units_ - n0);
   std::size_t widest = 0;
@@ -204,18 +205,18 @@ void NetworkPasses::backward_stretch(std::size_t stretch, const float* kept, con
     }
   }
   const Matrix top = below(last, kept);
-  product({of_outputs.data(), kStride}, top, true, m, P, top.stride, sums + sums_at_[last], top.stride);
+  product({of_outputs.data(), kStride}, top, add, m, P, top.stride, sums + sums_at_[last], top.stride);
   for (std::size_t l = last; l-- > 0;) {
     const std::size_t w = shape_.outputs[l], whole = whole_tiles(w);
     const Matrix turned{packed_.data() + turned_at_[l + 1], whole};
+    const float* slope = kept + hidden_[l].slope_at;
     if (l + 1 == last) {
-      product_of_transpose({of_outputs.data(), kStride}, turned, false, P, m, whole, here.data(), whole);
+      product_of_transpose({of_outputs.data(), kStride}, turned, false, P, m, whole, here.data(), whole, slope);
     } else {
       const std::size_t outputs = shape_.outputs[l + 1];
-      product({above.data(), whole_tiles(outputs)}, turned, false, outputs, m, whole, here.data(), whole);
+      product({above.data(), whole_tiles(outputs)}, turned, false, outputs, m, whole, here.data(), whole, slope);
     }
-    multiply_by(kept + hidden_[l].slope_at, m * whole, here.data());
-    product_of_transpose(below(l, kept), {here.data(), whole}, true, m, width_below(l) + 1, whole, sums + sums_at_[l],
+    product_of_transpose(below(l, kept), {here.data(), whole}, add, m, width_below(l) + 1, whole, sums + sums_at_[l],
                          whole);
     std::swap(above, here);
   }

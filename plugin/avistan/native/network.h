@@ -60,7 +60,7 @@ class NetworkPasses {
   void pack();
   void forward_stretch(std::size_t stretch, float* kept, float* nu) const;
   void backward_group(std::size_t group, const float* of_nu);
-  void backward_stretch(std::size_t stretch, const float* kept, const float* of_nu, float* sums) const;
+  void backward_stretch(std::size_t stretch, const float* kept, const float* of_nu, bool add, float* sums) const;
   float* kept_of(std::size_t stretch, AlignedVector<float>& scratch) const;
   void collect(float* of_weights, float* of_start) const;
 
