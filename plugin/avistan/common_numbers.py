@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
+from . import native
 from .arrays import on_device
 
 FloatArray = npt.NDArray[np.float64]
@@ -127,7 +128,17 @@ def _as_key(words: Words) -> PRNGKeyArray:
 
 
 def normals_at(words: Words, numbers: npt.NDArray[np.integer]) -> FloatArray:
-    """Entries of `jax.random.normal(key, shape, float64)` by their numbers in the flattened array, in any shape."""
+    """Entries of `jax.random.normal(key, shape, float64)` by their numbers in the flattened array, in any shape.
+
+    The compiled handler makes them several times faster, up to the rounding of its logarithm.
+    """
+    if native.library() is not None:
+        return native.common_normals(words, numbers.astype(np.int64, copy=False))
+    return normals_in_numpy(words, numbers)
+
+
+def normals_in_numpy(words: Words, numbers: npt.NDArray[np.integer]) -> FloatArray:
+    """As `normals_at`, without the handler."""
     out = np.empty(numbers.shape)
     flat, into = numbers.reshape(-1), out.reshape(-1)
     for start in range(0, flat.size, _AT_ONCE):

@@ -119,13 +119,14 @@ def evaluate(
     affordable = max(_FEWEST_DRAWS, _NUMBERS_IN_ALL // max(1, family.dim))
     pairs = max(1, min(num_draws, affordable) // 2)
     size = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
-    words, keep = key_words(key), -(-pairs // size) * size * family.dim <= _KEPT
+    words, keep, on_host = key_words(key), pairs * family.dim <= _KEPT, drawn_on_host(family)
     made = np.empty(0) if known is None else known.log_weights[: 2 * pairs]
     batches = []
     for number in range(len(made) // 2 // size, -(-pairs // size)):
         first = max(0, len(made) // 2 - number * size)
-        batches.append(_Batch(fold(words, number), first, size - first, family.dim, keep=keep))
-    weigh = _weighed_on_host if drawn_on_host(family) else _weighed_by_xla
+        last = min(size, pairs - number * size) if on_host else size  # another length would compile again
+        batches.append(_Batch(fold(words, number), first, last - first, family.dim, keep=keep))
+    weigh = _weighed_on_host if on_host else _weighed_by_xla
     more = weigh(family, inputs, slot, batches) if batches else []
     return Evaluation(np.concatenate([made, *more])[: 2 * pairs])
 

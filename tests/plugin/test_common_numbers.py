@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.common_numbers import fold, fold_in, inverse_erf, key_words, make_key, normals_at
+from avistan.common_numbers import (
+    fold,
+    fold_in,
+    inverse_erf,
+    key_words,
+    make_key,
+    normals_at,
+    normals_in_numpy,
+)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12345, 2**32 - 1, 2**32, 2**53 + 7])
@@ -30,15 +38,21 @@ def test_another_kind_of_key_stays_of_its_kind():
     assert jax.random.key_data(fold_in(key, 2)).tolist() == expected
 
 
-def test_normals_by_number_are_those_of_jax():
-    key, shape = jax.random.key(9), (30, 1777)
+@pytest.mark.parametrize("made_by", [normals_at, normals_in_numpy])
+def test_normals_by_number_are_those_of_jax(made_by):
+    key, shape = jax.random.key(9), (300, 1777)
     expected = np.asarray(jax.random.normal(key, shape, dtype=jnp.float64))
-    numbers = np.arange(30 * 1777).reshape(shape)
-    np.testing.assert_allclose(normals_at(key_words(key), numbers), expected, atol=4e-15, rtol=4e-15)
+    assert np.abs(expected).max() > 4.5  # where other polynomials serve
+    numbers = np.arange(300 * 1777).reshape(shape)
+    np.testing.assert_allclose(made_by(key_words(key), numbers), expected, atol=4e-15, rtol=4e-15)
     some = numbers[3::5, ::-7]
-    np.testing.assert_array_equal(
-        normals_at(key_words(key), some), normals_at(key_words(key), numbers)[3::5, ::-7]
-    )
+    np.testing.assert_array_equal(made_by(key_words(key), some), made_by(key_words(key), numbers)[3::5, ::-7])
+
+
+def test_the_handler_makes_normals_of_large_numbers_as_numpy_does():
+    numbers = np.array([0, 2**31, 2**32 - 1, 2**32, 2**40 + 3, 2**53])
+    words = (2**32 - 1, 12345)
+    np.testing.assert_allclose(normals_at(words, numbers), normals_in_numpy(words, numbers), rtol=4e-15)
 
 
 def test_the_inverse_error_function_inverts_it_and_is_that_of_jax_to_the_ends():

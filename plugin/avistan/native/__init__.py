@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 TARGET = "avistan_log_density"
 PATH_TARGET = "avistan_path_gradient"
-_ABI_VERSION = 6  # of handler.cpp
+_ABI_VERSION = 7  # of handler.cpp
 _NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
 
 
@@ -115,6 +115,8 @@ def _load() -> ctypes.CDLL | None:
     lib.avistan_network_loop.restype = ctypes.c_double
     lib.avistan_normals.argtypes = [ctypes.c_uint64] * 3 + [i64, address]
     lib.avistan_normals.restype = None
+    lib.avistan_common_normals.argtypes = [*[ctypes.c_uint32] * 2, address, i64, address]
+    lib.avistan_common_normals.restype = None
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
     jax.ffi.register_ffi_target(PATH_TARGET, jax.ffi.pycapsule(lib.avistan_path_gradient), platform="cpu")
     return lib
@@ -225,6 +227,14 @@ def normals(key: int, step: int, stream: int, count: int) -> NDArray[np.float32]
     """The first normals of a stream."""
     out = np.empty(count, dtype=np.float32)
     _required().avistan_normals(key, step, stream, count, out.ctypes.data)
+    return out
+
+
+def common_normals(words: tuple[int, int], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Normals of a key with these words by their numbers, in any shape."""
+    flat = np.ascontiguousarray(numbers)
+    out = np.empty(flat.shape)
+    _required().avistan_common_normals(*words, flat.ctypes.data, flat.size, out.ctypes.data)
     return out
 
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common_normals.h"
 #include "batch.h"
 #include "normals.h"
 #include "registry.h"
@@ -172,7 +173,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
 #endif
 
 // Changes with the signatures below; the Python side refuses a library of another version.
-AVISTAN_EXPORT int avistan_abi_version() { return 6; }
+AVISTAN_EXPORT int avistan_abi_version() { return 7; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two
@@ -228,6 +229,12 @@ AVISTAN_EXPORT int avistan_train_network(const avistan::NetworkRun* run) {
 AVISTAN_EXPORT void avistan_normals(std::uint64_t key, std::uint64_t step, std::uint64_t stream, std::int64_t count,
                                     float* out) {
   avistan::fill_normals(avistan::stream_start(key, step, stream), 0, static_cast<std::size_t>(count), out);
+}
+
+// Normals of a key of JAX's, by their numbers.
+AVISTAN_EXPORT void avistan_common_normals(std::uint32_t high, std::uint32_t low, const std::int64_t* numbers,
+                                           std::int64_t count, double* out) {
+  avistan::common_normals(high, low, numbers, static_cast<std::size_t>(count), out);
 }
 
 // Closes a slot to new calls. Returns 1 when no running call uses it any more, else 0; with wait != 0 it returns 1.
