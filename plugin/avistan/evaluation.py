@@ -125,7 +125,8 @@ def evaluate(
     for number in range(len(made) // 2 // size, -(-pairs // size)):
         first = max(0, len(made) // 2 - number * size)
         last = min(size, pairs - number * size) if on_host else size  # another length would compile again
-        batches.append(_Batch(fold(words, number), first, last - first, family.dim, keep=keep))
+        if last > first:
+            batches.append(_Batch(fold(words, number), first, last - first, family.dim, keep=keep))
     weigh = _weighed_on_host if on_host else _weighed_by_xla
     more = weigh(family, inputs, slot, batches) if batches else []
     return Evaluation(np.concatenate([made, *more])[: 2 * pairs])

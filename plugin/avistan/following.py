@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import equinox as eqx
 import numpy as np
@@ -21,7 +22,8 @@ from .arrays import on_device
 from .curvature import Units, precision_without_units, read_curvature
 from .families import Family, GlobalGaussian
 from .growth import grown, reframed
-from .host_functions import HostNu, unit_values
+from .host_draws import Places, draw_pairs
+from .host_functions import HostNu, global_values, unit_values
 from .inference_functions import MLP
 from .methods import Method
 from .minibatches import LargePreparation
@@ -35,7 +37,8 @@ MAX_GLOBALS = 200  # two gradients for each, of every part and draw
 _MOST_SLOPES = 20_000_000  # of all units, where there are no shards to look at instead
 _SHARDS = 8  # of very many units, that are looked at
 _PAIRS, _FEWEST_PAIRS, _UNIT_PAIRS = 16, 2, 16_000  # of draws: fewer of many units
-_MOST_SHIFT = 5.0  # sds of a Newton step, beyond which something else is wrong
+_ROUNDS, _STILL = 5, 1.0  # readings, until the globals move by so few of their sds
+_MOST_SHIFT = 20.0  # sds of a Newton step, beyond which something else is wrong
 _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
 _UNITS_AT_ONCE = 50_000  # whose network is evaluated together
 
@@ -61,8 +64,63 @@ def following(
     too_many = not large and preparation.index.size * own.size > _MOST_SLOPES
     if own.size > MAX_GLOBALS or own.kind != "mean-field" or too_many:
         return None
-    family = reframed(family)
     rng = np.random.default_rng([preparation.seed, 9])
+    return _rounds(
+        preparation, grown(family, method), method, inputs, rng, within=family.local.kind == "diagonal"
+    )
+
+
+def settled(
+    preparation: Preparation, family: Family, method: Method, inputs: Inputs
+) -> tuple[Family, int] | None:
+    """The family with its globals where all units together ask for, units that follow them, and the gradients it took.
+
+    On minibatches training leaves the globals where the noise of the last ones had moved them, or on their way: for
+    them a step of training is far smaller than that noise. Arguments as of `following`; the family follows the globals.
+    """
+    own = family.globals
+    follows = family.local.directions > 0 and family.curve is None and isinstance(own, GlobalGaussian)
+    if not follows or own.size > MAX_GLOBALS or own.warp is not None:
+        return None
+    rng = np.random.default_rng([preparation.seed, 10])
+    return _rounds(preparation, family, method, inputs, rng, within=False)
+
+
+def _rounds(
+    preparation: Preparation,
+    family: Family,
+    method: Method,
+    inputs: Inputs,
+    rng: np.random.Generator,
+    *,
+    within: bool,
+) -> tuple[Family, int] | None:
+    evaluations = 0
+    for _ in range(_ROUNDS):
+        found = _round(preparation, reframed(family), method, inputs, rng, within=within)
+        if found is None:
+            return None
+        family, shift, gradients = found
+        evaluations += gradients
+        if shift < _STILL:
+            break
+    return family, evaluations
+
+
+def _round(
+    preparation: Preparation,
+    family: Family,
+    method: Method,
+    inputs: Inputs,
+    rng: np.random.Generator,
+    *,
+    within: bool,
+) -> tuple[Family, float, int] | None:
+    """The family after a reading of curvature, how far the globals then moved, in sds, and the gradients it took.
+
+    Args:
+        within: read the correlations within units too.
+    """
     theta, sd = np.asarray(family.frame.global_center), np.asarray(family.frame.global_scale)
     with ExitStack() as stack:
         parts = list(_parts(preparation, family, inputs, rng, stack))
@@ -87,12 +145,12 @@ def following(
     factor = np.linalg.cholesky(np.linalg.inv(precision))
     if method.globals != "full-rank":
         factor = np.diag(np.diag(precision) ** -0.5)
-    moved = _with_factor(grown(family, method), factor)
-    if moved.local.within and not family.local.within:
+    moved = _with_factor(family, factor)
+    if within and moved.local.within:
         moved = _with_precisions(moved, inputs[chosen], np.concatenate([c.own for c in read]))
     moved = _with_slopes(moved, inputs[chosen], np.concatenate([c.slopes for c in read]) @ factor)
-    moved = _newton_step(preparation, moved, factor, inputs, rng)
-    return moved, sum(curvature.gradient_evaluations for curvature in read)
+    moved, shift, gradients = _newton_step(preparation, moved, inputs, rng)
+    return moved, shift, gradients + sum(curvature.gradient_evaluations for curvature in read)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,11 +215,10 @@ def _with_precisions(family: Family, inputs: Inputs, own: FloatArray) -> Family:
     assert isinstance(network, MLP)
     scale = np.asarray(family.frame.local_scale)
     factor = np.linalg.cholesky(np.linalg.inv(-own)) / scale.T[:, :, None]
-    log_sd = (
-        np.log(np.diagonal(factor, axis1=1, axis2=2)) - unit_values(network, inputs, slice(None)).log_sd.T
-    )
+    now = unit_values(network, inputs, slice(None))
+    log_sd = np.log(np.diagonal(factor, axis1=1, axis2=2)) - now.log_sd.T
     rows, columns = np.tril_indices(block, -1)
-    change = np.concatenate([log_sd, factor[:, rows, columns]], axis=1)
+    change = np.concatenate([log_sd, factor[:, rows, columns] - now.below.T], axis=1)
     coefficients, intercept = ridge(network.features(inputs), change)
     outputs = slice(block, 2 * block + len(rows))
     return replace(family, inference=network.changed(outputs, coefficients, intercept))
@@ -174,7 +231,8 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
     """
     network, local = family.inference, family.local
     assert isinstance(network, MLP)
-    log_sd = unit_values(network, inputs, slice(None)).log_sd
+    now = unit_values(network, inputs, slice(None))
+    log_sd = now.log_sd
     slopes = slopes / np.asarray(family.frame.local_scale).T[:, :, None]
     if family.directions is not None:
         told = slopes * np.exp(-log_sd).T[:, :, None]
@@ -182,6 +240,7 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
         directions = vectors[:, ::-1][:, : local.directions].T
         family = replace(family, directions=on_device(directions))
         slopes = slopes @ directions.T
+    slopes = slopes - now.slope.reshape(local.block, -1, len(inputs)).transpose(2, 0, 1)
     parts = [
         ridge(network.features(inputs), slopes[:, i], np.exp(-2 * log_sd[i])) for i in range(local.block)
     ]
@@ -192,41 +251,60 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
 
 
 def _newton_step(
-    preparation: Preparation, family: Family, factor: FloatArray, inputs: Inputs, rng: np.random.Generator
-) -> Family:
-    """The family with the globals' means, and with them the units', where all units' gradient is nearer to zero.
+    preparation: Preparation, family: Family, inputs: Inputs, rng: np.random.Generator
+) -> tuple[Family, float, int]:
+    """The family with the globals' means, and with them the units', where all units' gradient is nearer to zero; how
+    far they moved, in sds; the gradients that it took.
 
     Along t, in which the precision is the identity, the step is the gradient itself.
     """
     model, index, at = preparation.model, preparation.index, preparation.globals_index
-    parts = [slice(start, start + _UNITS_AT_ONCE) for start in range(0, len(inputs), _UNITS_AT_ONCE)]
-    read = [_means_and_factors(family, unit_values(family.inference, inputs, part)) for part in parts]
-    mean, own = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
-    units = Units(model=model, index=index, globals_index=at, mean=mean, factor=own)
-    theta, sd = np.asarray(family.frame.global_center), np.asarray(family.frame.global_scale)
+    whole = family
+    if isinstance(preparation, LargePreparation):
+        whole = preparation.minibatches.whole_family(family)
     pairs = int(np.clip(_NUMBERS // (2 * model.dim), 1, _MOST_PAIRS))
     total = np.zeros(model.dim)
     for _ in range(pairs):
-        noise = rng.standard_normal(mean.shape)
-        for sign in (1.0, -1.0):
-            value, gradient = model.log_density_gradient(units.point(theta, sign * noise))
-            if not np.isfinite(value):
-                return family
-            total += gradient / (2 * pairs)
-    scale = np.asarray(family.frame.local_scale)[:, None]
+        noise = rng.standard_normal((1, model.dim))
+        noise[:, at] = 0.0  # globals at their means
+        value, gradient = model.log_density_gradient(
+            draw_pairs(whole, inputs, partial(_columns, noise)).points(slice(1))
+        )
+        if not np.isfinite(value).all():
+            return family, 0.0, 2 * pairs
+        total += gradient.sum(axis=0) / (2 * pairs)
     of_units = np.zeros(family.local.directions)
-    for part in parts:
+    for start in range(0, len(inputs), _UNITS_AT_ONCE):
+        part = slice(start, start + _UNITS_AT_ONCE)
+        scale = np.asarray(family.frame.local_scale)
+        scale = (scale[:, part] if scale.shape[1] > 1 else scale)[:, None]
         slopes = unit_values(family.inference, inputs, part).slope
         along = scale * slopes.reshape(index.shape[1], len(of_units), -1)
         of_units += np.einsum("dkn,nd->k", along, total[index[part]])
     directions = None if family.directions is None else np.asarray(family.directions)
+    factor = _factor(family)
+    sd = np.asarray(family.frame.global_scale)
     shift = factor.T @ (sd * total[at]) + (of_units if directions is None else directions.T @ of_units)
-    if not np.abs(shift).max() < _MOST_SHIFT:
-        return family
+    size = float(np.abs(shift).max())
+    if not size < _MOST_SHIFT:
+        return family, 0.0, 2 * pairs
     moved_along = shift if directions is None else directions @ shift
     network = family.inference
     assert isinstance(network, MLP)
     moved: Family = eqx.tree_at(
         lambda f: f.globals.loc, family, on_device(np.asarray(family.globals.loc) + factor @ shift)
     )
-    return replace(moved, inference=network.moved_along(moved_along))
+    return replace(moved, inference=network.moved_along(moved_along)), size, 2 * pairs
+
+
+def _columns(noise: FloatArray, at: Places) -> FloatArray:
+    return noise[:, at]
+
+
+def _factor(family: Family) -> FloatArray:
+    """L (G, G) of the standardized globals."""
+    _, log_sd, below = global_values(family.globals)
+    factor = np.diag(np.exp(log_sd))
+    if family.globals.kind == "full-rank":
+        factor[np.tril_indices(len(factor), -1)] = below
+    return factor

@@ -49,10 +49,8 @@ def stages(
     method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
 ) -> list[Method]:
     """The families to try after a method's own, each richer than the one before: first all correlations, then shapes,
-    which are units that follow the globals in their scales too, along curves where parameters are few, and flows. On
-    minibatches correlations within units are a stage of its own, because what units gain by following the globals is
-    small against the noise of training (`following`). Two amortized
-    levels stay independent of each other.
+    which are units that follow the globals in their scales too, along curves where parameters are few, and flows. Two
+    amortized levels stay independent of each other.
 
     Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
     are fitted to units that can't move together. How far the units of a chain spread depends on the globals, the scale
@@ -71,8 +69,6 @@ def stages(
     correlated = method
     if block > 1 and method.local == "diagonal":
         correlated = _with(correlated, "full")
-        if by_path and follows and method.conditional == "none":
-            found.append(correlated)
     if num_globals > 1 and method.globals == "mean-field" and method.second is None:
         if num_globals <= MAX_FULL_RANK:
             correlated = _with(correlated, "full-rank")

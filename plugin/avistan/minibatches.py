@@ -49,7 +49,7 @@ FloatArray = npt.NDArray[np.float64]
 _MULTIPLE = 250  # steps of which chunks are parts: rounds of shards change between chunks
 _STEPS_PER_ROUND = 1000  # at least: binding the next round's shards takes longer than many cheap steps
 _MOST_RENEWED, _RENEWED = 0.1, 20  # shards of a round that the next exchanges: a share, and at most so many
-_FEWER_DRAWS, _SMALLER_STEPS = 4, 8
+_FEWER_DRAWS, _SMALLER_STEPS, _SMALLEST_STEPS = 4, 2, 8
 _MEASURED_SHARDS, _MEASURED_DRAWS = 64, 2  # on which families are compared
 _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
 
@@ -88,15 +88,17 @@ class Minibatches:
         moved: Family = eqx.tree_at(lambda f: f.globals.log_sd, family, log_sd)
         return moved, inputs
 
-    def training(self, options: TrainingOptions, stage: int) -> TrainingOptions:
-        """Options of steps on shards, for the method's own family (stage 0) or a richer one.
+    def training(
+        self, options: TrainingOptions, *, richer: bool = False, shaped: bool = False
+    ) -> TrainingOptions:
+        """Options of steps on shards, for the method's own family, or for a richer one, maybe with shapes.
 
-        The noise is mostly that of the units: more draws do little against it. What a richer family gains is small
-        against that noise, and it begins at an optimum: it takes small steps.
+        The noise is mostly that of the units: more draws do little against it. A richer family begins near an optimum,
+        and what shapes gain is small against that noise: they take small steps.
         """
         draws = max(1, options.draws_per_step // _FEWER_DRAWS)
-        rate = options.learning_rate if stage == 0 else options.learning_rate / _SMALLER_STEPS
-        return replace(options, draws_per_step=draws, learning_rate=rate)
+        slower = _SMALLEST_STEPS if shaped else _SMALLER_STEPS if richer else 1
+        return replace(options, draws_per_step=draws, learning_rate=options.learning_rate / slower)
 
     def whole_family(self, family: Family) -> Family:
         """The same family for all units."""

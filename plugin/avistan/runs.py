@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint
 from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
-from .following import following
+from .following import following, settled
 from .growth import (
     GrowthStep,
     grown,
@@ -210,14 +210,18 @@ class _ChainRun:
         return self._trained(before, number, richer, start)
 
     def judged(self, before: _Stage, number: int, richer: Method) -> tuple[_Stage, GrowthStep]:
-        """A richer family, and what it brings: one that follows by curvature if that pays, else one that is trained."""
+        """A richer family, and what it brings: one that follows by curvature if that pays, else one that is trained.
+
+        On minibatches the correlations within units, which are told by some of the units, are trained anyway.
+        """
         start = self._following(before, richer)
         if start is not None:
             found = self._stage(richer, start, before.traces)
             step = self._compared(found, before)
-            if step.kept:
+            if step.kept and (self._large is None or richer.local == before.method.local):
                 return found, step
-        found = self._trained(before, number, richer, None)
+            start = start if step.kept else None
+        found = self._trained(before, number, richer, start)
         return found, self._compared(found, before)
 
     def _following(self, before: _Stage, richer: Method) -> Family | None:
@@ -235,7 +239,19 @@ class _ChainRun:
         if start is None:
             start = grown(before.family if self._large is None else reframed(before.family), richer)
         family, trace = self._train(start, number, richer)
-        return self._stage(richer, family, (*before.traces, trace))
+        found = self._stage(richer, family, (*before.traces, trace))
+        if self._large is None:
+            return found
+        started = time.perf_counter()
+        again = settled(self._preparation, family, richer, np.asarray(self._all_inputs))
+        self.seconds_train += time.perf_counter() - started
+        if again is None:
+            return found
+        family, gradients = again
+        self.gradient_evaluations += gradients
+        moved = self._stage(richer, family, found.traces)
+        step = self._compared(moved, found)
+        return found if step.gain < -step.gain_se else moved
 
     def _train(self, family: Family, stage: int, method: Method) -> tuple[Family, Trace]:
         number = self._number * _STAGES + stage
@@ -244,9 +260,10 @@ class _ChainRun:
         if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
             steps = max(1, steps // 2)
         saves = None if self._checkpoint is None else self._checkpoint.chain(number)
+        shaped = stage > 0 and has_shapes(method)
         if self._large is not None:
-            given = self._large.training(given, stage)
-        rate = given.learning_rate * (_SHAPES_RATE if stage and has_shapes(method) else 1.0)
+            given = self._large.training(given, richer=stage > 0, shaped=shaped)
+        rate = given.learning_rate * (_SHAPES_RATE if shaped else 1.0)
         given = replace(given, steps=steps, learning_rate=rate)
         with contextlib.ExitStack() as stack:
             batches = (

@@ -192,9 +192,11 @@ def test_more_draws_go_on_from_fewer(pairs, name, pairs_of_a_key, monkeypatch, k
         marked = Evaluation(few.log_weights + 1.0)
         more = evaluate(family, inputs, slot.index, key, 100, known=marked)
         fewer = evaluate(family, inputs, slot.index, key, 10, known=marked)
+        again = evaluate(family, inputs, slot.index, key, 100, known=more)
     np.testing.assert_array_equal(more.log_weights[:20], marked.log_weights)  # not made again
     np.testing.assert_allclose(more.log_weights[20:], whole.log_weights[20:], rtol=1e-10)
     np.testing.assert_array_equal(fewer.log_weights, marked.log_weights[:10])
+    np.testing.assert_array_equal(again.log_weights, more.log_weights)
 
 
 @pytest.mark.parametrize("name", ["", ":conditional(mean+scale)", ":conditional(curved)", ":flow"])

@@ -94,7 +94,7 @@ def test_stages_add_what_the_program_has_room_for():
     straight = [name.replace("curved", "mean+scale") for name in pair]  # of many parameters
     assert names(2, 3) == names(2, 3, num_units=298) == pair
     assert names(2, 3, num_units=299) == names(2, 3, num_units=9999) == straight
-    assert names(2, 3, num_units=9999, by_path=True) == ["avi:full", *straight]
+    assert names(2, 3, num_units=9999, by_path=True) == straight
     assert names(1, 3, by_path=True) == [name.replace(":full:", ":") for name in pair]
     assert names(1, 1) == names(1, 1, by_path=True) == ["avi:conditional", "avi" + scales + flow]
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
@@ -102,7 +102,7 @@ def test_stages_add_what_the_program_has_room_for():
     low_rank = ["avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
     assert names(2, 501) == low_rank
     assert names(2, 501, num_units=400) == low_rank[:1]
-    assert names(2, 501, by_path=True) == ["avi:full", "avi:full:conditional", "avi:full" + scales + flow]
+    assert names(2, 501, by_path=True) == ["avi:full:conditional", "avi:full" + scales + flow]
     assert names(0, 501, "fvi") == ["fvi:low-rank"]
     assert names(1, 501, "avi:levels") == ["avi:levels:conditional", "avi:levels" + scales]
     low_rank = "avi:low-rank(2)" + scales
