@@ -3,6 +3,9 @@
 A step sees one shard: the program bound to the data of some units (`stan_adapters.shards`), weighted so that the ELBO
 and its gradient are unbiased for the whole. Only functions of the units' inputs can be trained so; a table would see
 each of its rows once in a long while.
+
+The latents of a second level are globals of every shard. Where a function gives their parameters too, its gradient is a
+linear map of theirs, and as unbiased; its inputs are fixed before training, signatures that all data decide.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +25,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
 from stan_adapters.binding import BoundModel
 from stan_adapters.errors import StructureError
+from stan_adapters.layout import IndexArray
 from stan_adapters.levels import Level
 from stan_adapters.shard_base import Base, make_base
 from stan_adapters.shard_pool import DEFAULT_BUDGET, ShardPool
@@ -30,18 +34,21 @@ from stan_adapters.unit_data import Slicing
 
 from .arrays import on_device
 from .batches import Batches, Places, StepArrays
-from .common_numbers import fold_in, key_as_number
+from .blas_threads import one_blas_thread
+from .common_numbers import fold_in, key_as_number, make_key
+from .errors import MethodError
 from .evaluation import Evaluation
 from .families import Family, make_placement
-from .host_functions import unit_values
+from .host_functions import global_values, unit_values
 from .log_density import Backend, Slot, backend, default_threads, register, set_layout
 from .methods import Method, parse_method
 from .network_training import NetworkSteps, serves
 from .path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
+from .precision import in_float64
 from .preparation import Preparation, prepare, start_family
 from .start import QuickFit, quick_fit
 from .stopping import Measure
-from .training import TrainingOptions
+from .training import NO_SLOT, TrainingOptions, train
 from .unit_inputs import UnitInput
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,6 +59,9 @@ _MOST_RENEWED, _RENEWED = 0.1, 20  # shards of a round that the next exchanges: 
 _FEWER_DRAWS, _SMALLER_STEPS = 4, 8
 _MEASURED_SHARDS, _MEASURED_DRAWS = 64, 2  # on which families are compared
 _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
+_ONE_LEVEL = parse_method("avi")
+_SETTLING_STEPS = 2000
+_SETTLING = 1 << 20  # separates its random numbers and shards from those of training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,17 +71,21 @@ class Minibatches:
     Attributes:
         maker: binds shards of the whole.
         start: the preparation on the units of one shard, from which the whole starts.
+        units: (M,) of that shard, in the order of its blocks.
         base: the log density without units.
         size: most units in a shard.
         memory_budget: bytes of bound shards.
+        settled: the fit where `start` begins is one of all units.
     """
 
     maker: ShardMaker
     start: Preparation
+    units: IndexArray
     base: Base
     size: int
     seed: int
     memory_budget: int = DEFAULT_BUDGET
+    settled: bool = False
 
     @property
     def num_units(self) -> int:
@@ -80,9 +94,19 @@ class Minibatches:
     def start_family(self, method: Method) -> tuple[Family, Float[Array, "M R"]]:
         """The family of a method for the units of a shard, and the inputs of those where it starts.
 
-        Its globals start at the quick fit of one shard, with sds for as many data as there are in all.
+        Its globals start at the quick fit of one shard, with sds for as many data as there are in all, or at a settled
+        fit of all units.
+
+        Raises:
+            MethodError: a family that minibatches do not serve, or as `preparation.start_family`.
         """
         family, inputs = start_family(self.start, method)
+        if form_of(family) is None:
+            raise MethodError(
+                f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
+            )
+        if self.settled:
+            return family, inputs
         narrower = 0.5 * math.log(self.size / self.num_units)
         log_sd = on_device(np.asarray(family.globals.log_sd) + narrower)
         moved: Family = eqx.tree_at(lambda f: f.globals.log_sd, family, log_sd)
@@ -314,29 +338,94 @@ class LargePreparation(Preparation):
     """
 
     minibatches: Minibatches
+    _own_settled: list[QuickFit] = field(default_factory=list, repr=False)
+    _of_two_levels: list[Minibatches] = field(default_factory=list, repr=False)
 
     @property
     def quick(self) -> QuickFit:
         """As of `Preparation`."""
         if not self._quick:
-            amortized = parse_method("avi")
             try:
-                family, _ = self.minibatches.start_family(amortized)
-                values = np.asarray(self.unit_input(amortized)[1], dtype=np.float32)
+                family, _ = self.minibatches.start_family(_ONE_LEVEL)
+                self._quick.append(self._of_all(family))
             except StructureError:  # no signatures: what `auto` then says, and tables need none
                 self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
-                return self._quick[0]
-            nu, frame = unit_values(family.inference, values, slice(None)), family.frame
-            mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
-            mean[self.globals_index] = np.asarray(frame.global_center)
-            sd[self.globals_index] = np.asarray(frame.global_scale) * np.exp(
-                np.asarray(family.globals.log_sd)
-            )
-            mean[self.index] = (np.asarray(frame.local_center) + np.asarray(frame.local_scale) * nu.loc).T
-            sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
-            of_shard = self.minibatches.start.quick
-            self._quick.append(replace(of_shard, mean=mean, sd=sd))
         return self._quick[0]
+
+    @property
+    def settled(self) -> QuickFit:
+        """As of `Preparation`, of all units: what training of the first level alone ends with."""
+        if not self._settled:
+            self._settled.append(self._trained)
+        return self._settled[0]
+
+    @property
+    @one_blas_thread
+    @in_float64
+    def _trained(self) -> QuickFit:
+        """This start's own settled fit, where that of all restarts is `settled`.
+
+        The quick fit of a shard knows the second level's latents from few of their data, so far from their posterior
+        means that signatures read there would miss what units meet.
+        """
+        if not self._own_settled:
+            family, inputs = self.minibatches.start_family(_ONE_LEVEL)
+            options = self.minibatches.training(TrainingOptions(steps=_SETTLING_STEPS), 0)
+            key = fold_in(make_key(self.quick_seed), _SETTLING)
+            with self.minibatches.batches(_ONE_LEVEL, _SETTLING) as batches:
+                family, _ = train(family, inputs, NO_SLOT, options, key, batches=batches)
+            self._own_settled.append(self._of_all(family))
+        return self._own_settled[0]
+
+    def minibatches_of(self, method: Method) -> Minibatches:
+        """Minibatches for a method: with two amortized levels they start at the settled fit.
+
+        Raises:
+            MethodError, StructureError: there is no second level, or its units have no signatures.
+        """
+        if method.second is None:
+            return self.minibatches
+        self.second_input(self.second_level(method))  # of all data: the shard's preparation shares what is read
+        return self._settled_minibatches()
+
+    def _settled_minibatches(self) -> Minibatches:
+        if self._of_two_levels:
+            return self._of_two_levels[0]
+        start = self.minibatches.start
+        of_all = np.empty(start.model.dim, dtype=np.int64)
+        of_all[start.globals_index] = self.globals_index
+        of_all[start.index] = self.index[self.minibatches.units]
+
+        def in_shard(fit: QuickFit) -> QuickFit:
+            return replace(fit, mean=fit.mean[of_all], sd=fit.sd[of_all])
+
+        def placed(level: Level) -> Level:
+            return replace(
+                level, index=start.globals_index[np.searchsorted(self.globals_index, level.index)]
+            )
+
+        begun = replace(
+            start,
+            others=tuple(placed(level) for level in self.others),
+            _quick=[in_shard(self._trained)],
+            _settled=[in_shard(self.settled)],
+            _inputs={},
+            _second_inputs=self._second_inputs,
+        )
+        self._of_two_levels.append(replace(self.minibatches, start=begun, settled=True))
+        return self._of_two_levels[0]
+
+    def _of_all(self, family: Family) -> QuickFit:
+        """Means and sds of the globals and of all units in a factorized family of one level, of a shard."""
+        values = np.asarray(self.unit_input(_ONE_LEVEL)[1], dtype=np.float32)
+        nu, frame = unit_values(family.inference, values, slice(None)), family.frame
+        mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
+        loc, log_sd, _ = global_values(family.globals)
+        mean[self.globals_index] = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * loc
+        sd[self.globals_index] = np.asarray(frame.global_scale) * np.exp(log_sd)
+        mean[self.index] = (np.asarray(frame.local_center) + np.asarray(frame.local_scale) * nu.loc).T
+        sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
+        return replace(self.minibatches.start.quick, mean=mean, sd=sd)
 
     @property
     def globals_in_doubt(self) -> float:
@@ -348,11 +437,21 @@ class LargePreparation(Preparation):
         start = self.minibatches.start.restarted(number)
         again = replace(self.minibatches, start=start)
         seed = start.quick_seed
-        return replace(self, minibatches=again, quick_seed=seed, scattered=True, _quick=[], _chains={})
+        return replace(
+            self,
+            minibatches=again,
+            quick_seed=seed,
+            scattered=True,
+            _quick=[],
+            _chains={},
+            _own_settled=[],
+            _of_two_levels=[],
+        )
 
-    def _signature(self, neighbours: int) -> tuple[UnitInput, FloatArray]:
+    def _signature(self, neighbours: int, settled: bool) -> tuple[UnitInput, FloatArray]:
         """The inputs of all units, from what the shards read."""
-        given = self.minibatches.start.signature(neighbours)
+        shards = self._settled_minibatches() if settled else self.minibatches
+        given = shards.start.signature(neighbours, settled=settled)
         return given, given(self.model, self.index, self.globals_index)
 
 
@@ -364,12 +463,14 @@ def prepare_large(
     seed: int,
     num_references: int,
     max_rank: int,
+    others: tuple[Level, ...] = (),
     size: int | None = None,
     memory_budget: int = DEFAULT_BUDGET,
 ) -> LargePreparation:
     """The preparation of a level on minibatches of its units, with the quick fit of one of them.
 
     Args:
+        others: further levels that can be amortized too; every shard has all of their units.
         size: most units in a shard; by default `batch_size`.
 
     Raises:
@@ -384,7 +485,13 @@ def prepare_large(
     start = prepare(few.model, replace(level, index=few.index), sample=many, **given)
     base = make_base(maker, start.quick.mean[start.index].mean(axis=0), seed=seed)
     minibatches = Minibatches(
-        maker=maker, start=start, base=base, size=size, seed=seed, memory_budget=memory_budget
+        maker=maker,
+        start=start,
+        units=few.units,
+        base=base,
+        size=size,
+        seed=seed,
+        memory_budget=memory_budget,
     )
     return LargePreparation(
         model=model,
@@ -392,6 +499,7 @@ def prepare_large(
         index=level.index,
         globals_index=level.globals_index(model.dim),
         quick_seed=seed,
+        others=others,
         minibatches=minibatches,
         **given,
     )

@@ -27,7 +27,7 @@ from .checkpoints import Checkpoint, check_checkpoint_place
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .methods import MAX_REACH, Method, parse_method
-from .minibatches import LargePreparation, prepare_large
+from .minibatches import prepare_large
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import bars, quiet
@@ -320,7 +320,7 @@ class Model:
     def _prepare(
         self, level: Level | None, structure: Structure, seed: int, options: FitOptions, *, whole: bool
     ) -> tuple[Preparation, float]:
-        """The shared start and the seconds it took; `whole` rules out minibatches, which serve one level."""
+        """The shared start and the seconds it took; `whole` rules out minibatches."""
         others = _others(structure, level)
         key = (
             None if level is None else (level.name, level.latents),
@@ -340,7 +340,7 @@ class Model:
             slicing = None if whole else self._slicing_of(level)
             made: Preparation
             if level is not None and slicing is not None and minibatches_pay(slicing, self.data):
-                made = prepare_large(self.bound, level, slicing, **given)
+                made = prepare_large(self.bound, level, slicing, others=others, **given)
             else:
                 made = prepare(self.bound, level, others=others, **given)
                 _ = made.quick  # what it takes belongs to the preparation
@@ -359,9 +359,9 @@ class Model:
 
 
 def _needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
-    """Whether steps must see all units: minibatches serve what `path_gradient` covers, and one level."""
+    """Whether steps must see all units: minibatches serve what `path_gradient` covers."""
     return options.estimator != "path" or any(
-        method.second is not None or method.globals == "low-rank" or method.reach > 0 for method in methods
+        method.globals == "low-rank" or method.reach > 0 for method in methods
     )
 
 
@@ -378,12 +378,7 @@ def _others(structure: Structure, level: Level | None) -> tuple[Level, ...]:
 
 def _readable(preparation: Preparation, method: Method, reason: str) -> tuple[Method, str]:
     """The method that `auto` has chosen, or a simpler one where the units of its levels have no signatures."""
-    if method.second is not None and isinstance(preparation, LargePreparation):
-        method, reason = (
-            parse_method("avi"),
-            "One level is amortized, because training is on minibatches of its units.",
-        )
-    elif method.second is not None:
+    if method.second is not None:
         try:
             preparation.second_input(preparation.second_level(method))
         except StructureError as error:

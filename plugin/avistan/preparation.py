@@ -45,7 +45,6 @@ from .inference_functions import (
     make_polynomial,
 )
 from .methods import DataColumn, Method
-from .path_gradient import form_of
 from .start import QuickFit, quick_fit
 from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
@@ -127,10 +126,8 @@ class Preparation:
         if key not in self._inputs:
             if method.data:
                 self._inputs[key] = self._data_input(method.data)
-            elif method.second is None:
-                self._inputs[key] = self._signature(method.neighbours)
             else:
-                self._inputs[key] = self._read(self.settled, method.neighbours)
+                self._inputs[key] = self._signature(method.neighbours, method.second is not None)
         return self._inputs[key]
 
     @property
@@ -159,11 +156,6 @@ class Preparation:
         Raises:
             MethodError: there is none, or none of that name.
         """
-        if self.sample is not None:
-            raise MethodError(
-                f"{method.name}: on minibatches of units one level is amortized. Leave out :levels, or give the "
-                "data of fewer units."
-            )
         if not self.others:
             raise MethodError(
                 f"{method.name}: this program has no second level whose units are independent given everything "
@@ -200,18 +192,16 @@ class Preparation:
         given = make_data_input(self.model.data, columns, len(self.index))
         return given, given(self.model, self.index, self.globals_index)
 
-    def signature(self, neighbours: int = 0) -> UnitInput:
-        """What reads signatures, with those of so many neighbours to each side."""
-        key = ((), neighbours, False)
+    def signature(self, neighbours: int = 0, *, settled: bool = False) -> UnitInput:
+        """What reads signatures, with those of so many neighbours to each side, around the quick fit or the settled."""
+        key = ((), neighbours, settled)
         if key not in self._inputs:
-            self._inputs[key] = self._signature(neighbours)
+            self._inputs[key] = self._signature(neighbours, settled)
         return self._inputs[key][0]
 
-    def _signature(self, neighbours: int) -> tuple[UnitInput, FloatArray]:
-        return self._read(self.quick, neighbours)
-
-    def _read(self, fit: QuickFit, neighbours: int) -> tuple[UnitInput, FloatArray]:
+    def _signature(self, neighbours: int, settled: bool) -> tuple[UnitInput, FloatArray]:
         """References around a fit, their scores and the transform."""
+        fit = self.settled if settled else self.quick
         references = self._references(fit, self.index, self.globals_index, stream=1)
         at = self.model, self.index, self.globals_index
         if self.sample is not None:
@@ -345,10 +335,6 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     if method.amortized:
         function = function.projected(inputs, _standardized(fit, index, local, center, scale))
     family = Family(globals_factor, function, local, frame, make_placement(at, index), directions, curve)
-    if preparation.sample is not None and form_of(family) is None:
-        raise MethodError(
-            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
-        )
     return family, on_device(inputs, np.float32)
 
 
