@@ -60,8 +60,12 @@ _FEWER_DRAWS, _SMALLER_STEPS = 4, 8
 _MEASURED_SHARDS, _MEASURED_DRAWS = 64, 2  # on which families are compared
 _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
 _ONE_LEVEL = parse_method("avi")
-_SETTLING_STEPS = 2000
-_SETTLING = 1 << 20  # separates its random numbers and shards from those of training
+_TWO_LEVELS = parse_method("avi:levels")
+_ROUND_STEPS, _MOST_ROUNDS = 1000, 6  # of training before signatures of two levels are read
+_SETTLED = (
+    0.3  # sds that the second level's means move in a round, root mean square, and signatures are good enough
+)
+_SETTLING = 1 << 20  # separates random numbers and shards of those rounds from those of training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +79,7 @@ class Minibatches:
         base: the log density without units.
         size: most units in a shard.
         memory_budget: bytes of bound shards.
-        settled: the fit where `start` begins is one of all units.
+        of_all: the fit where `start` begins is one of all units, and not of the shard alone.
     """
 
     maker: ShardMaker
@@ -85,7 +89,7 @@ class Minibatches:
     size: int
     seed: int
     memory_budget: int = DEFAULT_BUDGET
-    settled: bool = False
+    of_all: bool = False
 
     @property
     def num_units(self) -> int:
@@ -94,8 +98,8 @@ class Minibatches:
     def start_family(self, method: Method) -> tuple[Family, Float[Array, "M R"]]:
         """The family of a method for the units of a shard, and the inputs of those where it starts.
 
-        Its globals start at the quick fit of one shard, with sds for as many data as there are in all, or at a settled
-        fit of all units.
+        Its globals start at the quick fit of one shard, with sds for as many data as there are in all, or at a fit of
+        all units.
 
         Raises:
             MethodError: a family that minibatches do not serve, or as `preparation.start_family`.
@@ -105,7 +109,7 @@ class Minibatches:
             raise MethodError(
                 f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
             )
-        if self.settled:
+        if self.of_all:
             return family, inputs
         narrower = 0.5 * math.log(self.size / self.num_units)
         log_sd = on_device(np.asarray(family.globals.log_sd) + narrower)
@@ -334,7 +338,8 @@ class LargePreparation(Preparation):
     """The preparation of a level that is trained on minibatches.
 
     Its quick fit, which tables start from, is that of one shard, carried over to all units by the function of their
-    signatures that starts there: a quick fit of all would cost more than the training that it saves.
+    signatures that starts there: a quick fit of all would cost more than the training that it saves. Its globals are
+    in doubt, because a shard knows them with sds that are so much wider than those of the whole.
     """
 
     minibatches: Minibatches
@@ -347,35 +352,17 @@ class LargePreparation(Preparation):
         if not self._quick:
             try:
                 family, _ = self.minibatches.start_family(_ONE_LEVEL)
-                self._quick.append(self._of_all(family))
+                self._quick.append(self._of_all(family, self.unit_input(_ONE_LEVEL)[1]))
             except StructureError:  # no signatures: what `auto` then says, and tables need none
                 self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
         return self._quick[0]
 
     @property
     def settled(self) -> QuickFit:
-        """As of `Preparation`, of all units: what training of the first level alone ends with."""
+        """As of `Preparation`, of all units."""
         if not self._settled:
-            self._settled.append(self._trained)
+            self._settled.append(self._settle())
         return self._settled[0]
-
-    @property
-    @one_blas_thread
-    @in_float64
-    def _trained(self) -> QuickFit:
-        """This start's own settled fit, where that of all restarts is `settled`.
-
-        The quick fit of a shard knows the second level's latents from few of their data, so far from their posterior
-        means that signatures read there would miss what units meet.
-        """
-        if not self._own_settled:
-            family, inputs = self.minibatches.start_family(_ONE_LEVEL)
-            options = self.minibatches.training(TrainingOptions(steps=_SETTLING_STEPS), 0)
-            key = fold_in(make_key(self.quick_seed), _SETTLING)
-            with self.minibatches.batches(_ONE_LEVEL, _SETTLING) as batches:
-                family, _ = train(family, inputs, NO_SLOT, options, key, batches=batches)
-            self._own_settled.append(self._of_all(family))
-        return self._own_settled[0]
 
     def minibatches_of(self, method: Method) -> Minibatches:
         """Minibatches for a method: with two amortized levels they start at the settled fit.
@@ -385,12 +372,49 @@ class LargePreparation(Preparation):
         """
         if method.second is None:
             return self.minibatches
-        self.second_input(self.second_level(method))  # of all data: the shard's preparation shares what is read
+        self.second_input(
+            self.second_level(method)
+        )  # of all data: the shard's preparation shares what is read
         return self._settled_minibatches()
 
     def _settled_minibatches(self) -> Minibatches:
-        if self._of_two_levels:
-            return self._of_two_levels[0]
+        if not self._of_two_levels:
+            around = self.settled
+            self._of_two_levels.append(self._starting(self._settle(), around, self._second_inputs))
+        return self._of_two_levels[0]
+
+    @one_blas_thread
+    @in_float64
+    def _settle(self) -> QuickFit:
+        """Where training of two levels begins from this start.
+
+        The quick fit of a shard knows the second level's latents from few of their data, far from their posterior
+        means, and signatures read there miss what units meet. So both levels are trained for some steps, after a
+        training of the first alone, and again with signatures read around where that went, until the second level's
+        means stay where they are.
+        """
+        if not self._own_settled:
+            second = self.second_level(_TWO_LEVELS)
+            fit, moved = self._trained(self.minibatches, _ONE_LEVEL, 0), math.inf
+            for number in range(1, _MOST_ROUNDS + 1):
+                inputs = {second.latents: self._second_signatures(second, fit)}
+                begun = self._starting(fit, fit, inputs, globals_in_doubt=self.globals_in_doubt)
+                before, fit = fit, self._trained(begun, _TWO_LEVELS, number)
+                moved = float(np.sqrt(np.mean(((fit.mean - before.mean) / fit.sd)[second.index] ** 2)))
+                if moved < _SETTLED:
+                    break
+            self._own_settled.append(fit)
+        return self._own_settled[0]
+
+    def _starting(
+        self,
+        fit: QuickFit,
+        around: QuickFit,
+        second_inputs: dict[tuple[str, ...], FloatArray],
+        *,
+        globals_in_doubt: float = 1.0,
+    ) -> Minibatches:
+        """Minibatches for two levels that start at a fit of all units, with signatures around one."""
         start = self.minibatches.start
         of_all = np.empty(start.model.dim, dtype=np.int64)
         of_all[start.globals_index] = self.globals_index
@@ -400,37 +424,42 @@ class LargePreparation(Preparation):
             return replace(fit, mean=fit.mean[of_all], sd=fit.sd[of_all])
 
         def placed(level: Level) -> Level:
-            return replace(
-                level, index=start.globals_index[np.searchsorted(self.globals_index, level.index)]
-            )
+            place = np.searchsorted(self.globals_index, level.index)
+            return replace(level, index=start.globals_index[place])
 
         begun = replace(
             start,
             others=tuple(placed(level) for level in self.others),
-            _quick=[in_shard(self._trained)],
-            _settled=[in_shard(self.settled)],
+            globals_in_doubt=globals_in_doubt,
+            _quick=[in_shard(fit)],
+            _settled=[in_shard(around)],
             _inputs={},
-            _second_inputs=self._second_inputs,
+            _second_inputs=second_inputs,
         )
-        self._of_two_levels.append(replace(self.minibatches, start=begun, settled=True))
-        return self._of_two_levels[0]
+        return replace(self.minibatches, start=begun, of_all=True)
 
-    def _of_all(self, family: Family) -> QuickFit:
-        """Means and sds of the globals and of all units in a factorized family of one level, of a shard."""
-        values = np.asarray(self.unit_input(_ONE_LEVEL)[1], dtype=np.float32)
-        nu, frame = unit_values(family.inference, values, slice(None)), family.frame
-        mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
+    def _trained(self, minibatches: Minibatches, method: Method, number: int) -> QuickFit:
+        """What some steps on minibatches of the method's family end with."""
+        family, inputs = minibatches.start_family(method)
+        options = minibatches.training(TrainingOptions(steps=_ROUND_STEPS), 0)
+        key = fold_in(make_key(self.quick_seed), _SETTLING + number)
+        with minibatches.batches(method, _SETTLING + number) as batches:
+            family, _ = train(family, inputs, NO_SLOT, options, key, batches=batches)
+        given, _ = minibatches.start.unit_input(method)
+        assert given is not None
+        return self._of_all(family, given(self.model, self.index, self.globals_index))
+
+    def _of_all(self, family: Family, inputs: FloatArray) -> QuickFit:
+        """Means and sds of the globals and of all units, whose inputs are (N, R), in a factorized family of a shard."""
+        nu = unit_values(family.inference, inputs.astype(np.float32), slice(None))
         loc, log_sd, _ = global_values(family.globals)
-        mean[self.globals_index] = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * loc
-        sd[self.globals_index] = np.asarray(frame.global_scale) * np.exp(log_sd)
+        frame, at = family.frame, self.globals_index
+        mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
+        mean[at] = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * loc
+        sd[at] = np.asarray(frame.global_scale) * np.exp(log_sd)
         mean[self.index] = (np.asarray(frame.local_center) + np.asarray(frame.local_scale) * nu.loc).T
         sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
         return replace(self.minibatches.start.quick, mean=mean, sd=sd)
-
-    @property
-    def globals_in_doubt(self) -> float:
-        """A shard knows the globals with sds that are so much wider than those of the whole."""
-        return math.sqrt(self.minibatches.num_units / self.minibatches.size)
 
     def restarted(self, number: int) -> LargePreparation:
         """As of `Preparation`."""
@@ -500,6 +529,7 @@ def prepare_large(
         globals_index=level.globals_index(model.dim),
         quick_seed=seed,
         others=others,
+        globals_in_doubt=math.sqrt(level.num_units / size),
         minibatches=minibatches,
         **given,
     )
