@@ -130,13 +130,16 @@ class Model:
         Args:
             method: "auto" (A-VI where the verdict is `closable`, else F-VI, with the reason), or a method's name:
                 "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full";
-                "avi:levels", which amortizes a second level too ("auto" does where that has more than 200 units);
-                "fvi:banded" for units that are coupled along their axis. See `methods.parse_method`.
+                "avi:levels", which amortizes a second level too ("auto" does where that has more than 200 units, and so
+                does family="auto"); "fvi:banded" for units that are coupled along their axis. See
+                `methods.parse_method`.
             seed: repeats the result to the byte on one machine.
             level: the level to amortize, by its declared size or one of its latents.
             family: "auto" lets the family grow beyond the method's own (correlations within units, along the axis of
-                coupled units, and of the globals; units that follow the globals) while the ELBO pays for it; "fixed"
-                does not. Default: "auto" with the method "auto", else "fixed".
+                coupled units, and of the globals; units that follow the globals) while the ELBO pays for it, and gives
+                a second level of more than 200 units a function of its own, unless the method names what this rules
+                out or narrows (:full-rank, :low-rank, :banded, :conditional, :flow); "fixed" does not. Default: "auto"
+                with the method "auto", else "fixed".
             chains: independent restarts; each becomes a chain of the posterior.
             show_progress: a progress bar on standard error.
             checkpoint: a folder in which long training is saved every few seconds. It is kept, and may be deleted when
@@ -164,8 +167,7 @@ class Model:
         target, named = self._level_for(parsed, structure), method != "auto"
         whole = _needs_whole([parsed] if named else [], chosen_options)
         preparation, seconds = self._prepare(target, structure, seed, chosen_options, whole=whole)
-        if method == "auto" and parsed.amortized:
-            parsed, reason = _readable(preparation, parsed, reason)
+        parsed, reason = _readable(preparation, parsed, reason, asked=method)
         with contextlib.ExitStack() as stack:
             saves = None
             if checkpoint is not None:
@@ -266,16 +268,10 @@ class Model:
             parsed = parse_method(method)
             if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
                 reason = f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
+            elif grow:
+                parsed, reason = _with_second(parsed, structure)
         elif structure.verdict is Verdict.CLOSABLE:
-            parsed = parse_method("avi")
-            others = _others(structure, structure.level)
-            if others and others[0].num_units > MOST_FREE_UNITS:
-                parsed = parse_method("avi:levels")
-                reason = (
-                    f"A second level is amortized too, because {others[0].name} has more than {MOST_FREE_UNITS} units: "
-                    f"{others[0].num_units}, each with latents of {listed(others[0].latents)}. In q the levels are "
-                    "independent of each other."
-                )
+            parsed, reason = _with_second(parse_method("avi"), structure)
         else:
             name, why = "fvi", "F-VI"
             if grow and chain is not None:
@@ -376,18 +372,42 @@ def _others(structure: Structure, level: Level | None) -> tuple[Level, ...]:
     return tuple(sorted(beside, key=lambda other: (-other.index.size, -other.num_units)))
 
 
-def _readable(preparation: Preparation, method: Method, reason: str) -> tuple[Method, str]:
-    """The method that `auto` has chosen, or a simpler one where the units of its levels have no signatures."""
-    if method.second is not None:
+def _with_second(method: Method, structure: Structure) -> tuple[Method, str]:
+    """The method with a second level amortized too, and why, where that has very many units and nothing that the
+    method's name says of the globals, and of units that follow them, would be lost.
+    """
+    others = _others(structure, structure.level)
+    related = (method.globals, method.conditional, method.reach, method.flow) != (
+        "mean-field",
+        "none",
+        0,
+        False,
+    )
+    if not method.amortized or method.second is not None or related:
+        return method, ""
+    if not others or others[0].num_units <= MOST_FREE_UNITS:
+        return method, ""
+    return parse_method(f"{method.name}:levels"), (
+        f"A second level is amortized too, because {others[0].name} has more than {MOST_FREE_UNITS} units: "
+        f"{others[0].num_units}, each with latents of {listed(others[0].latents)}. In q the levels are independent of "
+        "each other."
+    )
+
+
+def _readable(preparation: Preparation, method: Method, reason: str, *, asked: str) -> tuple[Method, str]:
+    """The method, or a simpler one where what was not `asked` for by name needs signatures that units don't have."""
+    alone = parse_method("avi" if asked == "auto" else asked)
+    if method.second is not None and alone.second is None:
         try:
             preparation.second_input(preparation.second_level(method))
         except StructureError as error:
             why = f"One level is amortized, because the units of the other have no signatures: {error}"
-            method, reason = parse_method("avi"), why
-    try:
-        preparation.unit_input(method)
-    except StructureError as error:
-        method, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
+            method, reason = alone, why
+    if method.amortized and asked == "auto":
+        try:
+            preparation.unit_input(method)
+        except StructureError as error:
+            method, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
     return method, reason
 
 
