@@ -165,8 +165,11 @@ class Model:
         grow = (family or ("auto" if method == "auto" else "fixed")) == "auto"
         parsed, reason = self._resolve(method, structure, grow=grow)
         target, named = self._level_for(parsed, structure), method != "auto"
-        whole = _needs_whole([parsed] if named else [], chosen_options)
-        preparation, seconds = self._prepare(target, structure, seed, chosen_options, whole=whole)
+        needs = {
+            "whole": _needs_whole([parsed] if named else [], chosen_options),
+            "settled": parsed.second is not None,
+        }
+        preparation, seconds = self._prepare(target, structure, seed, chosen_options, **needs)
         parsed, reason = _readable(preparation, parsed, reason, asked=method)
         with contextlib.ExitStack() as stack:
             saves = None
@@ -237,7 +240,10 @@ class Model:
         parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
         banded = next((method for method in parsed if method.reach), parse_method("avi"))
         target = self._level_for(banded, structure)
-        whole = _needs_whole(parsed, chosen_options)
+        needs = {
+            "whole": _needs_whole(parsed, chosen_options),
+            "settled": any(method.second is not None for method in parsed),
+        }
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if show_progress else quiet() as progress,
@@ -249,7 +255,7 @@ class Model:
                     waiting(1, 1, float("nan"))
             return run_competition(
                 [
-                    self._prepare(target, structure, seed + number, chosen_options, whole=whole)
+                    self._prepare(target, structure, seed + number, chosen_options, **needs)
                     for number in range(repeats)
                 ],
                 methods,
@@ -314,9 +320,18 @@ class Model:
 
     @one_blas_thread
     def _prepare(
-        self, level: Level | None, structure: Structure, seed: int, options: FitOptions, *, whole: bool
+        self,
+        level: Level | None,
+        structure: Structure,
+        seed: int,
+        options: FitOptions,
+        *,
+        whole: bool,
+        settled: bool,
     ) -> tuple[Preparation, float]:
-        """The shared start and the seconds it took; `whole` rules out minibatches."""
+        """The shared start and the seconds it took; `whole` rules out minibatches, and a `settled` fit belongs to the
+        start too.
+        """
         others = _others(structure, level)
         key = (
             None if level is None else (level.name, level.latents),
@@ -341,6 +356,12 @@ class Model:
                 made = prepare(self.bound, level, others=others, **given)
                 _ = made.quick  # what it takes belongs to the preparation
             self._preparations[key] = (made, time.perf_counter() - started)
+        found, seconds = self._preparations[key]
+        if settled and found.others and not found._settled:
+            started = time.perf_counter()
+            with contextlib.suppress(StructureError):  # what has no signatures says so when it reads them
+                _ = found.settled
+            self._preparations[key] = (found, seconds + time.perf_counter() - started)
         return self._preparations[key]
 
     def _slicing_of(self, level: Level | None) -> Slicing | None:
