@@ -62,9 +62,7 @@ _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
 _ONE_LEVEL = parse_method("avi")
 _TWO_LEVELS = parse_method("avi:levels")
 _ROUND_STEPS, _MOST_ROUNDS = 1000, 6  # of training before signatures of two levels are read
-_SETTLED = (
-    0.3  # sds that the second level's means move in a round, root mean square, and signatures are good enough
-)
+_SETTLED = 0.3  # sds (root mean square) by which a round moves the second level's means when rounds end
 _SETTLING = 1 << 20  # separates random numbers and shards of those rounds from those of training
 
 
@@ -372,9 +370,8 @@ class LargePreparation(Preparation):
         """
         if method.second is None:
             return self.minibatches
-        self.second_input(
-            self.second_level(method)
-        )  # of all data: the shard's preparation shares what is read
+        # The preparation of the shard shares what is read of all data here.
+        self.second_input(self.second_level(method))
         return self._settled_minibatches()
 
     def _settled_minibatches(self) -> Minibatches:
@@ -395,13 +392,13 @@ class LargePreparation(Preparation):
         """
         if not self._own_settled:
             second = self.second_level(_TWO_LEVELS)
-            fit, moved = self._trained(self.minibatches, _ONE_LEVEL, 0), math.inf
+            fit = self._trained(self.minibatches, _ONE_LEVEL, 0)
             for number in range(1, _MOST_ROUNDS + 1):
                 inputs = {second.latents: self._second_signatures(second, fit)}
                 begun = self._starting(fit, fit, inputs, globals_in_doubt=self.globals_in_doubt)
                 before, fit = fit, self._trained(begun, _TWO_LEVELS, number)
-                moved = float(np.sqrt(np.mean(((fit.mean - before.mean) / fit.sd)[second.index] ** 2)))
-                if moved < _SETTLED:
+                moved = ((fit.mean - before.mean) / fit.sd)[second.index]
+                if np.sqrt(np.mean(moved**2)) < _SETTLED:
                     break
             self._own_settled.append(fit)
         return self._own_settled[0]
@@ -416,12 +413,12 @@ class LargePreparation(Preparation):
     ) -> Minibatches:
         """Minibatches for two levels that start at a fit of all units, with signatures around one."""
         start = self.minibatches.start
-        of_all = np.empty(start.model.dim, dtype=np.int64)
-        of_all[start.globals_index] = self.globals_index
-        of_all[start.index] = self.index[self.minibatches.units]
+        in_whole = np.empty(start.model.dim, dtype=np.int64)
+        in_whole[start.globals_index] = self.globals_index
+        in_whole[start.index] = self.index[self.minibatches.units]
 
         def in_shard(fit: QuickFit) -> QuickFit:
-            return replace(fit, mean=fit.mean[of_all], sd=fit.sd[of_all])
+            return replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])
 
         def placed(level: Level) -> Level:
             place = np.searchsorted(self.globals_index, level.index)
