@@ -27,7 +27,7 @@ from .checkpoints import Checkpoint, check_checkpoint_place
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .methods import MAX_REACH, Method, parse_method
-from .minibatches import LargePreparation, prepare_large
+from .minibatches import prepare_large
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import bars, quiet
@@ -130,13 +130,16 @@ class Model:
         Args:
             method: "auto" (A-VI where the verdict is `closable`, else F-VI, with the reason), or a method's name:
                 "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full";
-                "avi:levels", which amortizes a second level too ("auto" does where that has more than 200 units);
-                "fvi:banded" for units that are coupled along their axis. See `methods.parse_method`.
+                "avi:levels", which amortizes a second level too ("auto" does where that has more than 200 units, and so
+                does family="auto"); "fvi:banded" for units that are coupled along their axis. See
+                `methods.parse_method`.
             seed: repeats the result to the byte on one machine.
             level: the level to amortize, by its declared size or one of its latents.
             family: "auto" lets the family grow beyond the method's own (correlations within units, along the axis of
-                coupled units, and of the globals; units that follow the globals) while the ELBO pays for it; "fixed"
-                does not. Default: "auto" with the method "auto", else "fixed".
+                coupled units, and of the globals; units that follow the globals) while the ELBO pays for it, and gives
+                a second level of more than 200 units a function of its own, unless the method names what this rules
+                out or narrows (:full-rank, :low-rank, :banded, :conditional, :flow); "fixed" does not. Default: "auto"
+                with the method "auto", else "fixed".
             chains: independent restarts; each becomes a chain of the posterior.
             show_progress: a progress bar on standard error.
             checkpoint: a folder in which long training is saved every few seconds. It is kept, and may be deleted when
@@ -162,10 +165,12 @@ class Model:
         grow = (family or ("auto" if method == "auto" else "fixed")) == "auto"
         parsed, reason = self._resolve(method, structure, grow=grow)
         target, named = self._level_for(parsed, structure), method != "auto"
-        whole = _needs_whole([parsed] if named else [], chosen_options)
-        preparation, seconds = self._prepare(target, structure, seed, chosen_options, whole=whole)
-        if method == "auto" and parsed.amortized:
-            parsed, reason = _readable(preparation, parsed, reason)
+        needs = {
+            "whole": _needs_whole([parsed] if named else [], chosen_options),
+            "settled": parsed.second is not None,
+        }
+        preparation, seconds = self._prepare(target, structure, seed, chosen_options, **needs)
+        parsed, reason = _readable(preparation, parsed, reason, asked=method)
         with contextlib.ExitStack() as stack:
             saves = None
             if checkpoint is not None:
@@ -235,7 +240,10 @@ class Model:
         parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
         banded = next((method for method in parsed if method.reach), parse_method("avi"))
         target = self._level_for(banded, structure)
-        whole = _needs_whole(parsed, chosen_options)
+        needs = {
+            "whole": _needs_whole(parsed, chosen_options),
+            "settled": any(method.second is not None for method in parsed),
+        }
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if show_progress else quiet() as progress,
@@ -247,7 +255,7 @@ class Model:
                     waiting(1, 1, float("nan"))
             return run_competition(
                 [
-                    self._prepare(target, structure, seed + number, chosen_options, whole=whole)
+                    self._prepare(target, structure, seed + number, chosen_options, **needs)
                     for number in range(repeats)
                 ],
                 methods,
@@ -266,16 +274,10 @@ class Model:
             parsed = parse_method(method)
             if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
                 reason = f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
+            elif grow:
+                parsed, reason = _with_second(parsed, structure)
         elif structure.verdict is Verdict.CLOSABLE:
-            parsed = parse_method("avi")
-            others = _others(structure, structure.level)
-            if others and others[0].num_units > MOST_FREE_UNITS:
-                parsed = parse_method("avi:levels")
-                reason = (
-                    f"A second level is amortized too, because {others[0].name} has more than {MOST_FREE_UNITS} units: "
-                    f"{others[0].num_units}, each with latents of {listed(others[0].latents)}. In q the levels are "
-                    "independent of each other."
-                )
+            parsed, reason = _with_second(parse_method("avi"), structure)
         else:
             name, why = "fvi", "F-VI"
             if grow and chain is not None:
@@ -318,9 +320,18 @@ class Model:
 
     @one_blas_thread
     def _prepare(
-        self, level: Level | None, structure: Structure, seed: int, options: FitOptions, *, whole: bool
+        self,
+        level: Level | None,
+        structure: Structure,
+        seed: int,
+        options: FitOptions,
+        *,
+        whole: bool,
+        settled: bool,
     ) -> tuple[Preparation, float]:
-        """The shared start and the seconds it took; `whole` rules out minibatches, which serve one level."""
+        """The shared start and the seconds it took; `whole` rules out minibatches, and a `settled` fit belongs to the
+        start too.
+        """
         others = _others(structure, level)
         key = (
             None if level is None else (level.name, level.latents),
@@ -340,11 +351,17 @@ class Model:
             slicing = None if whole else self._slicing_of(level)
             made: Preparation
             if level is not None and slicing is not None and minibatches_pay(slicing, self.data):
-                made = prepare_large(self.bound, level, slicing, **given)
+                made = prepare_large(self.bound, level, slicing, others=others, **given)
             else:
                 made = prepare(self.bound, level, others=others, **given)
                 _ = made.quick  # what it takes belongs to the preparation
             self._preparations[key] = (made, time.perf_counter() - started)
+        found, seconds = self._preparations[key]
+        if settled and found.others and not found._settled:
+            started = time.perf_counter()
+            with contextlib.suppress(StructureError):  # what has no signatures says so when it reads them
+                _ = found.settled
+            self._preparations[key] = (found, seconds + time.perf_counter() - started)
         return self._preparations[key]
 
     def _slicing_of(self, level: Level | None) -> Slicing | None:
@@ -359,9 +376,9 @@ class Model:
 
 
 def _needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
-    """Whether steps must see all units: minibatches serve what `path_gradient` covers, and one level."""
+    """Whether steps must see all units: minibatches serve what `path_gradient` covers."""
     return options.estimator != "path" or any(
-        method.second is not None or method.globals == "low-rank" or method.reach > 0 for method in methods
+        method.globals == "low-rank" or method.reach > 0 for method in methods
     )
 
 
@@ -376,23 +393,42 @@ def _others(structure: Structure, level: Level | None) -> tuple[Level, ...]:
     return tuple(sorted(beside, key=lambda other: (-other.index.size, -other.num_units)))
 
 
-def _readable(preparation: Preparation, method: Method, reason: str) -> tuple[Method, str]:
-    """The method that `auto` has chosen, or a simpler one where the units of its levels have no signatures."""
-    if method.second is not None and isinstance(preparation, LargePreparation):
-        method, reason = (
-            parse_method("avi"),
-            "One level is amortized, because training is on minibatches of its units.",
-        )
-    elif method.second is not None:
+def _with_second(method: Method, structure: Structure) -> tuple[Method, str]:
+    """The method with a second level amortized too, and why, where that has very many units and nothing that the
+    method's name says of the globals, and of units that follow them, would be lost.
+    """
+    others = _others(structure, structure.level)
+    related = (method.globals, method.conditional, method.reach, method.flow) != (
+        "mean-field",
+        "none",
+        0,
+        False,
+    )
+    if not method.amortized or method.second is not None or related:
+        return method, ""
+    if not others or others[0].num_units <= MOST_FREE_UNITS:
+        return method, ""
+    return parse_method(f"{method.name}:levels"), (
+        f"A second level is amortized too, because {others[0].name} has more than {MOST_FREE_UNITS} units: "
+        f"{others[0].num_units}, each with latents of {listed(others[0].latents)}. In q the levels are independent of "
+        "each other."
+    )
+
+
+def _readable(preparation: Preparation, method: Method, reason: str, *, asked: str) -> tuple[Method, str]:
+    """The method, or a simpler one where what was not `asked` for by name needs signatures that units don't have."""
+    alone = parse_method("avi" if asked == "auto" else asked)
+    if method.second is not None and alone.second is None:
         try:
             preparation.second_input(preparation.second_level(method))
         except StructureError as error:
             why = f"One level is amortized, because the units of the other have no signatures: {error}"
-            method, reason = parse_method("avi"), why
-    try:
-        preparation.unit_input(method)
-    except StructureError as error:
-        method, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
+            method, reason = alone, why
+    if method.amortized and asked == "auto":
+        try:
+            preparation.unit_input(method)
+        except StructureError as error:
+            method, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
     return method, reason
 
 

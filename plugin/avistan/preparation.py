@@ -45,7 +45,6 @@ from .inference_functions import (
     make_polynomial,
 )
 from .methods import DataColumn, Method
-from .path_gradient import form_of
 from .start import QuickFit, quick_fit
 from .unit_inputs import SignatureInput, UnitInput, make_data_input
 
@@ -66,6 +65,8 @@ class Preparation:
         max_rank: R, most components of a signature that become inputs.
         others: further levels whose units are independent given everything else, which can be amortized too.
         sample: units whose scores say what a signature's components are, where not the level's own.
+        globals_in_doubt: how far the quick fit's globals may be from where training takes them, in their own sds: the
+            unit of its steps.
         scattered: the quick fit begins at a random point, not at the best near 0.
     """
 
@@ -79,6 +80,7 @@ class Preparation:
     quick_seed: int
     others: tuple[Level, ...] = ()
     sample: Shard | None = None
+    globals_in_doubt: float = 1.0
     scattered: bool = False
     _quick: list[QuickFit] = field(default_factory=list, repr=False)
     _chains: dict[int, ChainStart | None] = field(default_factory=dict, repr=False)
@@ -98,13 +100,6 @@ class Preparation:
         if not self._quick:
             self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
         return self._quick[0]
-
-    @property
-    def globals_in_doubt(self) -> float:
-        """How far the quick fit's globals may be from where training takes them, in their own sds: the unit of its
-        steps.
-        """
-        return 1.0
 
     def restarted(self, number: int) -> Preparation:
         """The same preparation with another quick fit, from a random start (uniform on (-2, 2), as Stan's); unit inputs
@@ -127,10 +122,8 @@ class Preparation:
         if key not in self._inputs:
             if method.data:
                 self._inputs[key] = self._data_input(method.data)
-            elif method.second is None:
-                self._inputs[key] = self._signature(method.neighbours)
             else:
-                self._inputs[key] = self._read(self.settled, method.neighbours)
+                self._inputs[key] = self._signature(method.neighbours, method.second is not None)
         return self._inputs[key]
 
     @property
@@ -159,11 +152,6 @@ class Preparation:
         Raises:
             MethodError: there is none, or none of that name.
         """
-        if self.sample is not None:
-            raise MethodError(
-                f"{method.name}: on minibatches of units one level is amortized. Leave out :levels, or give the "
-                "data of fewer units."
-            )
         if not self.others:
             raise MethodError(
                 f"{method.name}: this program has no second level whose units are independent given everything "
@@ -182,11 +170,14 @@ class Preparation:
             StructureError: a signature needs more points of finite density than there are.
         """
         if level.latents not in self._second_inputs:
-            at = level.index, level.globals_index(self.model.dim)
-            references = self._references(self.settled, *at, stream=8)
-            _, _, inputs = fit_signatures(self.model, *at, references, max_rank=self.max_rank, seed=self.seed)
-            self._second_inputs[level.latents] = inputs
+            self._second_inputs[level.latents] = self._second_signatures(level, self.settled)
         return self._second_inputs[level.latents]
+
+    def _second_signatures(self, level: Level, fit: QuickFit) -> FloatArray:
+        at = level.index, level.globals_index(self.model.dim)
+        references = self._references(fit, *at, stream=8)
+        _, _, inputs = fit_signatures(self.model, *at, references, max_rank=self.max_rank, seed=self.seed)
+        return inputs
 
     def chain(self, reach: int) -> ChainStart | None:
         """Laplace's approximation for a banded factor of that reach; None where there is none."""
@@ -200,18 +191,16 @@ class Preparation:
         given = make_data_input(self.model.data, columns, len(self.index))
         return given, given(self.model, self.index, self.globals_index)
 
-    def signature(self, neighbours: int = 0) -> UnitInput:
-        """What reads signatures, with those of so many neighbours to each side."""
-        key = ((), neighbours, False)
+    def signature(self, neighbours: int = 0, *, settled: bool = False) -> UnitInput:
+        """What reads signatures, with those of so many neighbours to each side, around the quick fit or the settled."""
+        key = ((), neighbours, settled)
         if key not in self._inputs:
-            self._inputs[key] = self._signature(neighbours)
+            self._inputs[key] = self._signature(neighbours, settled)
         return self._inputs[key][0]
 
-    def _signature(self, neighbours: int) -> tuple[UnitInput, FloatArray]:
-        return self._read(self.quick, neighbours)
-
-    def _read(self, fit: QuickFit, neighbours: int) -> tuple[UnitInput, FloatArray]:
+    def _signature(self, neighbours: int, settled: bool) -> tuple[UnitInput, FloatArray]:
         """References around a fit, their scores and the transform."""
+        fit = self.settled if settled else self.quick
         references = self._references(fit, self.index, self.globals_index, stream=1)
         at = self.model, self.index, self.globals_index
         if self.sample is not None:
@@ -345,10 +334,6 @@ def start_family(preparation: Preparation, method: Method) -> tuple[Family, Floa
     if method.amortized:
         function = function.projected(inputs, _standardized(fit, index, local, center, scale))
     family = Family(globals_factor, function, local, frame, make_placement(at, index), directions, curve)
-    if preparation.sample is not None and form_of(family) is None:
-        raise MethodError(
-            f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
-        )
     return family, on_device(inputs, np.float32)
 
 
@@ -371,10 +356,11 @@ def _start_second(
     start = local.start(zeros(level.block, 1))
     function = make_function(method, start, inputs.shape[1], preparation.seed, stream=9)
     own = _standardized(fit, index, local, center[:, None], typical[:, None])
-    centers, scales = fit.mean.copy(), fit.sd.copy()
+    centers, scales = fit.mean.copy(), fit.sd * preparation.globals_in_doubt
     centers[index], scales[index] = center, typical
     factor = _level_globals(method, preparation.globals_index, level, function.projected(inputs, own), inputs)
-    return centers, scales, factor
+    narrower = np.full(factor.free.size, -np.log(preparation.globals_in_doubt))
+    return centers, scales, replace(factor, free=replace(factor.free, log_sd=on_device(narrower)))
 
 
 def _level_globals(

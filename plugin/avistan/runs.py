@@ -165,7 +165,9 @@ class _ChainRun:
         self._preparation, self._number, self._method, self._options = preparation, number, method, options
         self._progress, self._checkpoint = progress, checkpoint
         self._key = make_key(preparation.seed)
-        self._large = preparation.minibatches if isinstance(preparation, LargePreparation) else None
+        self._large = (
+            preparation.minibatches_of(method) if isinstance(preparation, LargePreparation) else None
+        )
         if self._large is not None and method.function == "table":  # a minibatch would move few of its rows
             self._large = None
         self.seconds_train = self.seconds_compile = self.seconds_evaluate = 0.0

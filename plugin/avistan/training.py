@@ -41,6 +41,7 @@ from .table_training import TableSteps
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, current elbo in nats
 FloatArray = npt.NDArray[np.float64]
 
+NO_SLOT = -1  # in place of the whole model, where batches are given
 _NOISE_BLOCK = 1 << 18  # normals drawn at once where XLA draws them
 _KEPT = 32  # compiled chunks, the latest used
 _MEASURE = 11  # folded into the key of training for the draws on which the stopping rule compares ELBOs
