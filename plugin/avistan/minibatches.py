@@ -440,7 +440,7 @@ class LargePreparation(Preparation):
     def _trained(self, minibatches: Minibatches, method: Method, number: int) -> QuickFit:
         """What some steps on minibatches of the method's family end with."""
         family, inputs = minibatches.start_family(method)
-        options = minibatches.training(TrainingOptions(steps=_ROUND_STEPS), 0)
+        options = minibatches.training(TrainingOptions(steps=_ROUND_STEPS))
         key = fold_in(make_key(self.quick_seed), _SETTLING + number)
         with minibatches.batches(method, _SETTLING + number) as batches:
             family, _ = train(family, inputs, NO_SLOT, options, key, batches=batches)
