@@ -16,7 +16,7 @@ NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
 demo: $(INSTALLED)
 	$(PYTHON) -m avistan.demo
 
-# About 3 GiB of memory for each worker. Workers that are done take tests from the others, neighbours together.
+# About 2 GiB of memory for each worker. Workers that are done take tests from the others, neighbours together.
 WORKERS := 2
 test: $(INSTALLED)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
