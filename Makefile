@@ -17,8 +17,10 @@ NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
 demo: $(INSTALLED)
 	$(PYTHON) -m avistan.demo
 
+# About 2 GiB of memory for each worker. Workers that are done take tests from the others, neighbours together.
+WORKERS := 2
 test: $(INSTALLED)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

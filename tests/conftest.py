@@ -3,6 +3,7 @@
 import importlib
 import os
 import zlib
+from collections.abc import Iterator
 from types import ModuleType
 
 import jax
@@ -19,6 +20,13 @@ for _name, _value in {
 }.items():
     jax.config.update(_name, _value)
 stan_to_mir("model {}")  # before XLA compiles: tests that call stanli itself can't start its compiler later
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs() -> Iterator[None]:
+    """Each module's compiled programs go when it is done: kept to the end, they would take gibibytes."""
+    yield
+    jax.clear_caches()
 
 
 def _require(module: str) -> ModuleType:

@@ -157,7 +157,7 @@ def test_the_engine_gives_the_same_values():
         "array[2, 2] int plain; } parameters { real p; } model { p ~ normal(0, 1); } generated quantities { "
     ) + "".join(f"real v{number} = {text}; " for number, text in enumerate(texts))
     data = read_data(Program.from_code(code + "}"), {k: v for k, v in ENV.items() if "pair" not in k})
-    model = stanli.bridgestan_model(stan_code=code + "}", data=data.to_json())
+    model = stanli.bridgestan_model(stan_code=code + "}", data=data.to_json(), capture_stan_prints=False)
     seen = model.param_constrain(np.zeros(1), include_gq=True, rng=model.new_rng(1))[1:]
     assert dict(zip(texts, seen, strict=True)) == pytest.approx({t: VALUES[t] for t in texts}, rel=1e-15)
 

@@ -364,7 +364,9 @@ def test_without_generated_quantities_the_density_is_the_same():
     point = np.array([0.3, -0.7])
     results = []
     for source in (program.source, program.without_generated_quantities().source):
-        model = stanli.bridgestan_model(stan_code=source, data='{"N": 3, "x": [0.1, 2.5, -1]}')
+        model = stanli.bridgestan_model(
+            stan_code=source, data='{"N": 3, "x": [0.1, 2.5, -1]}', capture_stan_prints=False
+        )
         results.append((*model.log_density_gradient(point), len(model.param_names(include_gq=True))))
     (lp, gradient, names), (lp_without, gradient_without, names_without) = results
     assert lp == lp_without
@@ -397,7 +399,7 @@ def test_the_engine_sees_the_same_variables():
     generated quantities { for (i in 1:2) { int inner = i; } matrix[2, 2] d = [[1, 2], [3, 4]]; }
     """
     program = Program.from_code(code)
-    model = stanli.bridgestan_model(stan_code=program.source, data='{"N": 1}')
+    model = stanli.bridgestan_model(stan_code=program.source, data='{"N": 1}', capture_stan_prints=False)
     seen = dict.fromkeys(name.split(".")[0] for name in model.param_names(include_tp=True, include_gq=True))
     declared = (*program.parameters, *program.transformed_parameters, *program.generated_quantities)
     assert list(seen) == [declaration.name for declaration in declared]

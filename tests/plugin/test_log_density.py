@@ -37,7 +37,9 @@ class Model:
     """A model bound through stanli, with as many handles as asked for."""
 
     def __init__(self, code, data=None, *, most_handles=8):
-        self._bind = lambda: stanli.bridgestan_model(stan_code=code, data=data or {})
+        self._bind = lambda: stanli.bridgestan_model(
+            stan_code=code, data=data or {}, capture_stan_prints=False
+        )
         self._bound = [self._bind()]
         self._most = most_handles
         lib = self._bound[0].stanlib
