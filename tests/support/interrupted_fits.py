@@ -24,7 +24,7 @@ import avistan.files
 import avistan.provenance
 from avistan.cli import app
 from avistan.compile_cache import FOLDER, SWITCH
-from stan_adapters.expressions import stan_parser
+from stan_adapters.grammar import stan_parser
 
 stan_parser()  # built here, so that no fit has to
 avistan.provenance._sources()  # kept from here on: what was imported is what runs, whatever is edited meanwhile
