@@ -32,6 +32,7 @@ from _c_loop import gradient_microseconds
 from avistan._bundled import models_root
 from avistan.batches import one_batch
 from avistan.families import Family, make_placement, trainable
+from avistan.large_preparation import prepare_large
 from avistan.log_density import (
     Backend,
     DensityHandles,
@@ -41,7 +42,6 @@ from avistan.log_density import (
     use_backend,
 )
 from avistan.methods import parse_method
-from avistan.minibatches import prepare_large
 from avistan.network_training import NetworkSteps
 from avistan.options import FitOptions
 from avistan.path_gradient import form_of

@@ -25,8 +25,8 @@ from .growth import grown, reframed
 from .host_draws import Places, draw_pairs
 from .host_functions import HostNu, global_values, unit_values
 from .inference_functions import MLP
+from .large_preparation import LargePreparation
 from .methods import Method
-from .minibatches import LargePreparation
 from .preparation import Preparation
 from .projection import ridge
 
@@ -70,7 +70,7 @@ def following(
     )
 
 
-def settled(
+def with_settled_globals(
     preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
     """The family with its globals where all units together ask for, units that follow them, and the gradients it took.

@@ -26,8 +26,8 @@ from .chain_start import MAX_GLOBALS
 from .checkpoints import Checkpoint, check_checkpoint_place
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
+from .large_preparation import prepare_large
 from .methods import MAX_REACH, Method, parse_method
-from .minibatches import prepare_large
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import bars, quiet

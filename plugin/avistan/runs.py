@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint
 from .common_numbers import fold_in, make_key
 from .evaluation import Evaluation, evaluate
 from .families import Family
-from .following import following, settled
+from .following import following, with_settled_globals
 from .growth import (
     GrowthStep,
     grown,
@@ -28,9 +28,9 @@ from .growth import (
     without_shapes,
     worth_trying,
 )
+from .large_preparation import LargePreparation
 from .log_density import register
 from .methods import Method
-from .minibatches import LargePreparation
 from .options import FitOptions
 from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
@@ -245,7 +245,7 @@ class _ChainRun:
         if self._large is None:
             return found
         started = time.perf_counter()
-        again = settled(self._preparation, family, richer, np.asarray(self._all_inputs))
+        again = with_settled_globals(self._preparation, family, richer, np.asarray(self._all_inputs))
         self.seconds_train += time.perf_counter() - started
         if again is None:
             return found

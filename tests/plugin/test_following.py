@@ -11,11 +11,11 @@ from avistan.arrays import on_device
 from avistan.common_numbers import make_key
 from avistan.curvature import Units, precision_without_units, read_curvature
 from avistan.evaluation import evaluate
-from avistan.following import following, settled
+from avistan.following import following, with_settled_globals
 from avistan.growth import grown
+from avistan.large_preparation import prepare_large
 from avistan.log_density import register
 from avistan.methods import parse_method
-from avistan.minibatches import prepare_large
 from programs import bundled, simulator
 from stan_adapters.structure import inspect_structure, with_unit_data
 
@@ -145,7 +145,7 @@ def test_globals_that_noise_has_moved_are_settled(many, linear_answers):
         ),
     )
 
-    found, gradients = settled(prepared, astray, FOLLOWS, inputs)
+    found, gradients = with_settled_globals(prepared, astray, FOLLOWS, inputs)
 
     exact_mean, exact_sd = (linear_answers[f"posterior_{part}"](data)[0] for part in ("mean", "sd"))
 
@@ -158,7 +158,7 @@ def test_globals_that_noise_has_moved_are_settled(many, linear_answers):
     assert abs(place(found)[0] - exact_mean) < 0.1 * exact_sd
     assert abs(place(found)[1] / exact_sd - 1) < 0.01
     assert gradients > 0
-    assert settled(prepared, before, FOLLOWS, inputs) is None  # it does not follow
+    assert with_settled_globals(prepared, before, FOLLOWS, inputs) is None  # it does not follow
 
 
 @pytest.mark.parametrize("name", ["avi:polynomial(2)", "avi:conditional"])

@@ -11,9 +11,9 @@ import avistan.preparation
 from avistan.errors import FitError
 from avistan.evaluation import evaluate
 from avistan.inference_functions import Table
+from avistan.large_preparation import prepare_large
 from avistan.log_density import native_available, register, set_layout
 from avistan.methods import parse_method
-from avistan.minibatches import prepare_large
 from avistan.optimizer import learning_rates
 from avistan.path_gradient import elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
 from avistan.preparation import start_family

@@ -9,9 +9,9 @@ import pytest
 import avistan.training
 from avistan.batches import Batches, one_batch
 from avistan.families import trainable
+from avistan.large_preparation import prepare_large
 from avistan.log_density import native_available, register, set_layout, use_backend
 from avistan.methods import parse_method
-from avistan.minibatches import prepare_large
 from avistan.network_training import NetworkSteps, serves
 from avistan.path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
 from avistan.training import Trainer, TrainingOptions

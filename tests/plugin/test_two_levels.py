@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import avistan as avi
-import avistan.minibatches
+import avistan.large_preparation
 import avistan.path_gradient
 from avistan.errors import MethodError
 from avistan.evaluation import gap
 from avistan.families import Family, LevelGlobals, num_variational_parameters, trainable
 from avistan.growth import grown, stages
+from avistan.large_preparation import LargePreparation, prepare_large
 from avistan.log_density import log_density, native_available, register, set_layout
 from avistan.methods import parse_method
-from avistan.minibatches import LargePreparation, prepare_large
 from avistan.normals import normals
 from avistan.objective import neg_elbo
 from avistan.path_gradient import (
@@ -353,8 +353,8 @@ def test_a_second_level_that_is_not_there_is_refused(nested):
 @pytest.fixture
 def one_short_round(monkeypatch):
     """Signatures are read after a few steps: what these tests ask does not depend on how good they are."""
-    monkeypatch.setattr(avistan.minibatches, "_ROUND_STEPS", 25)
-    monkeypatch.setattr(avistan.minibatches, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(avistan.large_preparation, "_ROUND_STEPS", 25)
+    monkeypatch.setattr(avistan.large_preparation, "_MOST_ROUNDS", 1)
 
 
 def large_preparation_of(model: avi.Model, size: int, **options) -> LargePreparation:
