@@ -102,6 +102,9 @@ def _rounds(
             return None
         family, shift, gradients = found
         evaluations += gradients
+        if shift >= _STILL:  # far: another step shows whether the curvature there was another
+            family, shift, gradients = _newton_step(preparation, family, inputs, rng)
+            evaluations += gradients
         if shift < _STILL:
             break
     return family, evaluations
@@ -263,13 +266,12 @@ def _newton_step(
     if isinstance(preparation, LargePreparation):
         whole = preparation.minibatches.whole_family(family)
     pairs = int(np.clip(_NUMBERS // (2 * model.dim), 1, _MOST_PAIRS))
+    noise = rng.standard_normal((pairs, model.dim))
+    noise[:, at] = 0.0  # globals at their means
+    drawn = draw_pairs(whole, inputs, partial(_columns, noise))
     total = np.zeros(model.dim)
-    for _ in range(pairs):
-        noise = rng.standard_normal((1, model.dim))
-        noise[:, at] = 0.0  # globals at their means
-        value, gradient = model.log_density_gradient(
-            draw_pairs(whole, inputs, partial(_columns, noise)).points(slice(1))
-        )
+    for pair in range(pairs):
+        value, gradient = model.log_density_gradient(drawn.points(slice(pair, pair + 1)))
         if not np.isfinite(value).all():
             return family, 0.0, 2 * pairs
         total += gradient.sum(axis=0) / (2 * pairs)
