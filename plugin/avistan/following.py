@@ -76,11 +76,14 @@ def with_settled_globals(
     """The family with its globals where all units together ask for, units that follow them, and the gradients it took.
 
     On minibatches training leaves the globals where the noise of the last ones had moved them, or on their way: for
-    them a step of training is far smaller than that noise. Arguments as of `following`; the family follows the globals.
+    them a step of training is far smaller than that noise. None where the family does not follow the globals, or along
+    curves, the globals are bent, or the function is no network. Arguments as of `following`.
     """
     own = family.globals
-    follows = family.local.directions > 0 and family.curve is None and isinstance(own, GlobalGaussian)
-    if not follows or own.size > MAX_GLOBALS or own.warp is not None:
+    follows = family.local.directions > 0 and family.curve is None
+    if not (follows and isinstance(family.inference, MLP) and isinstance(own, GlobalGaussian)):
+        return None
+    if own.size > MAX_GLOBALS or own.warp is not None:
         return None
     rng = np.random.default_rng([preparation.seed, 10])
     return _rounds(preparation, family, method, inputs, rng, within=False)
@@ -95,6 +98,7 @@ def _rounds(
     *,
     within: bool,
 ) -> tuple[Family, int] | None:
+    """Readings of curvature, each followed by a step of Newton's, until the globals stay where they are."""
     evaluations = 0
     for _ in range(_ROUNDS):
         found = _round(preparation, reframed(family), method, inputs, rng, within=within)

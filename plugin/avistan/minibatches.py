@@ -47,7 +47,7 @@ FloatArray = npt.NDArray[np.float64]
 _MULTIPLE = 250  # steps of which chunks are parts: rounds of shards change between chunks
 _STEPS_PER_ROUND = 1000  # at least: binding the next round's shards takes longer than many cheap steps
 _MOST_RENEWED, _RENEWED = 0.1, 20  # shards of a round that the next exchanges: a share, and at most so many
-_FEWER_DRAWS, _SMALLER_STEPS, _SMALLEST_STEPS = 4, 2, 8
+_FEWER_DRAWS, _SMALLER_STEPS, _SMALLEST_STEPS = 4, 2, 8  # than on all units; see `Minibatches.training`
 _MEASURED_SHARDS, _MEASURED_DRAWS = 64, 2  # on which families are compared
 
 

@@ -208,3 +208,11 @@ def test_what_curvature_gets_right_is_not_trained(monkeypatch):
     assert fit.growth[0].kept
     assert fit.method.name == "avi:conditional"
     assert [len(trace.elbo) for trace in fit.chains[0].traces] == [len(fit.trace.elbo)]
+
+
+def test_a_polynomial_grows_on_minibatches_without_curvature():
+    data = simulator("linear")(N=9000)
+    model = avi.Model(avi.models_root() / "linear" / "linear.stan", data=data)
+    fit = model.fit(method="avi:polynomial(2)", family="auto", seed=1)
+    assert fit.growth[0].method == "avi:polynomial(2):conditional"
+    assert fit.gradient_evaluations < 4 * len(fit.trace.elbo)  # a step sees one draw of a minibatch
