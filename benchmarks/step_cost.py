@@ -102,7 +102,7 @@ def measure_minibatches(
     large = prepare_large(
         model, structure.level, structure.slicing, seed=1, num_references=8, max_rank=8
     ).minibatches
-    with large.batches(method) as batches:
+    with large.batches(large.unit_inputs(method)) as batches:
         family, inputs = large.start_family(method)
         trainer = Trainer(family, inputs, -1, options.training, jax.random.key(1), batches)
         started = time.perf_counter()

@@ -32,6 +32,8 @@ Draws = dict[str, npt.NDArray[Any]]
 _SHARE_HANDLE_FROM_SECONDS = 50e-6
 
 
+# A thread is worth its start for a few points, or for one where a gradient takes long: of so many bytes of data.
+_POINTS_PER_THREAD, _SLOW_TEXT = 4, 1 << 18
 _LARGE_TEXT = 1 << 24  # bytes of data, after which memory is worth giving back
 
 
@@ -61,6 +63,7 @@ class BoundModel:
         density_program = program if compiles else program.without_generated_quantities()
         text = data.to_json()
         self._density = construct(density_program, engine, text, seed, outputs=False)
+        self._points_per_thread = 1 if len(text) > _SLOW_TEXT else _POINTS_PER_THREAD
         if len(text) > _LARGE_TEXT:
             del text
             give_back_freed_memory()
@@ -116,7 +119,7 @@ class BoundModel:
         points = np.ascontiguousarray(theta, dtype=np.float64)
         batch = self._checked(points)
         lp, gradient = np.empty(len(batch)), np.empty_like(batch)
-        workers = min(os.cpu_count() or 1, len(batch) // 4 or 1)
+        workers = min(os.cpu_count() or 1, len(batch) // self._points_per_thread or 1)
         handles = self.handles(workers) if workers > 1 else (self._first(),)
         abi = self._density.abi
 
@@ -307,4 +310,6 @@ class BoundModel:
             start = time.perf_counter()
             self._density.abi.log_density_gradient(handle, theta, lp, gradient)
             best = min(best, time.perf_counter() - start)
+            if best > 10 * _SHARE_HANDLE_FROM_SECONDS:
+                break
         return float(best)

@@ -24,9 +24,8 @@ from .certificate import (
 from .levels import Level
 from .rows import Rows, data_rows
 
-_MANY_LATENTS = (
-    200_000  # every pair of so many units is compared once, not at several points: gradients are long
-)
+# Of so many parameters every pair of units is compared once, not at several points: gradients are long.
+_MANY_PARAMETERS = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ class Examiner:
         bits = math.ceil(math.log2(level.num_units))
         self._reserve -= 2 * bits + 2
         spare = self._budget - self._reserve - self.prober.evaluations - 2
-        rounds = 1 if level.index.size > _MANY_LATENTS else min(3, max(2, spare // bits))
+        rounds = 1 if self.model.dim > _MANY_PARAMETERS else min(3, max(2, spare // bits))
         found = separability(self.prober, level, rounds)
         if found.holds:
             return [self._separable(level, found)]

@@ -30,6 +30,7 @@ _MOVES = (0.7, 0.1, 0.01)  # a move that Stan rejects is tried smaller
 _FAR_MOVES = (1000.0, 30.0)  # a likelihood with corners (double exponential) is linear nearby
 _SHAPE_PROBES = 8  # single units moved to see how far a coupling reaches
 _CLEAR = 1e-4  # a change that needs no further probe
+_MANY_NUMBERS, _TOGETHER = 100_000, 2  # parameters whose gradients take long enough to be taken side by side
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -123,6 +124,19 @@ def probe_points(
     return Points(theta, gradients, evaluations)
 
 
+def side_by_side(model: Density) -> int:
+    """How many gradients of a model are worth being taken side by side: they take memory too."""
+    return _TOGETHER if model.dim > _MANY_NUMBERS else 1
+
+
+def gradients_at(model: Density, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Log densities (S,) and gradients (S, D) at few points (S, D)."""
+    if len(points) == 1:
+        lp, gradient = model.log_density_gradient(points[0])
+        return np.array([lp]), np.asarray(gradient)[None]
+    return model.log_density_gradient(points)
+
+
 class Prober:
     """A model at a few points of finite density, and a count of the gradients taken, those for the points included."""
 
@@ -135,19 +149,31 @@ class Prober:
 
         The change is relative to the score, or to a typical one where that is small. `sizes` are tried in order.
         """
-        point %= len(self.points.theta)
-        theta, gradient = self.points.theta[point], self.points.gradient[point]
-        direction = self.rng.uniform(0.5, 1.0, positions.shape) * self.rng.choice(
-            [-1.0, 1.0], positions.shape
-        )
+        return self.moves([(positions, point)], sizes)[0]
+
+    def moves(
+        self, which: Sequence[tuple[IndexArray, int]], sizes: Sequence[float] = _MOVES
+    ) -> list[FloatArray | None]:
+        """As `move`, of several positions and points, whose gradients are taken side by side."""
+        found: list[FloatArray | None] = [None] * len(which)
+        points = [point % len(self.points.theta) for _, point in which]
+        directions = [
+            self.rng.uniform(0.5, 1.0, positions.shape) * self.rng.choice([-1.0, 1.0], positions.shape)
+            for positions, _ in which
+        ]
         for size in sizes:
-            moved = theta.copy()
-            moved[positions] += size * direction
-            lp, after = self.model.log_density_gradient(moved)
-            self.evaluations += 1
-            if np.isfinite(lp):
-                return _relative(gradient, after)
-        return None
+            left = [number for number, change in enumerate(found) if change is None]
+            if not left:
+                break
+            moved = self.points.theta[[points[number] for number in left]]
+            for row, number in zip(moved, left, strict=True):
+                row[which[number][0]] += size * directions[number]
+            lp, after = gradients_at(self.model, moved)
+            self.evaluations += len(left)
+            for row, number in enumerate(left):
+                if np.isfinite(lp[row]):
+                    found[number] = _relative(self.points.gradient[points[number]], after[row])
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +205,20 @@ def separability(prober: Prober, level: Level, rounds: int) -> Separability:
     start, statistic, own = prober.evaluations, 0.0, False
     bits = max(1, (level.num_units - 1).bit_length())
     touched, seen = np.zeros(prober.model.dim, dtype=bool), np.zeros(bits, dtype=bool)
-    for turn in range(rounds * bits):
-        split, mask = turn % bits, bit_split(level.num_units, turn % bits)
-        change = prober.move(level.index[mask], split + turn // bits)
-        if change is None:
-            continue
-        seen[split] = True
-        touched |= change > TOLERANCE
-        statistic = max(statistic, float(change[level.index[~mask]].max(initial=0.0)))
-        own = own or bool((change[level.index[mask]] > TOLERANCE).any())
+    together = side_by_side(prober.model)
+    for first in range(0, rounds * bits, together):
+        turns = range(first, min(first + together, rounds * bits))
+        masks = [bit_split(level.num_units, turn % bits) for turn in turns]
+        which = [
+            (level.index[mask], turn % bits + turn // bits) for mask, turn in zip(masks, turns, strict=True)
+        ]
+        for turn, mask, change in zip(turns, masks, prober.moves(which), strict=True):
+            if change is None:
+                continue
+            seen[turn % bits] = True
+            touched |= change > TOLERANCE
+            statistic = max(statistic, float(change[level.index[~mask]].max(initial=0.0)))
+            own = own or bool((change[level.index[mask]] > TOLERANCE).any())
         if statistic > _CLEAR:
             break
     if statistic <= TOLERANCE:

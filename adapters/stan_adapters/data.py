@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import orjson
 
 from .constraints import Array, Entry, Misfit, declared_dims, fit_value
 from .errors import DataError
@@ -61,7 +62,8 @@ class StanData(Mapping[str, Entry]):
 
     def to_json(self) -> str:
         """Stan JSON as every engine reads it: NaN and infinities are the strings "NaN", "Inf" and "-Inf"."""
-        return json.dumps({name: _json_value(value) for name, value in self.entries.items()}, allow_nan=False)
+        values = {name: _json_value(value) for name, value in self.entries.items()}
+        return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
     def replace(self, **values: object) -> StanData:
         """The same data with some values exchanged, all checked again. Raises DataError."""
@@ -147,7 +149,7 @@ def _json_value(value: Entry) -> Any:
         ):
             named[where] = word
         return named.tolist()
-    return value.tolist()
+    return np.ascontiguousarray(value) if value.ndim else value.item()
 
 
 # ---- Names and values --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .abi import FloatArray
-from .certificate import Density
+from .certificate import Density, gradients_at, side_by_side
 from .errors import StructureError
 from .layout import IndexArray
 
@@ -268,12 +268,18 @@ def _each_score(
     model: Density, index: IndexArray, globals_index: IndexArray, references: References
 ) -> Iterator[FloatArray]:
     """Scores (N, d) at one reference after the other. Raises as `unit_scores`."""
-    for theta, z in zip(references.theta, references.z, strict=True):
-        score = _scores_at(model, index, globals_index, theta, z)
-        if score is None:
-            reason = model.why_rejected(_assemble(model.dim, index, globals_index, theta, z))
-            raise StructureError(
-                f"the log density of these data is not finite at a reference point of the fit: {reason}. "
-                "Are the new data on the scale of the data that were fitted?"
-            )
-        yield score
+    together = side_by_side(model)
+    for first in range(0, references.count, together):
+        some = range(first, min(first + together, references.count))
+        points = np.empty((len(some), model.dim))
+        points[:, globals_index] = references.theta[some]
+        points[:, index] = references.z[some][:, None]
+        lp, gradient = gradients_at(model, points)
+        for row in range(len(some)):
+            if not np.isfinite(lp[row]):
+                reason = model.why_rejected(points[row])
+                raise StructureError(
+                    f"the log density of these data is not finite at a reference point of the fit: {reason}. "
+                    "Are the new data on the scale of the data that were fitted?"
+                )
+            yield gradient[row, index]

@@ -148,11 +148,10 @@ class LargePreparation(Preparation):
         family, inputs = minibatches.start_family(method)
         options = minibatches.training(TrainingOptions(steps=_ROUND_STEPS))
         key = fold_in(make_key(self.quick_seed), _SETTLING + number)
-        with minibatches.batches(method, _SETTLING + number) as batches:
+        of_all = minibatches.unit_inputs(method)
+        with minibatches.batches(of_all, _SETTLING + number) as batches:
             family, _ = train(family, inputs, NO_SLOT, options, key, batches=batches)
-        given, _ = minibatches.start.unit_input(method)
-        assert given is not None
-        return self._of_all(family, given(self.model, self.index, self.globals_index))
+        return self._of_all(family, of_all)
 
     def _of_all(self, family: Family, inputs: FloatArray) -> QuickFit:
         """Means and sds of the globals and of all units, whose inputs are (N, R), in a factorized family of a shard."""

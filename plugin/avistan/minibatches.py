@@ -11,7 +11,7 @@ linear map of theirs, and as unbiased; its inputs are fixed before training, sig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -40,7 +40,6 @@ from .path_gradient import Batch, elbo_estimate, form_of, frame_of, parts_of
 from .preparation import Preparation, start_family
 from .stopping import Measure
 from .training import TrainingOptions
-from .unit_inputs import UnitInput
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -99,6 +98,14 @@ class Minibatches:
         moved: Family = eqx.tree_at(lambda f: f.globals.log_sd, family, log_sd)
         return moved, inputs
 
+    def unit_inputs(self, method: Method) -> FloatArray:
+        """Inputs of all units (N, R), as they are read where the shard starts."""
+        given, _ = self.start.unit_input(method)
+        if given is None:
+            return np.empty((self.num_units, 0))
+        level, model = self.maker.level, self.maker.model
+        return given(model, level.index, level.globals_index(model.dim))
+
     def training(
         self, options: TrainingOptions, *, richer: bool = False, shaped: bool = False
     ) -> TrainingOptions:
@@ -118,8 +125,12 @@ class Minibatches:
         return replace(family, placement=placement)
 
     @contextmanager
-    def measure(self, method: Method, key: PRNGKeyArray) -> Iterator[Measure]:
-        """ELBOs of the whole, estimated from some shards, the same for all families, to compare families by."""
+    def measure(self, inputs: FloatArray, key: PRNGKeyArray) -> Iterator[Measure]:
+        """ELBOs of the whole, estimated from some shards, the same for all families, to compare families by.
+
+        Args:
+            inputs: of all units (N, R).
+        """
         count = min(_MEASURED_SHARDS, -(-self.num_units // self.size))
         units = np.random.default_rng([self.seed, 8]).permutation(self.num_units)[: count * self.size]
         with ExitStack() as stack:
@@ -129,14 +140,13 @@ class Minibatches:
             weight = self.num_units * count / len(units)
             weights = np.array([weight, *((1 - weight) * c for c in self._coefficients)])
             alone = Batch(self._register_base(stack), on_device(weights))
-            read = self._reader(method, self.start.unit_input(method)[0])
-            slots, inputs = [], np.zeros((count, self.size, read(shards[0]).shape[1]), dtype=np.float32)
+            slots, rows = [], np.zeros((count, self.size, inputs.shape[1]), dtype=np.float32)
             for number, shard in enumerate(shards):
                 slot = stack.enter_context(register(shard.model))
                 set_layout(slot.index, shard.globals_index, shard.index.T)
-                inputs[number, : shard.num_units] = read(shard)
+                rows[number, : shard.num_units] = inputs[shard.units]
                 slots.append(slot.index)
-            given = _Measured(slots, inputs, alone)
+            given = _Measured(slots, rows, alone)
 
             def measured(family: Family, number: int) -> Evaluation:
                 found = _estimates(family, given, fold_in(key, number))
@@ -156,13 +166,13 @@ class Minibatches:
         return on_device(np.array([slot.index for slot in slots], dtype=np.int64))
 
     @contextmanager
-    def batches(self, method: Method, number: int = 0) -> Iterator[ShardBatches]:
-        """The shards of a training run, bound ahead of their use.
+    def batches(self, inputs: FloatArray, number: int = 0) -> Iterator[ShardBatches]:
+        """The shards of a chain, bound ahead of their use.
 
         Args:
-            number: of the run; each has its own sequence of shards.
+            inputs: of all units (N, R).
+            number: of the chain; each has its own sequence of shards.
         """
-        given, _ = self.start.unit_input(method)
         threads = default_threads()
         seed = int(np.random.SeedSequence([self.seed, 7, number]).generate_state(1)[0])
         with ExitStack() as stack:
@@ -179,20 +189,10 @@ class Minibatches:
             weight = float(pool.schedule.num_batches)
             weights = np.array([weight, *((1 - weight) * c for c in self._coefficients)])
             alone = Batch(self._register_base(stack), on_device(weights))
-            found = ShardBatches(pool, alone, self.size, self._reader(method, given))
+            found = ShardBatches(pool, alone, self.size, inputs)
             found.dim = self.maker.model.dim
             stack.callback(found.close)
             yield found
-
-    def _reader(self, method: Method, given: UnitInput | None) -> Callable[[Shard], FloatArray]:
-        """How a shard's unit inputs are read."""
-        if given is None:
-            return lambda shard: np.empty((shard.num_units, 0))
-        if method.data:  # rows beside the unit's own may lie outside its shard
-            level, model = self.maker.level, self.maker.model
-            of_all = given(model, level.index, level.globals_index(model.dim))
-            return lambda shard: of_all[shard.units]
-        return lambda shard: given(shard.model, shard.index, shard.globals_index)
 
 
 class _Measured(Batches):
@@ -247,12 +247,14 @@ def _estimates_by_xla(
 
 
 class ShardBatches(Batches):
-    """Shards in the order of their rounds; a round lasts some chunks."""
+    """Shards in the order of their rounds; a round lasts some chunks.
 
-    def __init__(
-        self, pool: ShardPool, alone: Batch, columns: int, read: Callable[[Shard], FloatArray]
-    ) -> None:
-        self._pool, self._alone, self._columns, self._read = pool, alone, columns, read
+    One training after the other can use them: the next begins with the round in which the last one ended.
+    """
+
+    def __init__(self, pool: ShardPool, alone: Batch, columns: int, inputs: FloatArray) -> None:
+        self._pool, self._alone, self._columns, self._inputs = pool, alone, columns, inputs
+        self._first_round = 0
         self._held = pool.schedule.held
         self.steps_per_round = _MULTIPLE * math.ceil(max(self._held, _STEPS_PER_ROUND) / _MULTIPLE)
         self._ready: dict[Shard, tuple[Slot, npt.NDArray[np.float32]]] = {}
@@ -276,6 +278,10 @@ class ShardBatches(Batches):
         """Arrays of the right shapes, without moving on."""
         return self._arrays([self.shards[0]] * steps) if self.shards else self.chunk(0, steps)
 
+    def passed(self, steps: int) -> None:
+        """A training of so many steps is over, here or before an interruption."""
+        self._first_round += max(0, steps - 1) // self.steps_per_round
+
     def close(self) -> None:
         """Release all slots; the pool frees the models."""
         for slot, _ in self._ready.values():
@@ -285,7 +291,7 @@ class ShardBatches(Batches):
     def _shards_of(self, first: int, steps: int) -> list[Shard]:
         """The shard of each step."""
         number, at = divmod(first, self.steps_per_round)
-        self._turn_to(number, at + steps)
+        self._turn_to(self._first_round + number, at + steps)
         return [self.shards[step % self._held] for step in range(at, at + steps)]
 
     def _arrays(self, shards: Sequence[Shard]) -> StepArrays:
@@ -310,7 +316,7 @@ class ShardBatches(Batches):
             if shard not in self._ready:
                 slot = register(shard.model)
                 set_layout(slot.index, shard.globals_index, shard.index.T)
-                self._ready[shard] = slot, self._padded(self._read(shard))
+                self._ready[shard] = slot, self._padded(self._inputs[shard.units])
 
     def _padded(self, values: FloatArray) -> npt.NDArray[np.float32]:
         row = np.zeros((self._columns, values.shape[1]), dtype=np.float32)

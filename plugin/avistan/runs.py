@@ -38,7 +38,7 @@ from .training import Progress, Trace, joined, train
 
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
 # last one's ELBO takes all that were asked for.
-_JUDGED_DRAWS, _JUDGED_NUMBERS, _FEWEST = (200, 400, 1000), 2_000_000, 100
+_JUDGED_DRAWS, _JUDGED_NUMBERS, _OF_MANY = (200, 400, 1000), 2_000_000, (10, 100)
 
 _SHAPES_RATE = 0.5  # of the learning rate: exponents and bends are soon wild
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
@@ -172,8 +172,11 @@ class _ChainRun:
             self._large = None
         self.seconds_train = self.seconds_compile = self.seconds_evaluate = 0.0
         self.gradient_evaluations = 0
-        affordable = max(_FEWEST, _JUDGED_NUMBERS // preparation.model.dim)
-        self._looks = sorted({min(draws, affordable, options.elbo_draws) for draws in _JUDGED_DRAWS})
+        affordable = _JUDGED_NUMBERS // preparation.model.dim
+        looks = (
+            [min(draws, affordable) for draws in _JUDGED_DRAWS] if affordable > max(_OF_MANY) else _OF_MANY
+        )
+        self._looks = sorted({min(draws, options.elbo_draws) for draws in looks})
 
     def __enter__(self) -> _ChainRun:
         method, large = self._method, self._large
@@ -181,11 +184,12 @@ class _ChainRun:
         self._start, self._inputs = own
         with contextlib.ExitStack() as stack:
             self._slot = stack.enter_context(register(self._preparation.model)).index
-            self._measure = (
-                None if large is None else stack.enter_context(large.measure(method, fold_in(self._key, 4)))
-            )
             _, self.values = self._preparation.unit_input(method)
-            self._all_inputs = self._inputs if large is None else on_device(self.values, np.float32)
+            self._all_inputs, self._batches, self._measure = self._inputs, None, None
+            if large is not None:
+                self._all_inputs = on_device(self.values, np.float32)
+                self._batches = stack.enter_context(large.batches(self.values, self._number * _STAGES))
+                self._measure = stack.enter_context(large.measure(self.values, fold_in(self._key, 4)))
             self._opened = stack.pop_all()
         return self
 
@@ -267,15 +271,11 @@ class _ChainRun:
             given = self._large.training(given, richer=stage > 0, shaped=shaped)
         rate = given.learning_rate * (_SHAPES_RATE if shaped else 1.0)
         given = replace(given, steps=steps, learning_rate=rate)
-        with contextlib.ExitStack() as stack:
-            batches = (
-                None
-                if self._large is None
-                else stack.enter_context(self._large.batches(self._method, number))
-            )
-            found, trace = train(
-                family, self._inputs, self._slot, given, key, self._progress, saves, batches, self._measure
-            )
+        found, trace = train(
+            family, self._inputs, self._slot, given, key, self._progress, saves, self._batches, self._measure
+        )
+        if self._batches is not None:
+            self._batches.passed(len(trace.elbo))
         self.gradient_evaluations += len(trace.elbo) * given.draws_per_step
         self.seconds_train += float(trace.seconds[-1])
         self.seconds_compile += trace.seconds_compile

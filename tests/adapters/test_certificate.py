@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from stan_adapters import certificate
 from stan_adapters.certificate import (
     TOLERANCE,
     Prober,
@@ -30,6 +31,9 @@ class Gradient:
         self._gradient, self._support = gradient, support
 
     def log_density_gradient(self, theta):
+        if np.ndim(theta) == 2:
+            lp, gradient = zip(*map(self.log_density_gradient, theta), strict=True)
+            return np.array(lp), np.array(gradient)
         self.calls += 1
         if not self._support(theta):
             return -np.inf, np.zeros(self.dim)
@@ -85,6 +89,33 @@ def test_a_single_coupled_pair_is_found_wherever_it_is(pair):
     found = separability(probe(gaussian(precision)), units(30), rounds=1)
     assert not found.holds
     assert found.statistic > 1e3 * TOLERANCE
+
+
+@pytest.mark.parametrize("coupling", [0.0, 1e-3])
+def test_gradients_taken_side_by_side_find_the_same(coupling, monkeypatch):
+    precision = np.eye(30)
+    precision[3, 17] = precision[17, 3] = coupling
+
+    def found():
+        fenced = Gradient(30, lambda theta: -precision @ theta, lambda theta: np.abs(theta).max() < 1.0)
+        prober = probe(fenced, seed=4)
+        return separability(prober, units(30), rounds=2), fenced.calls, prober.rng.random()
+
+    one_by_one = found()
+    calls = []
+    plain = Gradient.log_density_gradient
+    monkeypatch.setattr(
+        Gradient,
+        "log_density_gradient",
+        lambda self, theta: calls.append(np.ndim(theta)) or plain(self, theta),
+    )
+    monkeypatch.setattr(certificate, "_MANY_NUMBERS", 20)
+    side_by_side = found()
+    assert 2 in calls
+    assert side_by_side[0].holds == one_by_one[0].holds == (coupling == 0)
+    assert side_by_side[0].statistic == one_by_one[0].statistic
+    if not coupling:  # else a clear coupling is seen one gradient later
+        assert side_by_side[1:] == one_by_one[1:]
 
 
 def test_a_clear_coupling_stops_the_probing_at_once():

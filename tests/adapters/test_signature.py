@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from stan_adapters import signature
+from stan_adapters import certificate, signature
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
 from stan_adapters.errors import StructureError
@@ -111,6 +111,9 @@ class Fenced:
         self.fence = fence
 
     def log_density_gradient(self, theta):
+        if np.ndim(theta) == 2:
+            lp, gradient = zip(*map(self.log_density_gradient, theta), strict=True)
+            return np.array(lp), np.array(gradient)
         if np.abs(theta).max() > self.fence:
             return -np.inf, np.zeros(5)
         return 0.0, -np.asarray(theta)
@@ -148,6 +151,15 @@ def test_too_few_usable_references_are_an_error_with_the_reason():
 def test_new_data_that_reject_a_reference_are_an_error_with_the_reason():
     with pytest.raises(StructureError, match="not finite at a reference point of the fit: beyond the fence"):
         unit_scores(Fenced(2.0), *FENCED, fenced_references(0.0))
+
+
+def test_scores_taken_side_by_side_are_the_same_and_so_is_the_error(monkeypatch):
+    references = fenced_references(0.0)
+    alone = unit_scores(Fenced(100.0), *FENCED, references)
+    monkeypatch.setattr(certificate, "_MANY_NUMBERS", 1)
+    np.testing.assert_array_equal(unit_scores(Fenced(100.0), *FENCED, references), alone)
+    with pytest.raises(StructureError, match="not finite at a reference point of the fit: beyond the fence"):
+        unit_scores(Fenced(2.0), *FENCED, references)
 
 
 # ---- the transform

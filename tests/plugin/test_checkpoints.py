@@ -30,7 +30,7 @@ from avistan.preparation import prepare, start_family
 from avistan.provenance import describe_fit, differences, digest
 from avistan.training import Trainer, TrainingOptions, train
 from interrupted_fits import InterruptedFits, bytes_that_matter
-from programs import bundled
+from programs import bundled, simulator
 from stan_adapters.levels import candidate_levels
 
 OPTIONS = TrainingOptions(steps=60, draws_per_step=4, chunk=20)
@@ -307,18 +307,27 @@ def test_another_training_is_an_error_that_names_the_difference(rejecting, tmp_p
         resumed(rejecting, (family, inputs + 1e-6, key), folder)
 
 
-def test_restarts_and_growing_families_go_on_to_the_same_bytes(tmp_path, monkeypatch):
-    folder = avi.models_root() / "eight_schools"
-    model = avi.Model(folder / "eight_schools_centered.stan", data=folder / "data.json")
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (lambda: bundled("eight_schools", program="eight_schools_centered"), {"chains": 2, "steps": 500}),
+        (
+            lambda: bundled("linear", simulator("linear")(N=9000)),
+            {"steps": 2400},
+        ),  # minibatches, in rounds of 1000
+    ],
+    ids=["restarts", "minibatches"],
+)
+def test_restarts_and_growing_families_go_on_to_the_same_bytes(model, options, tmp_path, monkeypatch):
+    model = model()
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "_SHARE", 1.0)
     given = {
         "method": "avi:mlp(8)",
         "family": "auto",
-        "chains": 2,
         "seed": 2,
-        "steps": 500,
         "elbo_draws": 100,
+        **options,
     }
     whole = model.fit(**given)
     assert any(step.kept for step in whole.growth)

@@ -82,7 +82,7 @@ def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
     inputs = jnp.asarray(given(program, level.index, level.globals_index(program.dim)), dtype=jnp.float32)
     elbo, _, whole = whole_gradient(small, family, inputs)
     elbos, of_globals, of_units = [], [], np.zeros_like(whole.locals)
-    with small.batches(method) as batches:
+    with small.batches(small.unit_inputs(method)) as batches:
         batches.chunk(0, 1000)
         shards = batches.shards
         given_inputs, alone, slots, which = batches.chunk(0, len(shards))
@@ -111,7 +111,7 @@ def test_the_handler_takes_batches_as_numpy_does(program, name):
     small = of(program, 97)
     method = parse_method("avi:mlp(8)" + name)
     family = disturbed(small.start_family(method)[0], size=0.02)
-    with small.batches(method) as batches:
+    with small.batches(small.unit_inputs(method)) as batches:
         inputs, alone, slots, which = batches.chunk(0, 3)
         terms = alone._replace(slots=jnp.concatenate([slots[:1], alone.slots]))
         key = jnp.asarray([5, 6], dtype=jnp.uint64)
@@ -132,7 +132,7 @@ def test_the_handler_takes_batches_as_numpy_does(program, name):
 def trained(model, steps=500, backend=None, size=97, **options):
     small = of(model, size, **options)
     given = TrainingOptions(draws_per_step=2)
-    with small.batches(METHOD) as batches:
+    with small.batches(small.unit_inputs(METHOD)) as batches:
         family, start_inputs = small.start_family(METHOD)
         trainer = Trainer(family, start_inputs, -1, given, jax.random.key(3), batches)
         rates = learning_rates(np.arange(steps), 0.02, steps)
@@ -151,7 +151,9 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_threads(linear, m
 
 
 def test_shards_change_from_round_to_round_and_come_back_to_the_same_bytes(linear):
-    with of(linear, 97).batches(METHOD) as batches:
+    small = of(linear, 97)
+    inputs = small.unit_inputs(METHOD)
+    with small.batches(inputs) as batches:
         rounds = []
         for first in (0, 250, 1000, 2000):
             batches.chunk(first, 250)
@@ -159,9 +161,30 @@ def test_shards_change_from_round_to_round_and_come_back_to_the_same_bytes(linea
     assert rounds[0] == rounds[1]
     assert rounds[1] != rounds[2] != rounds[3]
     assert len(set(rounds[1]) & set(rounds[2])) >= len(rounds[1]) // 2
-    with of(linear, 97).batches(METHOD) as batches:  # as after an interruption
+    with of(linear, 97).batches(inputs) as batches:  # as after an interruption
         batches.chunk(2000, 250)
         assert sorted(sorted(s.units) for s in batches.shards) == sorted(rounds[3].values())
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["trained", "interrupted"])
+def test_the_next_training_begins_with_the_shards_of_the_last_one(linear, seen):
+    small = of(linear, 97)
+    inputs = small.unit_inputs(METHOD)
+    with small.batches(inputs) as batches:
+        units = []
+        for first in (0, 1000):
+            batches.chunk(first, 250)
+            units.append([sorted(shard.units) for shard in batches.shards])
+    with small.batches(inputs) as batches:
+        if seen:
+            batches.chunk(0, 250)
+            batches.chunk(1000, 250)
+        batches.passed(1250)
+        batches.chunk(0, 250)
+        assert [sorted(shard.units) for shard in batches.shards] == units[1] != units[0]
+        batches.passed(1000)  # ended with its first round
+        batches.chunk(0, 250)
+        assert [sorted(shard.units) for shard in batches.shards] == units[1]
 
 
 def test_trained_on_minibatches_the_optimum_is_reached(linear, linear_answers):
@@ -214,7 +237,7 @@ def test_what_minibatches_do_not_serve_is_refused_and_not_trained_without_its_we
     small = of(linear, 97)
     family, inputs = small.start_family(METHOD)
     with (
-        small.batches(METHOD) as batches,
+        small.batches(small.unit_inputs(METHOD)) as batches,
         pytest.raises(FitError, match="minibatches serve the path estimator"),
     ):
         Trainer(family, inputs, -1, TrainingOptions(estimator="entropy"), jax.random.key(3), batches)

@@ -228,7 +228,7 @@ def test_the_gradient_on_each_minibatch_is_that_of_automatic_differentiation(sma
     method = parse_method("avi:mlp(8)")
     family, _ = small.start_family(method)
     family = disturbed(family)
-    with small.batches(method) as batches:
+    with small.batches(small.unit_inputs(method)) as batches:
         inputs, alone, slots, which = batches.chunk(0, 4)
         sizes = [shard.num_units for shard in batches.shards]
         assert min(sizes) < small.size
@@ -259,7 +259,7 @@ def test_minibatch_steps_are_those_of_xla(small, monkeypatch):
     ends = []
     for native in (True, False):
         monkeypatch.setattr(avistan.training, "serves", lambda family, native=native: native)
-        with small.batches(method) as batches:
+        with small.batches(small.unit_inputs(method)) as batches:
             trainer = Trainer(family, inputs, -1, OPTIONS, jax.random.key(2), batches)
             assert isinstance(trainer._steps, NetworkSteps) == native
             ends.append((trainer.run(rates).elbo, flat(trainer.family)))

@@ -405,7 +405,7 @@ def test_the_mean_gradient_over_the_batches_is_that_of_all_units(
         )
     expected_leaves = leaf_gradients(whole, inputs, expected)
     elbos, of_loc, of_log_sd, leaves = [], [], [], []
-    with small.batches(method) as batches:
+    with small.batches(small.unit_inputs(method)) as batches:
         batches.chunk(0, 1000)
         some, alone, slots, which = batches.chunk(0, len(batches.shards))
         assert len(slots) == -(-len(preparation.index) // size)

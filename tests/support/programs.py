@@ -35,7 +35,9 @@ def simulator(name: str):
     return runpy.run_path(str(models_root() / name / "simulate.py"))["simulate"]
 
 
-def bundled(name: str, data: object = "data.json") -> avi.Model:
-    """A bundled example with its own data, or with others."""
+def bundled(name: str, data: object = "data.json", *, program: str | None = None) -> avi.Model:
+    """A bundled example (or another program of its folder) with its own data, or with others."""
     folder = models_root() / name
-    return avi.Model(folder / f"{name}.stan", data=folder / data if isinstance(data, str) else data)
+    return avi.Model(
+        folder / f"{program or name}.stan", data=folder / data if isinstance(data, str) else data
+    )

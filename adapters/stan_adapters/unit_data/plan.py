@@ -46,12 +46,10 @@ class Plan:
     def subset(self, units: IndexArray) -> StanData:
         """The data of the given units (0-based, distinct), in that order."""
         rows = {name: family.rows(units) for name, family in self.families.items()}
-        renumbered = np.full(self.units, 0, dtype=np.int64)
-        renumbered[units] = np.arange(1, len(units) + 1)
         values: dict[str, object] = {}
         for name, rule in self.rules.items():
             if rule.role is not Role.SHARED:
-                values[name] = self._cut(name, rule, units, rows, renumbered)
+                values[name] = self._cut(name, rule, units, rows)
         return self.data.replace(**values)
 
     def owner(self, name: str) -> tuple[int, IndexArray] | None:
@@ -205,9 +203,7 @@ class Plan:
 
     # -- cutting ------------------------------------------------------------------------------------------------
 
-    def _cut(
-        self, name: str, rule: Rule, units: IndexArray, rows: Mapping[str, IndexArray], renumbered: IndexArray
-    ) -> object:
+    def _cut(self, name: str, rule: Rule, units: IndexArray, rows: Mapping[str, IndexArray]) -> object:
         value, dims = self._array(name), self._declared[name].type.dims
         if rule.role is Role.SIZE_UNITS:
             return int(value) - self.units + len(units)
@@ -226,11 +222,7 @@ class Plan:
                     value = np.take(value, kept, axis=axis)
             return value
         if rule.role is Role.INDEX:
-            numbers = value[kept]
-            if rule.into is not None:
-                renumbered = np.zeros(len(self.families[rule.into].owner), dtype=np.int64)
-                renumbered[rows[rule.into]] = np.arange(1, len(rows[rule.into]) + 1)
-            return np.where(numbers > 0, renumbered[numbers - 1], numbers)
+            return _renumbered(value[kept], units if rule.into is None else rows[rule.into])
         base = int(value[0]) if rule.role is Role.OFFSETS else self._base(family)
         return write_spans(rule.role.value, Spans.in_order(self.families[family].size[units], base))
 
@@ -241,6 +233,18 @@ class Plan:
                 used = self._array(name)[self.families[family].size > 0]
                 return 0 if used.size and used.min() == 0 else 1
         return 1
+
+
+def _renumbered(numbers: IndexArray, chosen: IndexArray) -> IndexArray:
+    """Places, from 1, of numbers from 1 on among chosen ones from 0 on: 0 of those not chosen, and as they are if
+    they are not positive.
+    """
+    if not len(chosen):
+        return np.where(numbers > 0, 0, numbers)
+    order = np.argsort(chosen)
+    place = np.minimum(np.searchsorted(chosen, numbers - 1, sorter=order), len(chosen) - 1)
+    found = order[place]
+    return np.where(numbers > 0, np.where(chosen[found] == numbers - 1, found + 1, 0), numbers)
 
 
 def _count_units(data: StanData, rules: Rules) -> int:

@@ -295,8 +295,8 @@ def _checked_units(units: npt.ArrayLike, count: int, level: str) -> IndexArray:
     if chosen.min() < 0 or chosen.max() >= count:
         wrong = chosen[(chosen < 0) | (chosen >= count)][0]
         raise StructureError(f"there is no unit {wrong}: the {count} units of {level} count from 0.")
-    if np.bincount(chosen).max() > 1:
-        raise StructureError(
-            f"unit {int(np.bincount(chosen).argmax())} is given twice: units must be distinct."
-        )
+    ordered = np.sort(chosen)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if twice.size:
+        raise StructureError(f"unit {twice[0]} is given twice: units must be distinct.")
     return chosen.astype(np.int64)
