@@ -42,19 +42,16 @@ class Trust(enum.Enum):
         "them. If they are relabellings of each other, order the parameters (`ordered`); else sample with NUTS."
     )
     globals_misfit = (
-        "q does not cover the globals' posterior: fit a richer family "
-        "(method='avi:full-rank:full:conditional', or for units coupled along an axis "
-        "'fvi:banded:full-rank:conditional(mean+scale)') with more steps, reparameterize a funnel (non-centred "
-        "latents), or use NUTS with fit.create_inits."
+        "q does not cover the globals' posterior: let the family grow (family='auto', command line: --family auto) if "
+        "it has not, reparameterize a funnel (non-centred latents), or use NUTS with fit.warm_start()."
     )
     globals_biased = (
         "Means or sds of the globals are off, and importance weights can correct them: use "
-        "fit.posterior(resample='psis'), or fit a richer family "
-        "(method='avi:full-rank:full:conditional')."
+        "fit.posterior(resample='psis'), or let the family grow (family='auto') if it has not."
     )
     units_misfit = (
-        "Many units' factors do not cover their conditional posteriors: fit a full covariance within units "
-        "(method='avi:full:conditional'), look at the worst units' data, or use NUTS."
+        "Many units' factors do not cover their conditional posteriors: let the family grow (family='auto') if it has "
+        "not, look at the worst units' data, or use NUTS."
     )
     units_apart = (
         "The inference function leaves units short of their own optimum: fit.refine() frees them, or choose a wider "

@@ -520,8 +520,8 @@ def corrected_draws(
     if not weights.reliable:
         raise FitError(
             f"importance weights can't correct this fit: the k-hat of its {_what(weights)} is {weights.khat:.2f}, and "
-            f"above {weights.threshold:.2f} weights are dominated by a few draws. Fit a richer family "
-            "(method='avi:full-rank:full:conditional'), or train longer."
+            f"above {weights.threshold:.2f} weights are dominated by a few draws. Let the family grow (family='auto') "
+            "if it has not, or use NUTS with fit.warm_start()."
         )
     rng = np.random.default_rng([given, 23])
     theta = weights.theta[systematic(np.exp(weights.smoothed), draws, rng)]
