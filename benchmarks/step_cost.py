@@ -5,8 +5,11 @@
 Model: the bundled `linear` program, N latents, one observation each. For every row the bare gradients are a C loop over
 the BridgeStan ABI at one point; the step is the trainer's own fused step (normals, Stan, gradient, Adam), timed over
 chunks after compilation. Loop and step alternate, and each figure is the best of the rounds: the machine may be shared,
-ratios matter. On minibatches the bare gradient is that of one shard; steps are those after the first
-round, in which all shards are bound while training waits for them, and which has a row of its own.
+ratios matter.
+
+Steps on minibatches have a table of their own, in which all numbers of units take turns. There the bare gradient is
+that of one shard; steps are those after the first round, in which all shards are bound while training waits for them,
+and which has a column of its own.
 
 The last table is the network's share of a step: forward and backward pass of the default network for the units of a
 step, over the time that its matrix products alone would take at the rate of a large float32 product of XLA's on this
@@ -17,11 +20,14 @@ for comparison those of XLA, which serve where the handler was not built.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import runpy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -54,7 +60,7 @@ from stan_adapters.program import Program
 from stan_adapters.structure import Structure, inspect_structure, with_unit_data
 
 LINEAR = models_root() / "linear"
-ROUNDS = 5
+ROUNDS, TURNS = 5, 20
 CHUNK = 250
 MOST_AT_ONCE = 10_000  # units in every step of a network
 FEWEST_MINIBATCHES = 10_000
@@ -73,10 +79,16 @@ def main() -> None:
             structure = inspect_structure(model)
             for draws in arguments.draws:
                 measure(model, structure, size, draws, arguments.seconds)
-                if size >= FEWEST_MINIBATCHES:
-                    measure_minibatches(
-                        model, with_unit_data(model, structure), size, draws, arguments.seconds
-                    )
+    many = [size for size in arguments.sizes if size >= FEWEST_MINIBATCHES]
+    if many:
+        print(
+            f"\nA-VI on minibatches, microseconds, best of {TURNS} turns; `over` is the step over that of the first N"
+        )
+        print(
+            f"{'N':>8}{'draws':>7}{'units':>7}{'gradients':>11}{'step':>10}{'ratio':>8}{'over':>12}{'first round':>14}"
+        )
+        for draws in arguments.draws:
+            measure_minibatches(program, simulate, many, draws, 2 * arguments.seconds)
     print()
     network_share(arguments.seconds)
 
@@ -96,23 +108,59 @@ def measure(model: BoundModel, structure: Structure, size: int, draws: int, seco
 
 @in_float64
 def measure_minibatches(
-    model: BoundModel, structure: Structure, size: int, draws: int, seconds: float
+    program: Program,
+    simulate: Callable[..., dict[str, Any]],
+    sizes: Sequence[int],
+    draws: int,
+    seconds: float,
 ) -> None:
+    """Steps on minibatches of every number of units, in turns: a slow moment of the machine meets all of them."""
     method, options = parse_method("avi"), FitOptions(draws_per_step=draws)
-    large = prepare_large(
-        model, structure.level, structure.slicing, seed=1, num_references=8, max_rank=8
-    ).minibatches
-    with large.batches(large.unit_inputs(method)) as batches:
-        family, inputs = large.start_family(method)
-        trainer = Trainer(family, inputs, -1, options.training, jax.random.key(1), batches)
-        started = time.perf_counter()
-        for _ in range(batches.steps_per_round // CHUNK):
-            trainer.run(np.full(CHUNK, 0.01))
-        first = 1e6 * (time.perf_counter() - started) / (batches.steps_per_round // CHUNK * CHUNK)
-        step, bare = side_by_side(large.start.model, trainer, draws, seconds)
-    name, backend = f"avi, {large.size} units", "native" if native_available() else "callback"
-    row(size, draws, name, backend, bare, step)
-    row(size, draws, "first round", backend, bare, first)
+    rates = np.full(CHUNK, 0.01)
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for size in sizes:
+            model = stack.enter_context(BoundModel(program, read_data(program, simulate(N=size))))
+            structure = with_unit_data(model, inspect_structure(model))
+            large = prepare_large(
+                model, structure.level, structure.slicing, seed=1, num_references=8, max_rank=8
+            ).minibatches
+            batches = stack.enter_context(large.batches(large.unit_inputs(method)))
+            family, inputs = large.start_family(method)
+            trainer = Trainer(family, inputs, -1, options.training, jax.random.key(1), batches)
+            started, steps = time.perf_counter(), batches.steps_per_round // CHUNK * CHUNK
+            for _ in range(steps // CHUNK):
+                trainer.run(rates)
+            first = 1e6 * (time.perf_counter() - started) / steps
+            runs.append(_MinibatchRun(size, large.size, large.start.model, trainer, first))
+        for _ in range(TURNS):
+            for run in runs:
+                run.bare.append(draws * gradient_microseconds(run.shard, np.zeros(run.shard.dim)))
+                started = time.perf_counter()
+                while time.perf_counter() - started < seconds / TURNS:
+                    before = time.perf_counter()
+                    run.trainer.run(rates)
+                    run.steps.append(1e6 * (time.perf_counter() - before) / CHUNK)
+        for run in runs:
+            step, bare = min(run.steps), min(run.bare)
+            print(
+                f"{run.size:>8}{draws:>7}{run.units:>7}{bare:>11.2f}{step:>10.2f}{step / bare:>8.2f}"
+                f"{step / min(runs[0].steps):>12.2f}{run.first:>14.2f}",
+                flush=True,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _MinibatchRun:
+    """Training of one number of units; microseconds of its steps, of the first round's, and of bare gradients."""
+
+    size: int
+    units: int
+    shard: BoundModel
+    trainer: Trainer
+    first: float
+    steps: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
 
 
 def row(size: int, draws: int, name: str, backend: str, bare: float, step: float) -> None:
