@@ -30,6 +30,7 @@ Draws = dict[str, npt.NDArray[Any]]
 
 # Below this gradient time threads that share a handle slow each other down, so each gets its own.
 _SHARE_HANDLE_FROM_SECONDS = 50e-6
+_CLEAR_SECONDS = 0.1  # no interruption takes so long: a gradient that does need not be timed again
 
 
 # A thread is worth its start for a few points, or for one where a gradient takes long: of so many bytes of data.
@@ -310,6 +311,6 @@ class BoundModel:
             start = time.perf_counter()
             self._density.abi.log_density_gradient(handle, theta, lp, gradient)
             best = min(best, time.perf_counter() - start)
-            if best > 10 * _SHARE_HANDLE_FROM_SECONDS:
+            if best > _CLEAR_SECONDS:
                 break
         return float(best)
