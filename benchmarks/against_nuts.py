@@ -12,7 +12,7 @@ corrected: the same numbers of the globals after `fit.posterior(resample="psis")
     weights says that they can't be relied on.
 seconds: of the fit, with all stages of the family; beside it those of NUTS.
 
-NUTS's own error of an sd is 2 to 4 % here, and its largest R-hat stands in the last column.
+NUTS has errors too; its largest R-hat stands in the last column.
 """
 
 from __future__ import annotations

@@ -271,9 +271,9 @@ def _each_score(
     together = side_by_side(model)
     for first in range(0, references.count, together):
         some = range(first, min(first + together, references.count))
-        points = np.empty((len(some), model.dim))
-        points[:, globals_index] = references.theta[some]
-        points[:, index] = references.z[some][:, None]
+        points = np.array(
+            [_assemble(model.dim, index, globals_index, references.theta[k], references.z[k]) for k in some]
+        )
         lp, gradient = gradients_at(model, points)
         for row in range(len(some)):
             if not np.isfinite(lp[row]):
