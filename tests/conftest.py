@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from types import ModuleType
@@ -11,15 +13,28 @@ import pytest
 
 from stan_adapters.stanli_compiler import stan_to_mir
 
-os.environ.setdefault("AVISTAN_NO_CACHE", "1")  # tests leave the user's folders alone
+# One folder keeps what the run's workers and their processes compile; the user's own is left alone.
+_own = "AVISTAN_CACHE_DIR" not in os.environ
+if _own:
+    os.environ["AVISTAN_CACHE_DIR"] = tempfile.mkdtemp(prefix="avistan-tests-")
+_programs = os.environ["AVISTAN_CACHE_DIR"]
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("AVISTAN_NUM_THREADS", "1")  # the workers have the processors
 
 for _name, _value in {
+    "jax_compilation_cache_dir": os.path.join(_programs, "tests"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_enable_x64": True,
     "jax_numpy_rank_promotion": "raise",
     "jax_numpy_dtype_promotion": "strict",
 }.items():
     jax.config.update(_name, _value)
 stan_to_mir("model {}")  # before XLA compiles: tests that call stanli itself can't start its compiler later
+
+
+def pytest_unconfigure() -> None:
+    if _own:
+        shutil.rmtree(_programs, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,6 +9,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from avistan.compile_cache import CompileCacheWarning, _made, compile_cache
 from avistan.log_density import native_available
@@ -45,10 +46,17 @@ print(json.dumps({"digests": digests, **counts}))
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty cache folder in place of the user's."""
+    """An empty cache folder in place of the user's, and no cache of JAX's own."""
     monkeypatch.setenv("AVISTAN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("AVISTAN_NO_CACHE", raising=False)
-    return tmp_path / "cache"
+    before = settings()
+    jax.config.update(SETTINGS[0], None)
+    jax.config.update(SETTINGS[2], 1.0)
+    reset_cache()
+    yield tmp_path / "cache"
+    for name, value in zip(SETTINGS, before, strict=True):
+        jax.config.update(name, value)
+    reset_cache()
 
 
 def programs(place):
@@ -119,18 +127,14 @@ def test_a_cache_that_the_user_configured_is_left_alone_and_used(place, tmp_path
     own = tmp_path / "own"
     jax.config.update("jax_compilation_cache_dir", str(own))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    try:
-        before = settings()
-        with compile_cache():
-            assert settings() == before
-        compiled(0.5)
+    reset_cache()
+    before = settings()
+    with compile_cache():
         assert settings() == before
-        assert programs(own)
-        assert not programs(place)
-    finally:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-        jax.config.update("jax_compilation_cache_dir", None)
-        jax.experimental.compilation_cache.compilation_cache.reset_cache()
+    compiled(0.5)
+    assert settings() == before
+    assert programs(own)
+    assert not programs(place)
 
 
 def test_it_can_be_switched_off(place, monkeypatch):
