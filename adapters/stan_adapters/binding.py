@@ -136,10 +136,14 @@ class BoundModel:
         return (lp, gradient) if points.ndim == 2 else (lp[0], gradient[0])
 
     def why_rejected(self, theta: npt.ArrayLike) -> str:
-        """Stan's message at one unconstrained point (D,); empty where the density is finite."""
+        """Stan's message at one unconstrained point (D,), with data that hold infinity; empty where the density is
+        finite.
+        """
         batch = self._checked(np.ascontiguousarray(theta, dtype=np.float64))
         lp, gradient = np.empty(len(batch)), np.empty_like(batch)
-        return self._density.abi.log_density_gradient(self._first(), batch, lp, gradient)
+        reason = self._density.abi.log_density_gradient(self._first(), batch, lp, gradient)
+        infinite = ", ".join(f"`{name}`" for name in self.data.infinite)
+        return f"{reason} (data hold infinity: {infinite})" if reason and infinite else reason
 
     def handles(self, count: int) -> tuple[int, ...]:
         """Raw model handles for `count` threads: one each for small models, one shared for large ones."""

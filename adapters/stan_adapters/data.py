@@ -45,6 +45,12 @@ class StanData(Mapping[str, Entry]):
     source: str
     labels: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
+    @property
+    def infinite(self) -> list[str]:
+        """Entries that hold infinity, which Stan allows."""
+        arrays = {name: entry for name, entry in self.entries.items() if isinstance(entry, np.ndarray)}
+        return [name for name, array in arrays.items() if np.isinf(array).any()]
+
     def __getitem__(self, name: str) -> Entry:
         return self.entries[name]
 

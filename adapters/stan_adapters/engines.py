@@ -214,6 +214,11 @@ def _refusal(message: str, library: Library) -> EngineError:
             f"{where}\nThis happens in stanli when a loop or slice over an integer outcome is empty (a size is 0). "
             f"Give at least one row, or guard the statement with `if (N > 0)`. {COMPILED_ENGINE_HINT}"
         )
+    if "out of bounds" in message and not any(number in message for number in _GARBAGE):
+        return EngineError(
+            f"{where}\nAn index in the data points outside what it indexes; Stan counts from 1. With bounds in its "
+            "declaration, such as `array[N] int<lower=1, upper=J> g`, the entry and the place are named."
+        )
     if any(number in message for number in _GARBAGE):
         return UnsupportedError(
             f"{where}\nThat number is no value of the data: stanli leaves an integer array of transformed data unset "

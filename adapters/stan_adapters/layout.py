@@ -91,7 +91,8 @@ class Layout:
             return container.name
         grid = container._grid[..., 0] if container._grid.shape[-1] == 1 else container._grid
         where = np.argwhere(grid == position)[0]
-        return f"{container.name}[{','.join(str(i + 1) for i in where)}]"
+        place = ",".join(str(i + 1) for i in where)
+        return f"{container.name}[{place}]" if place else container.name
 
 
 def build_layout(

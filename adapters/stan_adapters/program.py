@@ -143,6 +143,10 @@ class Program:
 
         Raises ProgramError.
         """
+        if "{" in os.fspath(path):
+            raise ProgramError(
+                "a path was expected, and this is the text of a program: pass it as stan_code=."
+            )
         file = Path(path)
         text = _read(file, None)
         return _parse(file.stem, file, _Source.expand(text, str(path), file.parent, include_paths))

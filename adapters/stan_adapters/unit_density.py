@@ -21,6 +21,7 @@ from .layout import IndexArray
 _DIFFERENCE = 1e-4  # of a central difference of scores: its error is this squared
 _MOST_NEWTON_STEPS = 30
 _LONGEST_STEP = 2.0  # of a Newton step, in conditional sds
+_BACK = 0.25  # of a step that ended where Stan rejects the point
 _CLOSE = 1e-3  # a mode is found when the next step is shorter, in conditional sds
 _FALL, _FALL_TOLERANCE = 45.0, 0.58  # r |du/dr| at the end of a ray, and how far its log may miss that
 _GAUSSIAN_REACH = 6.3
@@ -143,21 +144,30 @@ class UnitDensity:
         z, chol = start.copy(), np.empty((*start.shape, self.block))
         log_density, decrement = np.full(len(z), -np.inf), np.full(start.shape[:2], np.inf)
         radius = np.full(start.shape[:2], _LONGEST_STEP)
-        active = np.arange(len(z))
+        last, active = start.copy(), np.arange(len(z))
         for _ in range(_MOST_NEWTON_STEPS):
             lp, score = self.scores(theta[active], z[active])
-            factor = cholesky(self._precision(theta[active], z[active], score))
-            whitened = solve_lower(factor, score)
-            length = _dot(whitened, whitened)
-            # A score that did not fall says that the last step was too long for its unit.
-            radius[active] *= np.where(length > decrement[active], 0.25, 1.5)
-            log_density[active], chol[active], decrement[active] = lp, factor, length
-            left = np.isfinite(lp) & (length > _CLOSE**2).any(axis=1)
-            active, whitened, length = active[left], whitened[left], length[left]
+            usable = np.isfinite(lp)
+            back, at = active[~usable & np.isfinite(log_density[active])], active[usable]
+            # One unit's long step loses the point for all: they go most of the way back together.
+            z[back] = last[back] + _BACK * (z[back] - last[back])
+            radius[back] *= _BACK
+            if at.size:
+                last[at] = z[at]
+                factor = cholesky(self._precision(theta[at], z[at], score[usable]))
+                whitened = solve_lower(factor, score[usable])
+                length = _dot(whitened, whitened)
+                # A score that did not fall says that the last step was too long for its unit.
+                radius[at] *= np.where(length > decrement[at], 0.25, 1.5)
+                log_density[at], chol[at], decrement[at] = lp[usable], factor, length
+                left = (length > _CLOSE**2).any(axis=1)
+                at, whitened, length = at[left], whitened[left], length[left]
+                shorter = np.minimum(1.0, radius[at] / np.sqrt(np.maximum(length, 1e-300)))
+                z[at] += solve_upper(factor[left], whitened * shorter[..., None])
+            active = np.sort(np.concatenate([back, at]))
             if not active.size:
                 break
-            shorter = np.minimum(1.0, radius[active] / np.sqrt(np.maximum(length, 1e-300)))
-            z[active] += solve_upper(factor[left], whitened * shorter[..., None])
+        z[active] = last[active]
         return Modes(z, chol, log_density, decrement)
 
     def _precision(self, theta: FloatArray, z: FloatArray, score: FloatArray) -> FloatArray:

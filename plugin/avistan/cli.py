@@ -32,7 +32,7 @@ from .arguments import (
     split_methods,
     split_variables,
 )
-from .console import Refusal, answers, to_json, wants_progress
+from .console import Refusal, answers, to_json
 from .errors import AvistanError
 from .sbc_command import sbc
 
@@ -170,7 +170,6 @@ def fit(
             level=level,
             family=family,
             chains=chains,
-            show_progress=wants_progress(),
             checkpoint=checkpoint,
             resume=resume,
             **options,
@@ -350,7 +349,6 @@ def compare(
         repeats=repeats,
         level=level,
         cmdstan_exe=cmdstan_exe,
-        show_progress=wants_progress(),
         reference_options=_given(chains=reference_chains, warmup=reference_warmup, draws=reference_draws),
         **options,
     )

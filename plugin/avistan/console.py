@@ -50,11 +50,6 @@ def answers[**P](command: Callable[P, str]) -> Callable[P, None]:
     return run
 
 
-def wants_progress() -> bool:
-    """Whether standard error is a terminal, where bars can move."""
-    return sys.stderr.isatty()
-
-
 def to_json(values: Mapping[str, Any]) -> str:
     """Strict JSON: numbers that are not finite are null."""
     return json.dumps(_strict(values), indent=2, allow_nan=False)

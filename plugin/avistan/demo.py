@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 
 from ._bundled import models_root
-from .console import wants_progress
 from .errors import AvistanError
 from .files import PAGE, PICTURES, REPORT, best_row, write_netcdf, write_report
 from .model import Model
@@ -56,7 +55,6 @@ def run(
         ("avi", "fvi", "constant"),
         reference="nuts",
         seed=seed,
-        show_progress=wants_progress(),
         reference_options=reference_options,
         **options,
     )

@@ -27,7 +27,7 @@ from .importance import (
     adapt,
     approximation,
     unit_density,
-    weigh,
+    weigh_enough,
     weights_khat,
 )
 from .log_density import register
@@ -59,6 +59,7 @@ _SD_RATIO = 1.5  # by which its sd may be off, either way
 _UNIT_GAP, _UNIT_GAP_SHARE = 0.1, 0.01  # nats that a hundredth of the units may lack
 _DRAWS = 1000  # of the globals, fewer for large models
 _FEWEST_DRAWS = 200
+_MOMENT_DRAWS = 4000  # of q's globals, for its own means and sds
 _LATENTS = 20_000  # up to which all these draws are affordable
 _UNIT_DRAWS = 200
 _SAMPLED_UNITS = 1000
@@ -72,9 +73,10 @@ _NAMED = 3  # worst units that a finding names
 def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagnosis:
     """Check a fit in every way that is known to go wrong silently.
 
-    Costs about as much as the fit. Checks: the ELBO's trace; whether more training gains; whether other starts end
-    elsewhere; rejected draws; k-hat, means and sds of the globals' marginal; k-hats of single units; what the inference
-    function leaves to gain; and, with `nuts`, Markov chains for every unit's latents at some draws of the globals.
+    Takes longer than the fit, often several times. Checks: the ELBO's trace; whether more training gains; whether other
+    starts end elsewhere; rejected draws; k-hat, means and sds of the globals' marginal; k-hats of single units; what
+    the inference function leaves to gain; and, with `nuts`, Markov chains for every unit's latents at some draws of the
+    globals.
 
     Args:
         seed: of the checks' random numbers; None takes the fit's.
@@ -293,7 +295,7 @@ def _globals(fit: Fit, density: UnitDensity | None, q: Approximation, rng: Rng) 
     if density is not None and q.num_globals == 0:
         yield Check(name=name, passed=None, finding="Every parameter belongs to a unit.")
         return
-    weights = weigh(fit, density, q, _affordable(_DRAWS, fit.model.dim), rng)
+    weights = weigh_enough(fit, density, q, _affordable(_DRAWS, fit.model.dim), rng)
     coupled = density is None and fit.level is not None
     better = weights if coupled else adapt(fit, density, q, weights, rng)
     moments = _moments(sds, q, density, weights, better)
@@ -339,8 +341,8 @@ def _moments(
             f"Not run: weights can't say how far means and sds are off, their k-hat is {better.khat:.2f}."
         )
         return Check(name=name, passed=None, finding=finding)
-    (mean, sd), own = better.mean_sd(), weights.theta.std(axis=0)
-    shift = np.abs(weights.theta.mean(axis=0) - mean) / sd
+    (mean, sd), (center, own) = better.mean_sd(), _of_q(q, weights)
+    shift = np.abs(center - mean) / sd
     ratio = np.exp(np.abs(np.log(sd / own)))
     far, wide = int(np.argmax(shift)), int(np.argmax(ratio))
     return Check(
@@ -355,6 +357,13 @@ def _moments(
         ),
         trouble=Trust.globals_biased,
     )
+
+
+def _of_q(q: Approximation, weights: GlobalsImportance) -> tuple[FloatArray, FloatArray]:
+    """q's means and sds of what is weighed: of the globals from more draws, of all parameters from those weighed."""
+    of_globals = weights.theta.shape[1] == q.num_globals
+    theta = q.draw_globals(np.random.default_rng(0), _MOMENT_DRAWS) if of_globals else weights.theta
+    return theta.mean(axis=0), theta.std(axis=0)
 
 
 # -- does q cover the units? ---------------------------------------------------------------------------------
@@ -417,7 +426,7 @@ def unit_log_ratios(
     for rows in density.batches(draws, copies=4):
         theta = q.draw_globals(rng, rows.stop - rows.start)
         z, log_q = q.locals_at(theta, rng.standard_normal((len(theta), *density.index.shape)))
-        modes = density.modes(theta, z)
+        modes = density.modes(theta, np.array(np.broadcast_to(q.local_means(theta), z.shape)))
         change = density.differences(theta, modes.z, z)
         ratios[rows] = (change - modes.log_volume - log_q)[:, chosen]
     return ratios
@@ -507,4 +516,4 @@ def _worst(fit: Fit, values: FloatArray) -> str:
     assert fit.level is not None
     order = [unit for unit in np.argsort(-values)[:_NAMED] if np.isfinite(values[unit])]
     named = ", ".join(f"{fit.level.name} {unit + 1} ({values[unit]:.2f})" for unit in order)
-    return f"; worst: {named}" if named else ""
+    return f"; worst, counted from 1: {named}" if named else ""

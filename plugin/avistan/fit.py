@@ -158,9 +158,13 @@ class Fit:
         reason = f" {self.reason}" if self.reason else ""
         advice = f"\n{self.outcome.value}" if self.outcome.value else ""
         start = self.timing.prepare + self.timing.compile
+        steps = len(self.trace.elbo)
+        ended = f"{self.outcome.name} after {steps} steps"
+        if self.outcome is FitOutcome.settled and self.trace.ended is Ending.given:
+            ended = f"after the {steps} steps asked for"
         return (
             f"{self.method.name} fit of {self.model.program.name}{of}: "
-            f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {self.outcome.name} after {len(self.trace.elbo)} steps, "
+            f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {ended}, "
             f"{self.timing.train:.1f} s (+ {start:.1f} s start).{reason}{advice}"
             f"{self._restarts()}{self._grown()}"
         )
@@ -180,8 +184,8 @@ class Fit:
     def diagnose(self, *, nuts: bool = False, seed: int | None = None) -> Diagnosis:
         """Whether the fit can be trusted: what passed, what failed, the numbers, and what to do. Prints as a table.
 
-        Costs about as much as the fit. A diagnosis is kept, and its numbers of single units become a group of
-        `posterior`.
+        Takes longer than the fit, often several times. A diagnosis is kept, and its numbers of single units become a
+        group of `posterior`.
 
         Args:
             nuts: also sample the units' latents by Markov chains with the globals held at draws, and compare.
@@ -199,7 +203,8 @@ class Fit:
         """The fit with chosen units freed from the inference function (F-VI from the amortized start).
 
         Args:
-            units: numbers counted from 0, as in ArviZ's coordinates; None frees all.
+            units: numbers counted from 0, as in ArviZ's coordinates (a diagnosis and Stan count from 1: their unit n is
+                n - 1 here); None frees all.
             steps: Adam steps, with the globals held.
 
         Raises:

@@ -40,6 +40,9 @@ _ROUNDS = 2  # of adapted proposals, each of half as many draws as there are of 
 _FREEDOM, _WIDER = 5.0, 1.1  # t proposals, a little wider than what the weights say
 _NEARLY_EQUAL = 0.5  # share of effective draws
 _EQUAL = 0.9  # share at which even q's own weights leave nothing to a tail
+_FIRST, _FEWEST = 4, 200  # a quarter of the draws are looked at first, but not fewer than k-hat takes
+_LIGHT = 0.5  # k-hat of weights with a variance
+_HOPELESS = 0.05  # share below which more of q's draws won't help
 _MOST_ADAPTED, _LEAST_PER_DIMENSION = (
     60,
     5,
@@ -419,14 +422,45 @@ def weigh(
     return _weighted(theta, log_p, log_q, marginal=density is not None)
 
 
+def weigh_enough(
+    fit: FittedFamily, density: UnitDensity | None, q: Approximation, draws: int, rng: Rng
+) -> GlobalsImportance:
+    """Weights of `draws` draws of q, or, where each takes integrals, of a quarter of them if these tell enough: they
+    are nearly equal and their tail is light, or so few of them count that only proposals of another place can help.
+    """
+    if density is None:
+        return weigh(fit, density, q, draws, rng)
+    first = weigh(fit, density, q, min(draws, max(_FEWEST, draws // _FIRST)), rng)
+    share = first.effective_draws / max(1, first.num_usable)
+    enough = first.num_usable >= 2 * _LEAST_PER_DIMENSION * first.theta.shape[1]
+    hopeless = share < _HOPELESS and not first.reliable and enough
+    if len(first.theta) == draws or (share >= _EQUAL and first.khat <= _LIGHT) or hopeless:
+        return first
+    more = weigh(fit, density, q, draws - len(first.theta), rng)
+    together = (
+        np.concatenate(parts)
+        for parts in ((first.theta, more.theta), (first.log_p, more.log_p), (first.log_q, more.log_q))
+    )
+    return _weighted(*together, marginal=first.marginal)
+
+
 def adapt(
-    fit: FittedFamily, density: UnitDensity | None, q: Approximation, weights: GlobalsImportance, rng: Rng
+    fit: FittedFamily,
+    density: UnitDensity | None,
+    q: Approximation,
+    weights: GlobalsImportance,
+    rng: Rng,
+    *,
+    last: int = 0,
 ) -> GlobalsImportance:
     """More draws, from t distributions with the weighted draws' means and covariances, and the weights of all together.
 
     Each round sees what the ones before found, and all draws weigh by the mixture of what they came from: where q is
     too narrow, its neighbours make up for it. Weights that are good already are left as they are, and so are draws in
     many dimensions.
+
+    Args:
+        last: draws of the last round, if more than half as many as there are of q.
 
     Source: adaptive multiple importance sampling, Cornuet, Marin, Mira & Robert, Scandinavian Journal of Statistics
     2012.
@@ -440,7 +474,9 @@ def adapt(
     draws = len(weights.theta) // 2
     theta, log_p, counts = weights.theta, weights.log_p, [len(weights.theta)]
     log_densities = [weights.log_q]
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
+        if number == _ROUNDS - 1:
+            draws = max(draws, last)
         log_mixture = _mixture(log_densities, counts)
         tempered = _tempered(np.where(np.isfinite(log_p), log_p - log_mixture, -np.inf), size)
         mean, covariance = _moments(theta, tempered)
@@ -514,9 +550,12 @@ def corrected_draws(
     given = fit.seed if seed is None else seed
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
     rng = np.random.default_rng([given, 22])
-    weights = weigh(fit, density, q, max(1000, draws), rng)
+    wanted = max(1000, draws)
+    weights = weigh_enough(fit, density, q, wanted, rng)
     if density is not None or fit.level is None:
-        weights = adapt(fit, density, q, weights, rng)
+        weights = adapt(fit, density, q, weights, rng, last=wanted)
+    if not weights.adapted and len(weights.theta) < wanted:
+        weights = weigh(fit, density, q, wanted, rng)
     if not weights.reliable:
         raise FitError(
             f"importance weights can't correct this fit: the k-hat of its {_what(weights)} is {weights.khat:.2f}, and "

@@ -21,10 +21,12 @@ from jaxtyping import Array, Float, Float32, Int
 
 from .arrays import on_device, zeros
 from .distillation import distil
+from .errors import MethodError
 from .projection import ridge
 
 FloatArray = npt.NDArray[np.float64]
 LOG_SD_RANGE = 10.0
+MAX_TERMS = 2000  # of a polynomial
 
 
 class LocalNu(NamedTuple):
@@ -69,6 +71,17 @@ class Table(AbstractInferenceFunction):
 
     def __call__(self, inputs: Float[Array, "N R"]) -> LocalNu:
         return self.nu
+
+    def moved_along(self, shift: FloatArray) -> Table:
+        """The function whose means, and log sds if scales follow, are those of this one where the globals are shifted
+        along the directions, (K,).
+        """
+        block, values = len(self.nu.loc), [np.array(part) for part in self.nu]
+        for part in (0, 1):  # means by slopes, log sds by growth, of which there may be none
+            rates = values[3 + part]
+            if len(rates):
+                values[part] += np.einsum("ikn,k->in", rates.reshape(block, len(shift), -1), shift)
+        return Table(LocalNu(*map(on_device, values)))
 
 
 class Constant(AbstractInferenceFunction):
@@ -170,16 +183,17 @@ class MLP(AbstractInferenceFunction):
         return replace(self, layers=layers, linear=on_device(linear))
 
     def moved_along(self, shift: FloatArray) -> MLP:
-        """The function whose means are those of this one where the globals are shifted in their directions, (K,)."""
-        block, directions = self.sizes[0], len(shift)
-        first = sum(self.sizes[:3])
+        """As `Table.moved_along`."""
+        block = self.sizes[0]
+        starts = np.cumsum([0, *self.sizes])
 
         def moved(readout: Array) -> Array:
             values = np.array(readout)
-            slopes = values[..., first : first + block * directions].reshape(
-                *values.shape[:-1], block, directions
-            )
-            values[..., :block] += slopes @ shift
+            for part in (0, 1):  # means by slopes, log sds by growth, of which there may be none
+                rates = values[..., starts[3 + part] : starts[4 + part]]
+                if rates.shape[-1]:
+                    rates = rates.reshape(*values.shape[:-1], block, len(shift))
+                    values[..., starts[part] : starts[part + 1]] += rates @ shift
             return on_device(values)
 
         weights, bias = self.layers[-1]
@@ -231,7 +245,17 @@ class MLP(AbstractInferenceFunction):
 
 
 def make_polynomial(num_inputs: int, degree: int, start: LocalNu) -> Polynomial:
-    """A polynomial of all inputs that starts at the parameters of one unit."""
+    """A polynomial of all inputs that starts at the parameters of one unit.
+
+    Raises:
+        MethodError: it has too many terms.
+    """
+    count = math.comb(num_inputs + degree, degree)
+    if count > MAX_TERMS:
+        raise MethodError(
+            f"a polynomial of degree {degree} in {num_inputs} inputs has {count} terms, and {MAX_TERMS} are the most: "
+            "lower the degree, read fewer inputs (max_rank=, command line: --max-rank), or use the network ('avi')."
+        )
     constant = _together(start)
     terms = [t for k in range(1, degree + 1) for t in combinations_with_replacement(range(num_inputs), k)]
     coefficients = np.zeros((len(terms) + 1, len(constant)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +27,24 @@ _FOLLOWING: dict[str | None, Conditional] = {
     "mean": "mean",
     "mean+scale": "mean+scale",
     "curved": "curved",
+}
+# Words of parts that take no argument, and what is asked for elsewhere.
+_PARTS = (
+    "full",
+    "full-rank",
+    "low-rank",
+    "banded",
+    "conditional",
+    "flow",
+    "levels",
+    "mlp",
+    "polynomial",
+    "window",
+)
+_ELSEWHERE = {
+    "nuts": " NUTS is a reference: model.compare(reference='nuts').",
+    "pathfinder": " It is a competitor: model.compare(['avi', 'pathfinder']).",
+    "advi": " CmdStan's ADVI is a competitor: model.compare(['avi', 'cmdstan-advi']); 'fvi' is the same family.",
 }
 _OFFSET = re.compile(r"[+-]?\d+")
 _PART = re.compile(r"(?P<word>[a-z-]+)(?:\((?P<argument>[^()]*)\))?")
@@ -98,10 +117,11 @@ def parse_method(text: str) -> Method:
     Raises:
         MethodError: not of that form, with the nearest name that is.
     """
+    if not isinstance(text, str):
+        raise MethodError(f"method={text!r}: give a method's name, such as 'avi' or 'fvi', or 'auto'.")
     head, *parts = [part.strip() for part in text.split(":")]
     if head not in _KNOWN:
-        near = difflib.get_close_matches(head, _KNOWN, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = _ELSEWHERE.get(head.lower(), _nearest(head, _KNOWN))
         raise MethodError(
             f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
             "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
@@ -155,7 +175,14 @@ def _with_part(method: Method, head: str, part: str) -> Method:
         f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional, "
         "conditional(mean+scale), conditional(curved), flow"
     )
-    raise MethodError(f"{head} has no part {part!r} (in {method.name!r}): it takes {allowed}.")
+    hint = _nearest(part, _PARTS)
+    raise MethodError(f"{head} has no part {part!r} (in {method.name!r}).{hint} It takes {allowed}.")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """A question after the name that was meant, empty where none is near."""
+    near = difflib.get_close_matches(word.lower().replace("_", "-"), known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _count(method: Method, part: str, argument: str | None) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stan_adapters.binding import BoundModel
 from stan_adapters.candidates import Candidate
 from stan_adapters.errors import AvistanError, StructureError
@@ -30,7 +32,7 @@ from .large_preparation import prepare_large
 from .methods import MAX_REACH, Method, parse_method
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
-from .progress import bars, quiet
+from .progress import bars, quiet, shown
 from .provenance import describe_fit
 
 if TYPE_CHECKING:  # a fit alone does not need the competition
@@ -120,7 +122,7 @@ class Model:
         level: str | None = None,
         family: str | None = None,
         chains: int = 1,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         checkpoint: StrPath | None = None,
         resume: bool = False,
         **options: Any,
@@ -141,7 +143,7 @@ class Model:
                 out or narrows (:full-rank, :low-rank, :banded, :conditional, :flow); "fixed" does not. Default: "auto"
                 with the method "auto", else "fixed".
             chains: independent restarts; each becomes a chain of the posterior.
-            show_progress: a progress bar on standard error.
+            show_progress: a progress bar on standard error; by default where that is a terminal.
             checkpoint: a folder in which long training is saved every few seconds. It is kept, and may be deleted when
                 the fit is saved.
             resume: continue what `checkpoint` holds, to the same bytes as without the interruption.
@@ -153,6 +155,7 @@ class Model:
             CheckpointError: the checkpoint is of another fit, damaged, in use, or there and not to be resumed.
         """
         chosen_options = make_options(options)
+        self._check_fittable(seed)
         if checkpoint is not None:
             check_checkpoint_place(checkpoint, resume=resume)
         elif resume:
@@ -183,7 +186,7 @@ class Model:
                 )
                 fitted |= {"family": family or "", "chains": chains}
                 saves = stack.enter_context(Checkpoint(checkpoint, fitted, resume=resume))
-            progress = stack.enter_context(bars() if show_progress else quiet())
+            progress = stack.enter_context(bars() if shown(show_progress) else quiet())
             return fit_method(
                 preparation,
                 parsed,
@@ -206,7 +209,7 @@ class Model:
         repeats: int = 1,
         level: str | None = None,
         cmdstan_exe: StrPath | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         reference_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Comparison:
@@ -230,6 +233,9 @@ class Model:
         from .competitors import COMPETITORS, External, Reference
 
         chosen_options = make_options(options)
+        self._check_fittable(seed)
+        if isinstance(methods, str):
+            raise MethodError(f"methods={methods!r}: give a list of names, such as [{methods!r}, 'fvi'].")
         for name in methods:
             check_method(name)
         if isinstance(repeats, bool) or repeats < 1:
@@ -246,7 +252,7 @@ class Model:
         }
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
-            bars() if show_progress else quiet() as progress,
+            bars() if shown(show_progress) else quiet() as progress,
         ):
             if reference is not None and not isinstance(reference, Reference):
                 waiting = progress("reference" if isinstance(reference, xr.DataTree) else str(reference))
@@ -267,6 +273,19 @@ class Model:
             )
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _check_fittable(self, seed: int) -> None:
+        """That there is something to fit, and that the seed is one.
+
+        Raises:
+            FitError: no parameters, or no such seed.
+        """
+        if not self.bound.dim:
+            raise FitError(
+                f"{self.program.name} declares no parameters with free values: there is nothing to fit."
+            )
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+            raise FitError(f"seed={seed!r}: give a whole number from 0 to {2**32 - 1}.")
 
     def _resolve(self, method: str, structure: Structure, *, grow: bool) -> tuple[Method, str]:
         reason, chain = "", _chain(structure)

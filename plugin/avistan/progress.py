@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
@@ -9,6 +10,11 @@ from math import isfinite
 from .training import Progress
 
 MakeBar = Callable[[str], Progress | None]
+
+
+def shown(asked: bool | None) -> bool:
+    """Whether to show bars: if not said, where standard error is a terminal, so that they can move."""
+    return sys.stderr.isatty() if asked is None else asked
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from jaxtyping import PRNGKeyArray
 
 from .arrays import on_device
 from .checkpoints import Checkpoint
-from .common_numbers import fold_in, make_key
-from .evaluation import Evaluation, evaluate
+from .common_numbers import fold_in, key_as_number, make_key
+from .evaluation import Evaluation, evaluate, gap
 from .families import Family
 from .following import following, with_settled_globals
 from .growth import (
@@ -34,6 +34,7 @@ from .methods import Method
 from .options import FitOptions
 from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
+from .settling import ROUNDS, STILL, settling_step
 from .training import Progress, Trace, joined, train
 
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
@@ -205,6 +206,30 @@ class _ChainRun:
         family, trace = self._train(self._start, 0, self._method)
         return self._stage(self._method, family, (trace,))
 
+    def settled(self, found: _Stage) -> _Stage:
+        """The stage after steps of all globals at once, units following, as long as they are long and the ELBO rises.
+
+        A given number of steps is left as it is. On minibatches every stage but the first settles by itself.
+        """
+        if self._large is not None or self._options.steps is not None:
+            return found
+        number = key_as_number(fold_in(self._key, 5))
+        for count in range(ROUNDS):
+            started = time.perf_counter()
+            step = settling_step(found.family, np.asarray(self._inputs), self._slot, (number, count))
+            self.seconds_train += time.perf_counter() - started
+            if step is None:
+                break
+            self.gradient_evaluations += step.gradient_evaluations
+            if step.size < STILL:
+                break
+            moved = self._stage(found.method, step.family, found.traces)
+            gain, error = gap(found.weights.first(self._looks[0]), moved.weights.first(self._looks[0]))
+            if not gain > error:
+                break
+            found = moved
+        return found
+
     def leaves_nothing(self, before: _Stage) -> bool:
         """Whether no richer family can bring what it would have to."""
         before.weights.first(self._looks[0])
@@ -323,6 +348,7 @@ def _run_chain(
                 found, step = run.judged(best, stage, richer)
                 growth.append(step)
                 best = found if step.kept else best
+        best = run.settled(best)
         return best.method, Chain(
             evaluation=best.weights.first(options.elbo_draws),
             family=run.whole(best.family),

@@ -18,7 +18,7 @@ from .arguments import (
     StanFile,
     Steps,
 )
-from .console import Refusal, answers, to_json, wants_progress
+from .console import Refusal, answers, to_json
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -76,12 +76,12 @@ def sbc(
     from stan_adapters.program import Program
 
     from .places import check_folder_place
-    from .progress import bars, quiet
+    from .progress import bars, quiet, shown
     from .sbc import calibrate
 
     check_folder_place(output, SBC_FILES)
     options = {"steps": steps, "draws_per_step": draws_per_step, "learning_rate": learning_rate}
-    with bars() if wants_progress() else quiet() as progress:
+    with bars() if shown(None) else quiet() as progress:
         found = calibrate(
             Program.from_file(stan_file, include_path or ()),
             Program.from_file(simulator, include_path or ()),

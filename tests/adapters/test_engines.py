@@ -132,6 +132,15 @@ def test_data_that_break_a_bound_are_no_reason_to_change_the_engine():
     assert not isinstance(caught.value, UnsupportedError)
 
 
+def test_an_index_outside_what_it_indexes_is_no_reason_to_change_the_engine():
+    code = """
+    data { int N; array[N] int g; vector[N] y; }
+    parameters { vector[3] z; } model { z ~ std_normal(); y ~ normal(z[g], 1); }"""
+    with pytest.raises(EngineError, match="Stan counts from 1") as caught:
+        bind(code, {"N": 2, "g": [0, 1], "y": [0.0, 1.0]})
+    assert not isinstance(caught.value, UnsupportedError)
+
+
 def test_auto_goes_on_to_bridgestan_where_stanli_can_not(monkeypatch):
     monkeypatch.setattr("stan_adapters.instances.bridgestan_sources", lambda: Path("/sources"))
     asked = []

@@ -116,6 +116,11 @@ def test_a_container_owns_its_positions_and_labels_them_apart(case):
         assert model.layout.owner(1 + case.size).name == "after"
 
 
+def test_a_container_with_one_free_number_goes_by_its_name():
+    with bind(Case("cholesky_factor_corr[2] x", (2, 2), (), 1)) as model:
+        assert model.layout.label(1) == "x"
+
+
 def test_a_matrix_is_labelled_by_row_and_column():
     with bind(Case("matrix[2, 3] x", (2, 3), (), 6)) as model:
         assert [model.layout.label(position) for position in (1, 2, 3)] == ["x[1,1]", "x[2,1]", "x[1,2]"]

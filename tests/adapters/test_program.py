@@ -252,6 +252,11 @@ def test_a_missing_file_gets_the_nearest_one(files):
         Program.from_file(folder / "school.stan")
 
 
+def test_a_programs_text_in_place_of_a_path_says_where_it_goes():
+    with pytest.raises(ProgramError, match="stan_code="):
+        Program.from_file("parameters { real x; }\nmodel { x ~ std_normal(); }")
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "m.stan").write_bytes(b"data { \xff }")
     with pytest.raises(ProgramError, match="can't read the Stan file"):

@@ -189,6 +189,26 @@ def test_a_rejected_point_is_no_number():
     assert np.isnan(integrals.correction[1]).all()
 
 
+def test_a_search_that_leaves_the_support_goes_back():
+    # Far out the curvature is nearly none: Newton's steps from there are long, and Stan rejects where they end.
+    code = """
+    data { int N; }
+    parameters { real mu; vector[N] z; }
+    model {
+      mu ~ std_normal();
+      for (n in 1 : N) {
+        if (abs(z[n]) > 20) reject("z is ", z[n]);
+        target += -sqrt(1 + square(z[n] - mu));
+      }
+    }"""
+    with bind(code, {"N": 5}) as model:
+        density = UnitDensity(model, np.arange(1, 6)[:, None], np.array([0]))
+        start = np.array([[[10.0], [0.1], [-9.0], [3.0], [0.0]], [[0.5]] * 5])
+        modes = density.modes(np.zeros((2, 1)), start)
+    np.testing.assert_allclose(modes.z, 0, atol=1e-3)
+    np.testing.assert_allclose(modes.log_density, -5, atol=1e-4)
+
+
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
 def test_directions_are_of_length_one_and_frames_are_orthogonal(d):
     lines = line_directions(np.random.default_rng(4), (2, 3), d)

@@ -8,6 +8,7 @@ import avistan as avi
 from avistan.errors import FitError, MethodError
 from avistan.outcome import FitOutcome
 from programs import bundled, simulator
+from stan_adapters.errors import StructureError
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +231,39 @@ def test_options_and_methods_that_do_not_exist_name_the_nearest(eight_schools):
         eight_schools.fit(steps=0)
     with pytest.raises(MethodError, match=r"data\(z\)"):
         eight_schools.fit(method="avi:data(z)", steps=10)
+
+
+@pytest.mark.parametrize("seed", [-1, True, 2**32])
+def test_a_seed_is_a_whole_number(eight_schools, seed):
+    with pytest.raises(FitError, match="seed="):
+        eight_schools.fit(seed=seed)
+
+
+def test_names_given_as_text_are_asked_for_as_a_list(eight_schools):
+    with pytest.raises(MethodError, match=r"\['avi', 'fvi'\]"):
+        eight_schools.compare("avi")
+
+
+def test_without_parameters_there_is_nothing_to_fit():
+    model = avi.Model(stan_code="generated quantities { real x = 1; }")
+    with pytest.raises(FitError, match="nothing to fit"):
+        model.fit()
+
+
+def test_a_polynomial_of_too_many_terms_is_refused_before_it_is_made(lsat):
+    with pytest.raises(MethodError, match="lower the degree"):
+        lsat.fit(method="avi:polynomial(99)", steps=5)
+
+
+def test_a_given_number_of_steps_is_not_said_to_have_settled(eight_schools):
+    assert "after the 5 steps asked for" in str(eight_schools.fit(steps=5, elbo_draws=20))
+
+
+def test_infinite_data_are_named_where_the_density_is_not_finite():
+    code = "data { vector[3] y; } parameters { vector[3] z; } model { z ~ std_normal(); y ~ normal(z, 1); }"
+    model = avi.Model(stan_code=code, data={"y": [0.0, np.inf, 1.0]})
+    with pytest.raises(StructureError, match=r"infinity: `y`"):
+        model.fit()
 
 
 def test_a_fit_stopped_far_too_early_says_so(lsat):
