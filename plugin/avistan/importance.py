@@ -538,6 +538,9 @@ def _weighted(
     )
 
 
+@np.errstate(
+    over="ignore", invalid="ignore", divide="ignore"
+)  # weights that are not finite count for nothing
 def corrected_draws(
     fit: FittedFamily, draws: int = 1000, *, seed: int | None = None
 ) -> tuple[FloatArray, GlobalsImportance]:

@@ -1,5 +1,7 @@
 """Importance weights of the globals: the numpy form of q, marginals in closed form, corrected draws."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import avistan as avi
 from avistan.errors import FitError
 from avistan.importance import (
     Approximation,
+    adapt,
     approximation,
     corrected_draws,
     globals_importance,
@@ -17,6 +20,7 @@ from avistan.importance import (
     log_marginals,
     systematic,
     unit_density,
+    weigh_enough,
     weights_khat,
 )
 from programs import bundled, simulator
@@ -98,6 +102,22 @@ def test_weights_of_an_exact_family_are_equal(data):
     weights = globals_importance(fit, 500)
     assert weights.reliable
     assert weights.effective_draws > 490
+
+
+def test_a_quarter_of_the_draws_is_enough_where_they_are_equal_or_hopeless(data):
+    fit = bundled("linear", data).fit(method="fvi:full-rank:conditional", seed=1, steps=3000)
+    density, q = unit_density(fit), approximation(fit.family, fit.inputs)
+    equal = weigh_enough(fit, density, q, 1000, np.random.default_rng(1))
+    assert (equal.num_usable, equal.reliable) == (250, True)
+    astray = replace(q, center=q.center + 5 * q.factor.sum(axis=1))
+    hopeless = weigh_enough(fit, density, astray, 1000, np.random.default_rng(1))
+    assert (hopeless.num_usable, hopeless.reliable) == (250, False)
+    mended = adapt(fit, density, astray, hopeless, np.random.default_rng(2), last=500)
+    assert mended.reliable
+    assert len(mended.theta) == 250 + 125 + 500
+    assert abs(mended.mean_sd()[0] - q.center)[0] < 0.2 * mended.mean_sd()[1][0]
+    narrow = weigh_enough(fit, density, replace(q, factor=0.6 * q.factor), 1000, np.random.default_rng(1))
+    assert narrow.num_usable == 1000
 
 
 def test_the_same_seed_repeats(mean_field):
