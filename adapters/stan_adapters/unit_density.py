@@ -7,9 +7,10 @@ by Newton steps, log density differences by quadrature along paths, integrals an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -27,7 +28,13 @@ _FALL, _FALL_TOLERANCE = 45.0, 0.58  # r |du/dr| at the end of a ray, and how fa
 _GAUSSIAN_REACH = 6.3
 _FARTHEST = 60.0
 _MOST_SEARCH_STEPS = 6
-_FINE, _COARSE = (8, _GAUSSIAN_REACH), (4, 4.0)  # scores on a ray, and its reach for a Gaussian
+Grade = Literal["coarse", "fine", "finest"]
+# Scores on a ray, and its reach for a Gaussian.
+_GRADES: Mapping[Grade, tuple[int, float]] = {
+    "coarse": (4, 4.0),
+    "fine": (8, _GAUSSIAN_REACH),
+    "finest": (24, _GAUSSIAN_REACH),
+}
 _LINEAR = 2.0  # conditional sds up to which scores lie evenly on a ray
 _RAY_CELLS = 32  # of the fine grid from which draws are taken
 _ROWS_AT_ONCE = 1 << 15  # units times draws whose fine grids are held at a time
@@ -189,7 +196,7 @@ class UnitDensity:
         directions: FloatArray,
         rng: Rng | None = None,
         *,
-        coarse: bool = False,
+        grade: Grade = "fine",
     ) -> Conditionals:
         """Integrals of exp u_n over z_n for all units given theta (S, G); with `rng` also one draw of each z_n.
 
@@ -203,7 +210,8 @@ class UnitDensity:
         Args:
             directions: (S or 1, N, J, d) unit vectors, see `line_directions`. Keep them fixed over theta to compare
                 integrals, draw them anew for every theta to use the draws.
-            coarse: rays of 4 conditional sds and half the gradients, for densities not far from Gaussian.
+            grade: "coarse" has rays of 4 conditional sds and a third of the gradients, for densities not far from
+                Gaussian; "finest" twice as many as "fine", for spikes beside a wide mode.
 
         Source: spherical-radial integration, Genz & Monahan, SIAM Journal on Scientific Computing 1998.
         """
@@ -213,11 +221,11 @@ class UnitDensity:
             part = Modes(
                 modes.z[usable], modes.chol[usable], modes.log_density[usable], modes.decrement[usable]
             )
-            found = self.conditionals(theta[usable], part, own, rng, coarse=coarse)
+            found = self.conditionals(theta[usable], part, own, rng, grade=grade)
             correction, z = np.full(modes.z.shape[:2], np.nan), modes.z.copy()
             correction[usable], z[usable] = found.correction, found.z
             return Conditionals(correction, z)
-        rule = _Ray(self.block, *(_COARSE if coarse else _FINE))
+        rule = _Ray(self.block, *_GRADES[grade])
         shape = modes.z.shape[:2]
         total, best, z = np.full(shape, -np.inf), np.full(shape, -np.inf), modes.z.copy()
         lost = np.zeros(shape[0], dtype=bool)
@@ -225,7 +233,7 @@ class UnitDensity:
         for j, side in product(range(count), (1.0, -1.0)):
             towards = np.broadcast_to(side * directions[:, :, j], modes.z.shape)
             step = solve_upper(modes.chol, towards)
-            reach = rule.gaussian_reach if coarse else self._reach(theta, modes, step)
+            reach = rule.gaussian_reach if grade == "coarse" else self._reach(theta, modes, step)
             radius, stretch = bent(rule.nodes[:, None, None], np.atleast_2d(reach))
             slopes = np.empty((len(radius), *shape))
             for k, distance in enumerate(radius):

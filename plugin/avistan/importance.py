@@ -18,7 +18,7 @@ from stan_adapters.binding import BoundModel
 from stan_adapters.certificate import Prober, probe_points, separability
 from stan_adapters.errors import StructureError
 from stan_adapters.levels import Level
-from stan_adapters.unit_density import UnitDensity, cholesky, line_directions, solve_lower
+from stan_adapters.unit_density import Grade, UnitDensity, cholesky, line_directions, solve_lower
 
 from .directions import along
 from .drawing import FittedFamily
@@ -32,9 +32,9 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Rng = np.random.Generator
 
-_CHECKED = 40  # draws of the globals at which coarse integrals are held against fine ones
+_CHECKED = 24  # draws of the globals at which integrals are held against the finest
 _COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of the effective draws
-_FEW_LATENTS = 300  # with fewer, integrals are fine from the start
+_FEW_LATENTS = 300  # with fewer, integrals are the finest from the start
 _NODES = 40  # of the quadrature that gives a bent factor's moments
 _ROUNDS = 2  # of adapted proposals, each of half as many draws as there are of q
 _FREEDOM, _WIDER = 5.0, 1.1  # t proposals, a little wider than what the weights say
@@ -314,33 +314,32 @@ class Marginals:
 def log_marginals(density: UnitDensity, q: Approximation, theta: FloatArray, rng: Rng) -> Marginals:
     """Marginal log densities at globals (S, G): every unit's integral by quadrature around its conditional mode.
 
-    Coarse quadrature is held against a fine one at some draws; where they disagree, the fine one serves all.
+    The cheapest quadrature that agrees with the finest at some draws serves all.
     """
     lines = line_directions(rng, (1, density.num_units), density.block, frames=1 if density.block == 2 else 2)
 
-    def integrals(part: FloatArray, *, coarse: bool) -> tuple[FloatArray, FloatArray]:
+    def integrals(part: FloatArray, grade: Grade) -> tuple[FloatArray, FloatArray]:
         values, laplace = np.empty(len(part)), np.empty(len(part))
         for rows in density.batches(len(part), copies=8):
             modes = density.modes(part[rows], _repeat(q.local_means(part[rows]), rows))
-            found = density.conditionals(part[rows], modes, lines, coarse=coarse)
+            found = density.conditionals(part[rows], modes, lines, grade=grade)
             laplace[rows] = modes.laplace
             values[rows] = modes.log_density + (modes.log_volume + found.correction).sum(axis=1)
         return values, laplace
 
-    coarse = density.index.size > _FEW_LATENTS
-    values, laplace = integrals(theta, coarse=coarse)
-    error = 0.0
-    if coarse:
+    if density.index.size > _FEW_LATENTS:
         checked = np.unique(np.linspace(0, len(theta) - 1, min(_CHECKED, len(theta))).round().astype(int))
-        fine, _ = integrals(theta[checked], coarse=False)
-        difference = fine - values[checked]
-        error = _spread(difference)
-        if error <= _COARSE_ERROR:
-            values = values + np.nanmean(difference)
-        else:
-            values, _ = integrals(theta, coarse=False)
-            error = 0.0
-    return Marginals(values=values, error=error, laplace_error=_spread(values - laplace))
+        finest, _ = integrals(theta[checked], "finest")
+        grades: tuple[Grade, ...] = ("coarse", "fine")
+        for grade in grades:
+            difference = finest - integrals(theta[checked], grade)[0]
+            error = _spread(difference)
+            if error <= _COARSE_ERROR:
+                values, laplace = integrals(theta, grade)
+                values = values + np.nanmean(difference)
+                return Marginals(values=values, error=error, laplace_error=_spread(values - laplace))
+    values, laplace = integrals(theta, "finest")
+    return Marginals(values=values, error=0.0, laplace_error=_spread(values - laplace))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

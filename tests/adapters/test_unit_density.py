@@ -50,8 +50,8 @@ def test_everything_about_normal_units_is_exact(linear):
     dropped = 40 * np.log(2 * np.pi * tau * sigma)
     np.testing.assert_allclose(modes.laplace, marginal + dropped, atol=1e-5)
     lines = line_directions(np.random.default_rng(1), (1, 40), 1)
-    for coarse in (False, True):
-        found = density.conditionals(theta, modes, lines, coarse=coarse)
+    for grade in ("coarse", "fine", "finest"):
+        found = density.conditionals(theta, modes, lines, grade=grade)
         np.testing.assert_allclose(found.correction, 0, atol=1e-6)
 
 
@@ -150,6 +150,31 @@ def test_integrals_and_draws_of_heavy_tailed_units_agree_with_quadrature():
         cumulative = np.cumsum(np.exp(values - values.max()))
         test = stats.kstest(found.z[:, n, 0], lambda at, c=cumulative: np.interp(at, z, c / c[-1]))
         assert test.pvalue > 1e-3
+
+
+def test_the_finest_integrals_see_a_wide_mode_beside_a_spike():
+    code = """
+    data { int N; vector[N] y; }
+    parameters { real log_scale; vector[N] z; }
+    model { log_scale ~ std_normal(); z ~ student_t(1.5, 0, exp(log_scale)); y ~ normal(z, 0.5); }"""
+    y, scales = np.array([0.5, 1.0, 1.5, 2.0]), np.array([0.1, 0.2, 0.4])
+    with bind(code, {"N": 4, "y": y}) as model:
+        density = UnitDensity(model, np.arange(1, 5)[:, None], np.array([0]))
+        theta = np.log(scales)[:, None]
+        modes = density.modes(theta, np.zeros((3, 4, 1)))
+        lines = line_directions(np.random.default_rng(1), (1, 4), 1)
+        errors = {}
+        for grade in ("fine", "finest"):
+            found = density.conditionals(theta, modes, lines, grade=grade).correction
+            z = np.linspace(-20, 20, 400_001)
+            values = stats.t.logpdf(z / scales[:, None, None], 1.5) + stats.norm.logpdf(y[:, None], z, 0.5)
+            at_modes = stats.t.logpdf(modes.z[..., 0] / scales[:, None], 1.5) + stats.norm.logpdf(
+                y, modes.z[..., 0], 0.5
+            )
+            exact = logsumexp(values, axis=2) + np.log(z[1] - z[0]) - at_modes - modes.log_volume
+            errors[grade] = np.abs(found - exact).max()
+    assert errors["finest"] < 0.005
+    assert errors["fine"] > 0.02
 
 
 def test_an_item_response_unit_agrees_with_quadrature():

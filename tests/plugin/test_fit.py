@@ -25,7 +25,8 @@ def linear(linear_data):
 
 @pytest.fixture(scope="module")
 def lsat_rows(lsat):
-    return lsat.compare(["avi", "fvi", "constant"], reference="nuts", seed=1)
+    halved = {"warmup": 500, "draws": 500}
+    return lsat.compare(["avi", "fvi", "constant"], reference="nuts", seed=1, reference_options=halved)
 
 
 @pytest.fixture(scope="module")
