@@ -164,6 +164,14 @@ def test_units_with_heavy_tails_are_named():
     assert f"N {unit} (" in check.finding
 
 
+def test_sds_that_are_seen_to_be_small_name_what_corrects_them(eight_schools):
+    fit = eight_schools.fit(method="avi:full-rank:conditional", seed=1)
+    (check,) = (check for check in diagnose(fit).checks if check.name == "globals' means and sds")
+    assert check.passed
+    assert check.value > 1.15
+    assert "fit.posterior(resample='psis') corrects that" in check.finding
+
+
 def test_a_global_with_heavy_tails_fails():
     diagnosis = diagnose(avi.Model(stan_code=CAUCHY, data={}).fit(seed=1, steps=1500))
     assert diagnosis.outcome is Trust.globals_misfit
