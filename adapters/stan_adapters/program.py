@@ -143,7 +143,7 @@ class Program:
 
         Raises ProgramError.
         """
-        if "{" in os.fspath(path):
+        if "{" in os.fspath(path) and not os.fspath(path).endswith(".stan"):
             raise ProgramError(
                 "a path was expected, and this is the text of a program: pass it as stan_code=."
             )

@@ -70,10 +70,9 @@ _SPOT_SHARE = 0.05
 _NAMED = 3  # worst units that a finding names
 
 
+# Numbers that are far off overflow; checks look for what is not finite.
 @in_float64
-@np.errstate(
-    over="ignore", invalid="ignore", divide="ignore"
-)  # of what is far off; checks look for what is not finite
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagnosis:
     """Check a fit in every way that is known to go wrong silently.
 

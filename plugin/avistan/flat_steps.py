@@ -18,7 +18,7 @@ from .arrays import on_device
 from .errors import FitError
 from .families import Family
 from .log_density import Backend, open_record
-from .path_gradient import Form, Parts, StepFrame, frame_of
+from .path_gradient import Form, Parts, StepFrame, frame_of, host_parts
 
 FloatArray = npt.NDArray[np.float64]
 _MEAN_STRIDE = 10  # steps between two iterates that count for a mean
@@ -44,11 +44,7 @@ class FlatSteps(abc.ABC):
     ) -> None:
         self._start, self._form, self._draws, self._key = family, form, draws, key
         self._frame = StepFrame(*(np.array(part, dtype=np.float64) for part in frame_of(family)))
-        factor = family.globals.resolved()
-        directions = np.zeros((0, form.num_globals)) if family.directions is None else family.directions
-        warp = np.zeros((0, form.num_globals)) if factor.warp is None else factor.warp
-        curve = np.zeros((0, form.directions + 1)) if family.curve is None else family.curve
-        parts = Parts(factor.loc, factor.log_sd, factor.below, locals_, directions, warp, curve)
+        parts = host_parts(family, form, locals_)
         self._shapes = [part.shape for part in parts]
         flat = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
         moments = np.zeros((2, len(flat) + (0 if weights is None else len(weights))), dtype=np.float32)

@@ -537,9 +537,8 @@ def _weighted(
     )
 
 
-@np.errstate(
-    over="ignore", invalid="ignore", divide="ignore"
-)  # weights that are not finite count for nothing
+# Weights that are not finite count for nothing.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def corrected_draws(
     fit: FittedFamily, draws: int = 1000, *, seed: int | None = None
 ) -> tuple[FloatArray, GlobalsImportance]:

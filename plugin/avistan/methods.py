@@ -28,7 +28,7 @@ _FOLLOWING: dict[str | None, Conditional] = {
     "mean+scale": "mean+scale",
     "curved": "curved",
 }
-# Words of parts that take no argument, and what is asked for elsewhere.
+# Words of parts, and what is asked for elsewhere.
 _PARTS = (
     "full",
     "full-rank",

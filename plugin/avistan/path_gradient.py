@@ -132,6 +132,18 @@ def parts_of(family: Family, inputs: Float[Array, "N R"]) -> Parts:
     )
 
 
+def host_parts(family: Family, form: Form, locals_: FloatArray) -> Parts:
+    """`parts_of` in numpy, given the packed parameters of the units (rows, columns)."""
+    factor = family.globals.resolved()
+    none = np.zeros((0, factor.size))
+    curve = np.zeros((0, form.directions + 1)) if family.curve is None else family.curve
+    rest = (
+        none if family.directions is None else family.directions,
+        none if factor.warp is None else factor.warp,
+    )
+    return Parts(*map(np.asarray, (factor.loc, factor.log_sd, factor.below, locals_, *rest, curve)))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def elbo_estimate(
     how: Backend,
@@ -248,7 +260,7 @@ def numpy_elbo_gradient(
     loc, log_sd, below, slope, growth, warp = np.split(locals_, np.cumsum(form.rows)[:-1])
     own = frame.local_scale.shape[1] != 1
     center, scale = ((p[:, :units] if own else p) for p in (frame.local_center, frame.local_scale))
-    lower, sd = _lower(parts), np.exp(log_sd)
+    lower, sd = lower_factor(parts), np.exp(log_sd)
     t = np.array([normals(*key, s * (d + 1), G) for s in range(draws)], dtype=np.float64)
     e = np.array(
         [[normals(*key, s * (d + 1) + 1 + i, units) for i in range(d)] for s in range(draws)],
@@ -375,8 +387,8 @@ def _bent(numbers: FloatArray, sd: FloatArray, noise: FloatArray, moved: FloatAr
     )
 
 
-def _lower(parts: Parts) -> FloatArray:
-    """The Cholesky factor of the globals, (G, G)."""
+def lower_factor(parts: Parts) -> FloatArray:
+    """The Cholesky factor of the standardized globals, (G, G); parts are numpy's."""
     lower = np.diag(np.exp(parts.log_sd))
     if len(parts.below):
         lower[np.tril_indices(len(lower), -1)] = parts.below

@@ -20,7 +20,7 @@ from .families import Family, GlobalGaussian
 from .host_functions import hosted, unit_values
 from .inference_functions import MLP, Table
 from .log_density import set_layout
-from .path_gradient import Form, Parts, form_of, frame_of, numpy_elbo_gradient
+from .path_gradient import Form, Parts, form_of, frame_of, host_parts, lower_factor, numpy_elbo_gradient
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -58,37 +58,15 @@ def settling_step(
     draws = int(np.clip(_NUMBERS // family.dim, _FEWEST_DRAWS, _DRAWS))
     place = family.placement
     set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
-    parts = _parts(family, form, inputs)
+    parts = host_parts(family, form, np.concatenate(unit_values(function, inputs, slice(None))))
     _, rejected, gradient = numpy_elbo_gradient(
         form, draws, np.array([slot]), np.ones(1), key, frame_of(family), parts
     )
     if rejected == draws:
         return None
-    shift, lower = _gradient_along_t(form, parts, gradient), _lower(form, parts)
+    shift, lower = _gradient_along_t(form, parts, gradient), lower_factor(parts)
     moved = _moved(family, form, parts, lower @ shift, shift)
     return SettlingStep(moved, float(np.abs(shift).max()), draws)
-
-
-def _parts(family: Family, form: Form, inputs: npt.NDArray[np.float32]) -> Parts:
-    """`path_gradient.parts_of` in numpy."""
-    factor, none = family.globals, np.zeros((0, form.num_globals))
-    assert isinstance(factor, GlobalGaussian)
-    return Parts(
-        np.asarray(factor.loc),
-        np.asarray(factor.log_sd),
-        np.asarray(factor.below),
-        np.concatenate(unit_values(family.inference, inputs, slice(None))),
-        none if family.directions is None else np.asarray(family.directions),
-        none if factor.warp is None else np.asarray(factor.warp),
-        np.zeros((0, form.directions + 1)) if family.curve is None else np.asarray(family.curve),
-    )
-
-
-def _lower(form: Form, parts: Parts) -> FloatArray:
-    lower = np.diag(np.exp(parts.log_sd))
-    if form.full_rank:
-        lower[np.tril_indices(len(lower), -1)] = parts.below
-    return lower
 
 
 def _straight(form: Form, rates: FloatArray) -> FloatArray:
@@ -98,7 +76,7 @@ def _straight(form: Form, rates: FloatArray) -> FloatArray:
 
 def _gradient_along_t(form: Form, parts: Parts, gradient: Parts) -> FloatArray:
     """The ELBO's derivatives (G,) by a move of the globals in t that units follow."""
-    shift = _lower(form, parts).T @ gradient.loc
+    shift = lower_factor(parts).T @ gradient.loc
     if not form.directions:
         return np.asarray(shift)
     *_, slope, growth, _ = np.split(parts.locals, np.cumsum(form.rows)[:-1])

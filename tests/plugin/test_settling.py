@@ -5,11 +5,12 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 import avistan as avi
+from avistan.host_functions import unit_values
 from avistan.importance import approximation
 from avistan.log_density import register
-from avistan.path_gradient import form_of
+from avistan.path_gradient import form_of, host_parts, lower_factor
 from avistan.precision import in_float64
-from avistan.settling import _lower, _moved, _parts, settling_step
+from avistan.settling import _moved, settling_step
 from programs import bundled, simulator
 
 DIRICHLET = """
@@ -40,8 +41,11 @@ def linear():
 def displaced(fit, shift):
     """The fit's family with its globals moved by `shift` sds (G,), units following."""
     form = form_of(fit.family)
-    parts = _parts(fit.family, form, np.asarray(fit.inputs, dtype=np.float32))
-    return _moved(fit.family, form, parts, _lower(form, parts) @ shift, shift)
+    inputs = np.asarray(fit.inputs, dtype=np.float32)
+    parts = host_parts(
+        fit.family, form, np.concatenate(unit_values(fit.family.inference, inputs, slice(None)))
+    )
+    return _moved(fit.family, form, parts, lower_factor(parts) @ shift, shift)
 
 
 @in_float64
