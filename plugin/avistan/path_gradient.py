@@ -329,9 +329,9 @@ def numpy_elbo_gradient(
         np.einsum("s,sin->in", share, of_locals),
         np.einsum("s,sin,sin->in", share, of_noise, bent.by_log_sd),
         np.array([through[i, j] for i, j in pairs]).reshape(len(pairs), units),
-        np.einsum("s,sin,sk->ikn", share, of_locals, at).reshape(-1, units),
-        np.einsum("s,sin,sk->ikn", share, of_growth, at).reshape(-1, units)[: len(growth)],
-        np.einsum("s,sin,fsin->ifn", share, of_noise, bent.by_numbers).reshape(-1, units),
+        np.einsum("s,sin,sk->ikn", share, of_locals, at).reshape(len(slope), units),
+        np.einsum("s,sin,sk->ikn", share, of_growth, at).reshape(len(slope), units)[: len(growth)],
+        np.einsum("s,sin,fsin->ifn", share, of_noise, bent.by_numbers).reshape(len(warp), units),
     )
     zeros.locals[:, :units] = np.concatenate(found)
     of_lower = np.einsum("s,sg,sh->gh", share, bent_globals.slope * of_globals, t)

@@ -39,11 +39,12 @@ class SettlingStep:
     gradient_evaluations: int
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a draw far out counts for nothing, or the step does
 def settling_step(
     family: Family, inputs: npt.NDArray[np.float32], slot: int, key: tuple[int, int]
 ) -> SettlingStep | None:
     """The family one step of its globals further; None where a part of it is not what `path_gradient` covers, where a
-    second level is among the globals, of very many parameters, and where every draw was rejected.
+    second level is among the globals, of very many parameters, and where draws say nothing.
 
     Args:
         inputs: of all units, (N, R).
@@ -65,6 +66,8 @@ def settling_step(
     if rejected == draws:
         return None
     shift, lower = _gradient_along_t(form, parts, gradient), lower_factor(parts)
+    if not np.isfinite(shift).all():
+        return None
     moved = _moved(family, form, parts, lower @ shift, shift)
     return SettlingStep(moved, float(np.abs(shift).max()), draws)
 

@@ -124,3 +124,16 @@ def exact_moments(y, fit):
     assert 1 / (weights**2).sum() > 1000
     mean = weights @ log_alpha
     return mean, np.sqrt(weights @ (log_alpha - mean) ** 2)
+
+
+def test_globals_alone_are_settled_too():
+    code = """
+    parameters { vector[3] x; }
+    model { x[1] ~ normal(2, 0.5); x[2 : 3] ~ normal(x[1], 1); }"""
+    fit = avi.Model(stan_code=code).fit(method="fvi:full-rank", seed=1)
+    assert fit.family.local.block == 0
+    step = stepped(fit, displaced(fit, np.array([1.0, -0.5, 0.3])))
+    assert step.size == pytest.approx(1.0, abs=0.05)
+    mean, sd = fit.marginals()
+    np.testing.assert_allclose(mean, 2, atol=0.1)
+    np.testing.assert_allclose(sd, np.sqrt([0.25, 1.25, 1.25]), rtol=0.05)
