@@ -211,7 +211,7 @@ class UnitDensity:
             directions: (S or 1, N, J, d) unit vectors, see `line_directions`. Keep them fixed over theta to compare
                 integrals, draw them anew for every theta to use the draws.
             grade: "coarse" has rays of 4 conditional sds and a third of the gradients, for densities not far from
-                Gaussian; "finest" twice as many as "fine", for spikes beside a wide mode.
+                Gaussian; "finest" more than twice as many as "fine", for spikes beside a wide mode.
 
         Source: spherical-radial integration, Genz & Monahan, SIAM Journal on Scientific Computing 1998.
         """
