@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | docs | clean
+# make demo | test | check-slow | lint | bench | docs | clean
 #
 # Every target sets up what it needs: .venv in this folder, created once and installed again when a file that the
 # installation depends on changes. Needs Python 3.12 or newer; a C++ compiler is optional (see docs).
@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 GRAMMAR := $(addprefix adapters/stan_adapters/,grammar.py stan.lark)
 NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test check-slow lint bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -20,7 +20,11 @@ demo: $(INSTALLED)
 # About 2 GiB of memory for each worker. Workers that are done take tests from the others, neighbours together.
 WORKERS := 2
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# Tests that take minutes each: fits killed at many moments, many seeds.
+check-slow: $(INSTALLED)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import MethodError
+
+if TYPE_CHECKING:
+    from .model import Model
 
 StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
 DataFiles = Annotated[
@@ -99,3 +102,21 @@ def split_methods(text: str) -> list[str]:
 def split_variables(text: str) -> list[str]:
     """Names of variables separated by commas outside brackets: "tau,theta[1,2]" are two."""
     return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+
+
+def open_model(
+    stan_file: Path,
+    data: list[Path] | None,
+    engine: str,
+    include_path: list[Path] | None,
+    level: str | None,
+) -> Model:
+    """The program bound to its data."""
+    from .model import Model
+
+    return Model(stan_file, data=data or None, engine=engine, include_paths=include_path or (), level=level)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given a value."""
+    return {name: value for name, value in options.items() if value is not None}
