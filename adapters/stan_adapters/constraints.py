@@ -7,6 +7,7 @@ tolerances of Stan.
 from __future__ import annotations
 
 import numbers
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ type Array = np.ndarray[Any, np.dtype[Any]]
 type Entry = Array | tuple[Entry, ...] | list[Entry]  # a tuple is a Stan tuple, a list an array of tuples
 type Dims = tuple[int | None, ...]  # None: the size can't be evaluated here, any will do
 
+_MOST_DIMS = 64  # of an array of numpy's
 TOLERANCE = 1e-8  # Stan Math's CONSTRAINT_TOLERANCE
 _INT32 = np.iinfo(np.int32)
 _SPECIAL = {
@@ -86,13 +88,13 @@ def _as_array(raw: object) -> Array:
     if isinstance(raw, np.ma.MaskedArray) and np.ma.is_masked(raw):
         raise Misfit("has masked entries: Stan data can't be missing, drop or impute them")
     if hasattr(raw, "to_numpy") and not hasattr(raw, "__array__"):
-        raw = raw.to_numpy()
+        raw = _converted(raw.to_numpy)
     try:
-        array = np.asarray(raw)
+        array = _converted(lambda: np.asarray(raw))
         if array.dtype.kind in "US":  # numpy made strings of numbers beside a string
             array = np.asarray(raw, dtype=object)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise Misfit(_describe_ragged(raw) or f"can't be read as an array: {error}") from error
+    except Misfit as misfit:
+        raise Misfit(_describe_ragged(raw) or misfit.message) from misfit
     if array.dtype.kind == "O":
         array = _from_objects(array)
     match array.dtype.kind:
@@ -101,11 +103,26 @@ def _as_array(raw: object) -> Array:
         case "u":
             return array
         case "f":
-            return array.astype(np.float64, copy=False)
+            return _narrowed(array, np.float64)
         case "c":
-            return array.astype(np.complex128, copy=False)
+            return _narrowed(array, np.complex128)
         case _:
             raise Misfit(f"holds {array.dtype}, expected numbers")
+
+
+def _converted(convert: Callable[[], Any]) -> Any:
+    try:
+        return convert()
+    except Exception as error:  # of whatever the object does to become an array
+        raise Misfit(f"can't be read as an array: {str(error).rstrip('.')}") from error
+
+
+def _narrowed(array: Array, dtype: type[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        narrow = array.astype(dtype, copy=False)
+    if narrow is not array:
+        _refuse(np.isinf(narrow) & ~np.isinf(array), array, "the largest double is 1.8e308")
+    return narrow
 
 
 def _from_objects(array: Array) -> Array:
@@ -119,7 +136,7 @@ def _number(item: object, index: tuple[int, ...]) -> complex:
     if isinstance(item, str):
         if item.strip().lower() in _SPECIAL:
             return _SPECIAL[item.strip().lower()]
-        raise Misfit(f"holds the string {item!r}{at}, expected a number")
+        raise Misfit(f"holds the string {reprlib.repr(item)}{at}, expected a number")
     if isinstance(item, bool | np.bool_):
         return int(item)
     if isinstance(item, numbers.Integral):
@@ -142,8 +159,8 @@ def _float(item: int, at: str) -> float:
         raise Misfit(f"holds an integer beyond 1e308{at}") from None
 
 
-def _describe_ragged(raw: object) -> str | None:
-    if not isinstance(raw, Sequence) or isinstance(raw, str):
+def _describe_ragged(raw: object, depth: int = 0) -> str | None:
+    if not isinstance(raw, Sequence) or isinstance(raw, str) or depth > _MOST_DIMS:
         return None
     lengths = [len(item) if hasattr(item, "__len__") else None for item in raw]
     for position, length in enumerate(lengths):
@@ -151,7 +168,7 @@ def _describe_ragged(raw: object) -> str | None:
             counts = ["a single number" if n is None else f"{n} entries" for n in (length, lengths[0])]
             return f"is ragged: [{position + 1}] has {counts[0]} where [1] has {counts[1]}"
     for position, item in enumerate(raw):
-        if inner := _describe_ragged(item):
+        if inner := _describe_ragged(item, depth + 1):
             return f"{inner}, within [{position + 1}]"
     return None
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import gzip
-import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +14,8 @@ import orjson
 
 from .constraints import Array, Entry, Misfit, declared_dims, fit_value
 from .errors import DataError
+from .json_files import read_json
+from .names import nearest
 from .program import Declaration, Program, StrPath
 
 type RawData = Mapping[str, Any] | StrPath | None
@@ -96,47 +95,18 @@ def read_values(data: RawData) -> dict[str, Any]:
     if data is None:
         return {}
     if isinstance(data, Mapping):
+        for name in data:
+            if not isinstance(name, str):
+                raise DataError(
+                    f"data has the key {name!r}, a {type(name).__name__}: keys are the names of data entries."
+                )
         return dict(data)
     if isinstance(data, str) and data.lstrip().startswith("{"):
         raise DataError("data is a path or a dict, and this is JSON text. Pass json.loads(...) of it.")
     if not isinstance(data, str | os.PathLike):
-        raise DataError(f"data is a {type(data).__name__}, expected a dict or the path of a JSON file.")
-    return _read_json(Path(data))
-
-
-# ---- Files -------------------------------------------------------------------------------------------------
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = file.read_bytes()
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8-sig")
-    except FileNotFoundError:
-        names = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
-        near = _nearest(file.name, names)
-        raise DataError(
-            f"there is no data file {file}." + (f" Did you mean {file.parent / near}?" if near else "")
-        ) from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read the data file {file}: {error}") from error
-    try:
-        values = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, file))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}:{error.lineno}:{error.colno}: this is no JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise DataError(
-            f"{file} holds a {type(values).__name__}, expected a JSON object: {{name: value, ...}}."
-        )
-    return values
-
-
-def _object(pairs: list[tuple[str, Any]], file: Path) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{file} gives `{twice}` more than once. Keep one.")
-    return values
+        hint = " Make a dict of it, an entry for each name." if hasattr(data, "columns") else ""
+        raise DataError(f"data is a {type(data).__name__}, expected a dict or the path of a JSON file.{hint}")
+    return read_json(Path(data))
 
 
 def _json_value(value: Entry) -> Any:
@@ -193,7 +163,7 @@ def _refuse_missing(
     spare = [name for name in values if all(name != d.name for d in program.data)]
     lines = []
     for declaration in missing:
-        near = _nearest(declaration.name, spare)
+        near = nearest(declaration.name, spare)
         lines.append(
             f"`{declaration.name}`, declared `{declaration}` at {declaration.location}"
             + (f" (did you mean `{near}`?)" if near else "")
@@ -220,16 +190,10 @@ def _warn_about_extras(program: Program, values: Mapping[str, Any], source: str)
     extras = []
     for name in values:
         if name not in declared:
-            near = _nearest(name, (d for d in declared if d not in values))
+            near = nearest(name, (d for d in declared if d not in values))
             extras.append(f"`{name}`" + (f" (did you mean `{near}`?)" if near else ""))
     if extras:
         message = (
             f"data entries that program `{program.name}` does not declare are not used: {', '.join(extras)}."
         )
         warnings.warn(f"{message} Data: {source}.", DataWarning, stacklevel=4)
-
-
-def _nearest(name: str, names: Iterable[str]) -> str | None:
-    by_folded = {candidate.casefold(): candidate for candidate in names}
-    near = difflib.get_close_matches(name.casefold(), by_folded, n=1)
-    return by_folded[near[0]] if near else None

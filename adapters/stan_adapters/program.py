@@ -23,6 +23,8 @@ from lark.lexer import PatternStr
 from .errors import Location, ProgramError
 from .expressions import Expression
 from .grammar import stan_parser
+from .names import nearest
+from .text_files import UnreadableFile, read_text
 
 type StrPath = str | os.PathLike[str]
 type Node = Any  # a tree, a token or None, as the rules of stan.lark say
@@ -418,11 +420,11 @@ def _location(file: str, text: str, position: int) -> Location:
 
 def _read(file: Path, location: Location | None) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_text(file)
     except FileNotFoundError:
         names = [path.name for path in file.parent.glob("*.stan")] if file.parent.is_dir() else []
-        near = difflib.get_close_matches(file.name, names, n=1)
-        hint = f" Did you mean {file.parent / near[0]}?" if near else ""
+        near = nearest(file.name, names)
+        hint = f" Did you mean {file.parent / near}?" if near else ""
         raise ProgramError(f"there is no Stan file {file}.{hint}", location) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnreadableFile as error:
         raise ProgramError(f"can't read the Stan file {file}: {error}", location) from error
