@@ -90,7 +90,7 @@ def _as_array(raw: object) -> Array:
     if hasattr(raw, "to_numpy") and not hasattr(raw, "__array__"):
         raw = _converted(raw.to_numpy)
     try:
-        array = _converted(lambda: np.asarray(raw))
+        array: Array = _converted(lambda: np.asarray(raw))
         if array.dtype.kind in "US":  # numpy made strings of numbers beside a string
             array = np.asarray(raw, dtype=object)
     except Misfit as misfit:
@@ -122,7 +122,7 @@ def _narrowed(array: Array, dtype: type[Any]) -> Array:
         narrow = array.astype(dtype, copy=False)
     if narrow is not array:
         _refuse(np.isinf(narrow) & ~np.isinf(array), array, "the largest double is 1.8e308")
-    return narrow
+    return np.asarray(narrow)
 
 
 def _from_objects(array: Array) -> Array:

@@ -5,11 +5,9 @@ The grammar (`stan.lark`) reads declarations exactly and skips statements; the e
 
 from __future__ import annotations
 
-import bisect
 import difflib
 import enum
 import hashlib
-import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from lark import Token, Tree
-from lark.exceptions import UnexpectedInput, UnexpectedToken
-from lark.lexer import PatternStr
+from lark.exceptions import UnexpectedInput
 
 from .errors import Location, ProgramError
 from .expressions import Expression
 from .grammar import stan_parser
-from .names import nearest
-from .text_files import UnreadableFile, read_text
+from .source_text import Source, read_program, syntax_error
+from .source_text import StrPath as StrPath
 
-type StrPath = str | os.PathLike[str]
 type Node = Any  # a tree, a token or None, as the rules of stan.lark say
 
 
@@ -145,13 +141,15 @@ class Program:
 
         Raises ProgramError.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise ProgramError(f"the program is a {type(path).__name__}, expected the path of a Stan file.")
         if "{" in os.fspath(path) and not os.fspath(path).endswith(".stan"):
             raise ProgramError(
                 "a path was expected, and this is the text of a program: pass it as stan_code=."
             )
         file = Path(path)
-        text = _read(file, None)
-        return _parse(file.stem, file, _Source.expand(text, str(path), file.parent, include_paths))
+        text = read_program(file, None)
+        return _parse(file.stem, file, Source.expand(text, str(path), file.parent, include_paths))
 
     @classmethod
     def from_code(cls, code: str, name: str = "model", include_paths: Sequence[StrPath] = ()) -> Program:
@@ -159,7 +157,9 @@ class Program:
 
         Raises ProgramError.
         """
-        return _parse(name, None, _Source.expand(code, f"{name}.stan", Path(), include_paths))
+        if not isinstance(code, str):
+            raise ProgramError(f"stan_code is a {type(code).__name__}, expected the text of a program.")
+        return _parse(name, None, Source.expand(code, f"{name}.stan", Path(), include_paths))
 
     @property
     def declarations(self) -> tuple[Declaration, ...]:
@@ -201,11 +201,21 @@ class Program:
 # ---- Reading a parse tree ----------------------------------------------------------------------------------
 
 
-def _parse(name: str, file: Path | None, source: _Source) -> Program:
+def _parse(name: str, file: Path | None, source: Source) -> Program:
     try:
         tree = stan_parser().parse(source.text, start="program")
     except UnexpectedInput as error:
-        raise _syntax_error(error, source) from None
+        raise syntax_error(error, source) from None
+    try:
+        return _read_tree(name, file, source, tree)
+    except RecursionError as error:
+        raise ProgramError(
+            f"a declared type of {file or name} is an expression of a thousand parts or levels: name its parts in "
+            "transformed data."
+        ) from error
+
+
+def _read_tree(name: str, file: Path | None, source: Source, tree: Node) -> Program:
     blocks: dict[str, tuple[Declaration, ...]] = {}
     span = None
     for block in tree.children:
@@ -224,7 +234,7 @@ def _start(token: Node) -> int:
     return int(token.start_pos)
 
 
-def _declarations(block: Node, source: _Source) -> Iterator[Declaration]:
+def _declarations(block: Node, source: Source) -> Iterator[Declaration]:
     for item in block.children:
         if not isinstance(item, Tree):
             continue  # the first name of a skipped statement
@@ -261,7 +271,7 @@ def _unique(
     return tuple(kept)
 
 
-def _stan_type(tree: Node, source: _Source) -> StanType:
+def _stan_type(tree: Node, source: Source) -> StanType:
     fields: dict[str, Any] = {"elements": ()}
     for child in tree.children:
         if isinstance(child, Token):
@@ -287,144 +297,3 @@ def _expressions(tree: Node) -> tuple[Expression, ...]:
 
 def _join(parts: Sequence[object]) -> str:
     return ", ".join(map(str, parts))
-
-
-# ---- Syntax errors -----------------------------------------------------------------------------------------
-
-_SPOKEN = {
-    "NAME": "a name",
-    "SCALAR": "a type",
-    "BOUND": "`lower`, `upper`, `offset` or `multiplier`",
-    "INTEGER": "a number",
-    "$END": "the end of the program",
-    "GENERATED": "`generated quantities`",
-    "TRANSFORMED": "`transformed ...`",
-}
-
-
-def _syntax_error(error: UnexpectedInput, source: _Source) -> ProgramError:
-    at = error.pos_in_stream
-    if at is None or at < 0 or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
-        location = source.locate(len(source.text.rstrip()))
-        return ProgramError(f"the program ends too early: expected {_expected(error)}.", location)
-    location = source.locate(at)
-    rest = source.text[at : at + 40].split("\n")[0].rstrip()
-    if rest.startswith("#"):
-        return ProgramError("`#` comments were removed in Stan 2.33. Write `//`.", location)
-    if rest.startswith("/*"):
-        return ProgramError("this comment has no end: `*/` is missing.", location)
-    if rest.startswith('"'):
-        return ProgramError('this string has no end: `"` is missing on its line.', location)
-    return ProgramError(f"unexpected `{rest}`: expected {_expected(error)}.", location)
-
-
-def _expected(error: UnexpectedInput) -> str:
-    names: set[str] = error.interactive_parser.accepts()  # type: ignore[no-untyped-call]
-    if "_CODE" in names:  # inside skipped code only its end is worth saying
-        names &= {"RPAR", "RSQB", "RBRACE", "SEMICOLON"}
-    elif "SEMICOLON" in names:  # after a declared name `[` is read only to explain the old array syntax
-        names -= {"LSQB"}
-    patterns = {terminal.name: terminal.pattern for terminal in stan_parser().terminals}
-    spoken = set()
-    for name in names:
-        pattern = patterns.get(name)
-        if name in _SPOKEN:
-            spoken.add(_SPOKEN[name])
-        elif isinstance(pattern, PatternStr):
-            spoken.add(f"`{pattern.value}`")
-    *most, last = sorted(spoken) or ["something else"]
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-# ---- Source text with its includes -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Text of one file between two includes; it starts at `offset` of that file's whole text."""
-
-    text: str
-    file: str
-    file_text: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Program text after `#include` expansion, and where each part of it came from."""
-
-    text: str
-    pieces: tuple[_Piece, ...]
-    starts: tuple[int, ...]  # of each piece, in `text`
-
-    @classmethod
-    def expand(cls, text: str, file: str, folder: Path, include_paths: Sequence[StrPath]) -> _Source:
-        given = [include_paths] if isinstance(include_paths, str | os.PathLike) else include_paths
-        paths = tuple(Path(path) for path in given)
-        pieces = tuple(_pieces(text, file, (folder,), paths, (Path(file).resolve(),)))
-        starts = itertools.accumulate((len(piece.text) for piece in pieces), initial=0)
-        return cls("".join(piece.text for piece in pieces), pieces, tuple(starts)[:-1])
-
-    def locate(self, position: int) -> Location:
-        """The file, line and column of a position in the expanded text."""
-        index = bisect.bisect_right(self.starts, position) - 1
-        piece = self.pieces[index]
-        return _location(piece.file, piece.file_text, piece.offset + position - self.starts[index])
-
-
-def _pieces(
-    text: str, file: str, folders: tuple[Path, ...], paths: tuple[Path, ...], chain: tuple[Path, ...]
-) -> Iterator[_Piece]:
-    """Cut `text` at its includes and put theirs between; `chain` holds the files that are being included."""
-    at = 0
-    for include in _includes(text, file):
-        start = _start(include)
-        yield _Piece(text[at:start], file, text, at)
-        at = start + len(include)
-        location = _location(file, text, start)
-        named = include.removeprefix("#include").strip().strip('"<>')
-        found = _find(named, (*paths, *folders), location)
-        if found.resolve() in chain:
-            raise ProgramError(f"`#include {named}` includes itself: {_join(chain)}.", location)
-        inner = _read(found, location)
-        yield from _pieces(inner, str(found), (found.parent, *folders), paths, (*chain, found.resolve()))
-    yield _Piece(text[at:], file, text, at)
-
-
-def _find(named: str, folders: tuple[Path, ...], location: Location) -> Path:
-    for folder in folders:
-        if (folder / named).is_file():
-            return folder / named
-    searched = _join(tuple(dict.fromkeys(folder.resolve() for folder in folders)))
-    raise ProgramError(
-        f"`#include {named}`: there is no such file. Searched: {searched}. Give its folder in `include_paths`.",
-        location,
-    )
-
-
-def _includes(text: str, file: str) -> list[Token]:
-    """The `#include` tokens outside comments and strings."""
-    if "#include" not in text:
-        return []
-    try:
-        tree = stan_parser().parse(text, start="pieces")
-    except UnexpectedInput as error:
-        raise _syntax_error(error, _Source(text, (_Piece(text, file, text, 0),), (0,))) from None
-    return [token for token in tree.children if isinstance(token, Token)]
-
-
-def _location(file: str, text: str, position: int) -> Location:
-    before = text[:position]
-    return Location(file, before.count("\n") + 1, position - before.rfind("\n"))
-
-
-def _read(file: Path, location: Location | None) -> str:
-    try:
-        return read_text(file)
-    except FileNotFoundError:
-        names = [path.name for path in file.parent.glob("*.stan")] if file.parent.is_dir() else []
-        near = nearest(file.name, names)
-        hint = f" Did you mean {file.parent / near}?" if near else ""
-        raise ProgramError(f"there is no Stan file {file}.{hint}", location) from None
-    except UnreadableFile as error:
-        raise ProgramError(f"can't read the Stan file {file}: {error}", location) from error

@@ -325,6 +325,7 @@ def test_code_includes_from_the_working_directory(files, monkeypatch):
 
 def test_a_missing_include_names_the_line_and_where_it_looked(files):
     folder = files(main="data {\n  #include gone.stan\n}")
+    (folder / "lib").mkdir()
     with pytest.raises(
         ProgramError, match=rf"main.stan:2:3: .*gone.stan.*Searched: {folder}/lib, {folder}\. "
     ):
