@@ -216,6 +216,8 @@ class UnitDensity:
         Source: spherical-radial integration, Genz & Monahan, SIAM Journal on Scientific Computing 1998.
         """
         usable = np.isfinite(modes.log_density)
+        if not usable.any():
+            return Conditionals(np.full(modes.z.shape[:2], np.nan), modes.z.copy())
         if not usable.all():
             own = directions if len(directions) == 1 else directions[usable]
             part = Modes(

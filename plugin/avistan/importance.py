@@ -378,12 +378,14 @@ class GlobalsImportance:
         unless they are worth nine tenths of their number.
         """
         enough = _NEARLY_EQUAL if self.adapted else _EQUAL
-        return self.khat <= self.threshold or self.effective_draws >= enough * self.num_usable
+        nearly_equal = self.num_usable > 0 and self.effective_draws >= enough * self.num_usable
+        return self.khat <= self.threshold or nearly_equal
 
     @property
     def effective_draws(self) -> float:
         """Independent draws of the posterior that the weighted draws are worth."""
-        return float(1 / np.exp(2 * self.smoothed[np.isfinite(self.smoothed)]).sum())
+        squares = float(np.exp(2 * self.smoothed[np.isfinite(self.smoothed)]).sum())
+        return 1 / squares if squares else 0.0
 
     def mean_sd(self) -> tuple[FloatArray, FloatArray]:
         """Weighted means and sds (G,) of the globals on the unconstrained scale."""

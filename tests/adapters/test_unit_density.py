@@ -259,3 +259,16 @@ def test_batches_cover_all_draws_and_shrink_with_the_model(linear):
     density, _ = linear
     assert sum(part.stop - part.start for part in density.batches(1000)) == 1000
     assert len(list(density.batches(10, copies=10**6))) == 10
+
+
+def test_where_every_point_is_rejected_there_are_no_integrals():
+    with bind(REJECTS, {"N": 4, "y": [0.1, -0.4, 0.3, 0.0], "limit": 1.0}) as model:
+        density = UnitDensity(model, np.arange(1, 5)[:, None], np.array([0]))
+        theta = np.zeros((2, 1))
+        modes = density.modes(theta, np.full((2, 4, 1), 3.0))  # above the limit
+        lines = line_directions(np.random.default_rng(1), (1, 4), 1)
+        found = density.conditionals(theta, modes, lines, np.random.default_rng(2))
+    assert np.isneginf(modes.log_density).all()
+    assert np.isnan(found.correction).all()
+    assert found.correction.shape == (2, 4)
+    np.testing.assert_array_equal(found.z, modes.z)

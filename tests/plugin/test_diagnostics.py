@@ -8,9 +8,10 @@ import pytest
 
 import avistan as avi
 from avistan.diagnosis import Check, Diagnosis, Trust
-from avistan.diagnostics import conditional_errors, diagnose, unit_log_ratios
+from avistan.diagnostics import diagnose
 from avistan.importance import approximation, unit_density, weights_khat
 from avistan.restarts import probe_starts
+from avistan.unit_checks import conditional_errors, unit_log_ratios
 from programs import REJECTS, bind, bundled, simulator
 
 RICH = "avi:full-rank:full:conditional"
