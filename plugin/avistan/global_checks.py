@@ -78,7 +78,7 @@ def _moments(checked: CheckedFit, weights: GlobalsImportance, better: GlobalsImp
         return Check(name=_MOMENTS, passed=False, finding=finding, trouble=Trust.not_judged)
     if gaussian.flat:
         finding = (
-            f"By {gaussian.gradient_evaluations} gradients at q's draws, the density does not fall along some direction "
+            f"By {gaussian.gradient_evaluations} gradients at q's draws the density does not fall along some direction "
             f"as far as these draws go: q is far too narrow there. ({doubt[0].upper()}{doubt[1:]}.)"
         )
         return Check(name=_MOMENTS, passed=False, finding=finding, trouble=Trust.globals_misfit)

@@ -89,7 +89,7 @@ def check_continuation(checked: CheckedFit) -> Check:
         return Check(
             name="continued training",
             passed=False,
-            finding=f"Stan rejects every draw, or every one after {steps} more steps: nothing says what training gains.",
+            finding=f"Stan rejects every draw, or does after {steps} more steps: nothing says what training gains.",
             trouble=Trust.draws_rejected,
         )
     limit = max(_NATS, _NATS_PER_PARAMETER * fit.model.dim, 3 * error)
