@@ -16,7 +16,7 @@ from .compare import Comparison, Row
 from .console import to_json
 from .errors import FitError
 from .model import Model
-from .places import whole_file
+from .places import check_room, whole_file
 from .posterior import to_datatree
 
 PAGE, COMPARISON, POSTERIOR = "report.html", "comparison.json", "posterior.nc"
@@ -32,6 +32,11 @@ def write_netcdf(tree: xr.DataTree, path: Path) -> None:
     """A DataTree as netCDF, which `arviz.from_netcdf` and `xarray.open_datatree` read.
 
     netCDF has no booleans (they become 0 and 1) and no complex numbers (they get a last dimension `part`: real, imag).
+    The file is made in memory, because HDF5 ends the process where a disk turns out to be full.
+
+    Raises:
+        FitError: the place can't be written.
+        OSError: the disk is full; nothing is left behind.
     """
     plain = tree.map_over_datasets(_without_exotic_types)
     plain.attrs = _plain_attrs(tree.attrs)
@@ -43,10 +48,15 @@ def write_netcdf(tree: xr.DataTree, path: Path) -> None:
         }
         for group in plain.subtree
     }
-    with whole_file(path) as file:
-        plain.to_netcdf(
-            file, engine="h5netcdf", encoding={place: names for place, names in packed.items() if names}
-        )
+    encoding = {place: names for place, names in packed.items() if names}
+    with (
+        # Released, and no other view made: Python crashes over one that it collects with an error's frames.
+        plain.to_netcdf(None, engine="h5netcdf", encoding=encoding) as content,
+        whole_file(path) as file,
+    ):
+        check_room(file.parent, len(content), path.name)
+        with file.open("wb") as opened:
+            opened.write(content)
 
 
 def _without_exotic_types(dataset: xr.Dataset) -> xr.Dataset:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import FitError
+from .locks import take
+from .words import in_bytes
 
 StrPath = str | os.PathLike[str]
 
@@ -29,6 +34,8 @@ def check_file_place(path: StrPath) -> None:
 def check_folder_place(path: StrPath, names: Collection[str]) -> None:
     """That a folder can be made at `path`, or an older one with nothing but `names` replaced; leaves nothing behind.
 
+    What a killed process left, hidden, beside the place or in it is cleared away.
+
     Raises:
         FitError: it can't, with the reason.
     """
@@ -39,6 +46,9 @@ def check_folder_place(path: StrPath, names: Collection[str]) -> None:
         raise FitError(
             f"can't replace the folder {place} while working in it: give the path of a folder inside it."
         )
+    clear_leftovers(place)
+    for name in names if place.is_dir() else ():
+        clear_leftovers(place / name)
     others = (
         sorted(entry.name for entry in place.iterdir() if entry.name not in names) if place.is_dir() else []
     )
@@ -59,21 +69,13 @@ def whole_folder(path: StrPath, names: Collection[str]) -> Iterator[Path]:
     """
     check_folder_place(path, names)
     place = Path(path).resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
+    with _made_beside(place) as temporary:
+        new = temporary / _NEW
+        new.mkdir()
+        yield new
         if place.exists():
-            older = temporary.with_name(temporary.name + "-older")
-            place.rename(older)
-            temporary.rename(place)
-            shutil.rmtree(older)
-        else:
-            temporary.rename(place)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            place.rename(temporary / _OLDER)
+        new.rename(place)
 
 
 @contextlib.contextmanager
@@ -85,11 +87,95 @@ def whole_file(path: StrPath) -> Iterator[Path]:
     """
     check_file_place(path)
     place = Path(path).resolve()
+    with _made_beside(place) as temporary:
+        new = temporary / place.name
+        yield new
+        new.replace(place)
+
+
+def clear_leftovers(path: StrPath) -> None:
+    """Delete what a process that was killed while it wrote `path` left beside it; what a running one writes stays."""
+    place = Path(path).resolve()
+    for leftover in _hidden_beside(place):
+        lock = None
+        with contextlib.suppress(OSError):
+            if (leftover / _LOCK).exists():
+                lock = take(leftover / _LOCK)
+            else:
+                leftover.rmdir()  # of a process that came no further; one that holds files without a lock is not ours
+        if lock is not None:
+            with lock:
+                _settle(leftover, place)
+
+
+def check_room(folder: Path, needed: int, name: str) -> None:
+    """That a disk has room for so many bytes more.
+
+    Raises:
+        FitError: it has not, with both numbers.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise FitError(
+            f"{name} takes {in_bytes(needed)}, and its disk has {in_bytes(free)} free: make room, ask for fewer "
+            "draws, or give a place on another disk."
+        )
+
+
+# ---- Hidden folders ----------------------------------------------------------------------------------------
+
+_LOCK, _NEW, _OLDER = "lock", "new", "older"
+_PROBE = "avistan-probe"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def _made_beside(place: Path) -> Iterator[Path]:
+    """A hidden folder beside a place, for what is not whole yet. It is gone in the end, or after the next run."""
+    clear_leftovers(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder:
-        temporary = Path(folder) / place.name
-        yield temporary
-        temporary.replace(place)
+    try:
+        temporary, lock = _locked_folder(place)
+        with lock:
+            try:
+                yield temporary
+            finally:
+                _settle(temporary, place)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise FitError(
+            f"can't write {place}: {os.strerror(error.errno)}. Make room, or give another place."
+        ) from error
+
+
+def _locked_folder(place: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        try:
+            temporary.chmod(0o755)
+            lock = take(temporary / _LOCK)
+        except FileNotFoundError:  # cleared by another process before it was locked
+            continue
+        except BaseException:
+            temporary.rmdir()
+            raise
+        if lock is not None:
+            return temporary, lock
+
+
+def _settle(temporary: Path, place: Path) -> None:
+    """Delete a hidden folder. If it ends between two renames, what is whole goes where it belongs."""
+    if (temporary / _OLDER).exists() and not place.exists():
+        (temporary / _NEW).rename(place)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _hidden_beside(place: Path) -> list[Path]:
+    hidden = re.compile(re.escape(f".{place.name}-") + r"[a-z0-9_]{8}")
+    if not place.parent.is_dir():
+        return []
+    return [entry for entry in place.parent.iterdir() if hidden.fullmatch(entry.name) and entry.is_dir()]
 
 
 def _check_writable(path: Path) -> None:
@@ -97,6 +183,7 @@ def _check_writable(path: Path) -> None:
     while not above.exists() and above != above.parent:
         above = above.parent
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".avistan-", dir=above))
+        tempfile.mkdtemp(prefix=f".{_PROBE}-", dir=above)
     except OSError as error:
         raise FitError(f"can't write {path}: {above}: {error.strerror}.") from error
+    clear_leftovers(above / _PROBE)
