@@ -34,7 +34,7 @@ from .arguments import (
     split_methods,
     split_variables,
 )
-from .console import answers, to_json
+from .console import answers, standard_streams, to_json
 from .errors import AvistanError
 from .fit_command import fit
 from .sbc_command import sbc
@@ -53,7 +53,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the command `avistan`."""
-    app(prog_name="avistan")
+    with standard_streams():
+        app(prog_name="avistan")
 
 
 def _print_version(wanted: bool) -> bool:

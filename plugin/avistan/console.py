@@ -7,6 +7,7 @@ user can put right ends with exit status 2.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import math
@@ -41,13 +42,37 @@ def answers[**P](command: Callable[P, str]) -> Callable[P, None]:
             where = f"{error.filename}: " if error.filename else ""
             _stop(f"{where}{error.strerror or error}")
         except KeyboardInterrupt as interrupt:
-            typer.echo(f"\ninterrupted: {interrupt or 'nothing was written.'}", err=True)
+            tell(f"\ninterrupted: {interrupt or 'nothing was written.'}")
             raise typer.Exit(INTERRUPTED) from None
-        typer.echo(text)
+        _print_answer(text)
         if isinstance(text, Refusal):
             raise typer.Exit(REFUSED)
 
     return run
+
+
+def tell(text: str) -> None:
+    """A line on standard error. Where that is full or closed, what is being done goes on."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def standard_streams() -> Iterator[None]:
+    """A standard stream that was closed is not the next file opened; help that can't be printed is one message."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  open as long as the process runs
+    try:
+        yield
+    except OSError as error:
+        _cannot_answer(error)
+        raise SystemExit(BAD_INPUT) from None
 
 
 def to_json(values: Mapping[str, Any]) -> str:
@@ -65,15 +90,36 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _print_answer(text: str) -> None:
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        typer.echo(text)
+    except OSError as error:
+        _cannot_answer(error)
+        raise typer.Exit(BAD_INPUT) from None
+
+
+def _cannot_answer(error: OSError) -> None:
+    """Say so, and let what is left in the buffer go nowhere when the process ends."""
+    with contextlib.suppress(OSError, AttributeError):  # a test's standard output has no number
+        if sys.stdout.fileno() == 1:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    tell(
+        f"error: standard output can't be written: {error.strerror or error}. What the command writes to files is "
+        "there."
+    )
+
+
 def _stop(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    tell(f"error: {message}")
     raise typer.Exit(BAD_INPUT) from None
 
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
-        typer.echo(f"warning: {message}", err=True)
+        tell(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.resetwarnings()
@@ -86,7 +132,8 @@ def _warnings_as_lines() -> Iterator[None]:
 @contextlib.contextmanager
 def _standard_output_kept_clean() -> Iterator[None]:
     """What libraries print inside, a Stan program's `print` included, goes to standard error."""
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
         os.dup2(2, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Sequence
@@ -38,10 +39,9 @@ def as_table(chosen: Sequence[Example]) -> str:
     table = Table("example", "program", "what it is", box=None, pad_edge=False, header_style="bold")
     for example in chosen:
         table.add_row(example.name, example.files[0].name, example.about)
-    console = Console(width=shutil.get_terminal_size((120, 24)).columns)
-    with console.capture() as captured:
-        console.print(table)
-    lines = (line.rstrip() for line in captured.get().splitlines())
+    printed = io.StringIO()
+    Console(file=printed, width=shutil.get_terminal_size((120, 24)).columns).print(table)
+    lines = (line.rstrip() for line in printed.getvalue().splitlines())
     return "\n".join([*lines, "", "`avistan models NAME` prints where the files of an example are."])
 
 
