@@ -21,6 +21,7 @@ _HOME = {
     "Fit": "fit",
     "FitOptions": "options",
     "FitOutcome": "outcome",
+    "ProgressRecord": "progress",
     "Comparison": "compare",
     "Reference": "references",
     "Calibration": "calibration",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .model import Model as Model
     from .options import FitOptions as FitOptions
     from .outcome import FitOutcome as FitOutcome
+    from .progress import ProgressRecord as ProgressRecord
     from .references import Reference as Reference
     from .sbc import calibrate as calibrate
     from .warm_start import WarmStart as WarmStart
@@ -52,6 +54,7 @@ __all__ = [
     "FitOptions",
     "FitOutcome",
     "Model",
+    "ProgressRecord",
     "Reference",
     "WarmStart",
     "calibrate",

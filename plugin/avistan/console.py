@@ -21,6 +21,8 @@ import typer
 
 from stan_adapters.errors import AvistanError
 
+from .progress import heartbeat
+
 BAD_INPUT, REFUSED, INTERRUPTED = 2, 3, 130
 
 
@@ -34,7 +36,7 @@ def answers[**P](command: Callable[P, str]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _warnings_as_lines(), _standard_output_kept_clean():
+            with _warnings_as_lines(), _standard_output_kept_clean(), _waiting():
                 text = command(*args, **kwargs)
         except AvistanError as error:
             _stop(str(error))
@@ -114,6 +116,19 @@ def _cannot_answer(error: OSError) -> None:
 def _stop(message: str) -> NoReturn:
     tell(f"error: {message}")
     raise typer.Exit(BAD_INPUT) from None
+
+
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """What is being done, for whoever waits: a line that moves on a terminal, else one from time to time."""
+    if sys.stderr.isatty():
+        from .bars import one_line
+
+        with one_line():
+            yield
+    else:
+        with heartbeat(lambda line: typer.echo(line, err=True)):
+            yield
 
 
 @contextlib.contextmanager

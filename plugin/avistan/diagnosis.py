@@ -29,6 +29,10 @@ class Trust(enum.Enum):
         "Stan's log density is not finite where the fit puts draws: declare the parameters' constraints, or try "
         "another seed."
     )
+    out_of_time = (
+        "The time limit passed: go on with a larger one (command line: --resume, --max-seconds), or diagnose the fit "
+        "again without one."
+    )
     stopped_early = (
         "Training had not finished: fit again with more steps (command line: --steps), say twice as many."
     )

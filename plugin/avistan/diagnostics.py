@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checked_fit import CheckedFit
+from .deadline import out_of_time
 from .diagnosis import Check, Diagnosis, Trust
 from .global_checks import check_globals
 from .precision import in_float64
+from .progress import begin_stage
 from .restart_checks import check_restarts
 from .training_checks import check_continuation, check_rejected, check_trace
 from .unit_checks import check_against_hmc, check_amortization, check_units
@@ -39,6 +41,8 @@ _CHECKS: dict[str, _Checks] = {
 }
 _WITH_NUTS: dict[str, _Checks] = {"units against HMC": lambda fit: [check_against_hmc(fit)]}
 
+_FREE = ("ELBO trace", "rejected draws")  # made even when time is out
+
 
 # Numbers that are far off overflow; checks look for what is not finite.
 @in_float64
@@ -58,7 +62,9 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
     started = time.perf_counter()
     checked = CheckedFit(fit=fit, seed=fit.seed if seed is None else seed)
     checks: list[Check] = []
-    for name, make in (_CHECKS | (_WITH_NUTS if nuts else {})).items():
+    wanted = _CHECKS | (_WITH_NUTS if nuts else {})
+    for (name, make), later in zip(wanted.items(), [*list(wanted)[1:], "saving"], strict=True):
+        begin_stage(f"diagnosis: {name}", next=later)
         checks += made(name, make, checked)
     return Diagnosis(
         program=fit.model.program.name,
@@ -73,6 +79,9 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
 def made(name: str, make: _Checks, checked: CheckedFit) -> list[Check]:
     """The checks that a function makes; what it made before it raised is kept, and the error becomes a failed check."""
     found: list[Check] = []
+    if out_of_time() and name not in _FREE:
+        finding = "This check was not made: the time limit had passed."
+        return [Check(name=name, passed=False, finding=finding, trouble=Trust.out_of_time)]
     try:
         found.extend(make(checked))
     except MemoryError:

@@ -23,6 +23,7 @@ from .evaluation import sample, tabulated
 from .families import Family
 from .methods import Method
 from .precision import in_float64
+from .progress import begin_stage, report_step
 from .runs import Chain
 from .unit_inputs import UnitInput
 
@@ -142,6 +143,7 @@ def draw_batches(
     Raises:
         FitError: `draws` is not positive.
     """
+    begin_stage("draws of the posterior")
     for chain, start, theta, log_q in _unconstrained_batches(model, chains, draws, seed, purpose):
         lp, _ = model.log_density_gradient(theta)
         of_batch = np.random.SeedSequence((seed, chain, start)).generate_state(1)[0]
@@ -156,6 +158,7 @@ def draw_batches(
             values=values,
             num_rejected=num_rejected,
         )
+        report_step(chain * draws + start + len(theta), draws * len(chains))
 
 
 def _unconstrained_batches(

@@ -18,6 +18,7 @@ from .errors import FitError
 from .model import Model
 from .places import check_room, whole_file
 from .posterior import to_datatree
+from .progress import begin_stage
 
 PAGE, COMPARISON, POSTERIOR = "report.html", "comparison.json", "posterior.nc"
 DIAGNOSIS = "diagnosis.json"
@@ -38,6 +39,7 @@ def write_netcdf(tree: xr.DataTree, path: Path) -> None:
         FitError: the place can't be written.
         OSError: the disk is full; nothing is left behind.
     """
+    begin_stage(f"writing {path.name}")
     plain = tree.map_over_datasets(_without_exotic_types)
     plain.attrs = _plain_attrs(tree.attrs)
     packed = {

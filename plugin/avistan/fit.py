@@ -30,6 +30,7 @@ from .options import FitOptions
 from .outcome import FitOutcome
 from .precision import in_float64
 from .preparation import Preparation, skeleton, split
+from .progress import ProgressCallback, reporting
 from .runs import Chain, best_of, run_chains
 from .stopping import Ending
 from .storage import open_fit, write_fit
@@ -181,7 +182,13 @@ class Fit:
             for step in self.growth
         )
 
-    def diagnose(self, *, nuts: bool = False, seed: int | None = None) -> Diagnosis:
+    def diagnose(
+        self,
+        *,
+        nuts: bool = False,
+        seed: int | None = None,
+        progress_callback: ProgressCallback | None = None,
+    ) -> Diagnosis:
         """Whether the fit can be trusted: what passed, what failed, the numbers, and what to do. Prints as a table.
 
         Takes longer than the fit, often several times. A diagnosis is kept, and its numbers of single units become a
@@ -190,12 +197,14 @@ class Fit:
         Args:
             nuts: also sample the units' latents by Markov chains with the globals held at draws, and compare.
             seed: of the checks; default the fit's.
+            progress_callback: as of `Model.fit`.
         """
         from .diagnostics import diagnose
 
         key = f"diagnosis {seed} {nuts}"
         if key not in self._kept:
-            self._kept[key] = self._kept["diagnosis"] = diagnose(self, seed=seed, nuts=nuts)
+            with reporting(progress_callback):
+                self._kept[key] = self._kept["diagnosis"] = diagnose(self, seed=seed, nuts=nuts)
         found: Diagnosis = self._kept[key]
         return found
 
@@ -248,6 +257,7 @@ class Fit:
         posterior_predictive: Names = None,
         log_prior: Names | bool = None,
         unit_diagnostics: Mapping[str, npt.ArrayLike] | None = None,
+        progress_callback: ProgressCallback | None = None,
     ) -> xr.DataTree:
         """Draws as an ArviZ DataTree.
 
@@ -265,6 +275,7 @@ class Fit:
             log_prior: names of log prior densities, for power scaling; `lprior` by default where the program has it.
             unit_diagnostics: numbers for each unit, (N, ...) by name, for a group of that name; by default those of
                 `diagnose`, if it was called.
+            progress_callback: as of `Model.fit`.
 
         Raises:
             FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
@@ -280,19 +291,20 @@ class Fit:
             raise FitError(f"resample={resample!r}: choose 'psis', 'elbo' or None.")
         if unit_diagnostics is None and "diagnosis" in self._kept:
             unit_diagnostics = self._kept["diagnosis"].units
-        return ways[resample](
-            self,
-            draws,
-            seed,
-            unconstrained=unconstrained,
-            coords=coords,
-            dims=dims,
-            log_likelihood=log_likelihood,
-            posterior_predictive=posterior_predictive,
-            log_prior=log_prior,
-            unit_values=unit_diagnostics,
-            attrs=self._attrs(draws, seed),
-        )
+        with reporting(progress_callback):
+            return ways[resample](
+                self,
+                draws,
+                seed,
+                unconstrained=unconstrained,
+                coords=coords,
+                dims=dims,
+                log_likelihood=log_likelihood,
+                posterior_predictive=posterior_predictive,
+                log_prior=log_prior,
+                unit_values=unit_diagnostics,
+                attrs=self._attrs(draws, seed),
+            )
 
     def write_posterior(
         self, path: str | os.PathLike[str], draws: int = 1000, *, seed: int | None = None, **datatree: Any

@@ -61,6 +61,15 @@ def fit(
     num_references: NumReferences = None,
     max_rank: MaxRank = None,
     elbo_draws: ElboDraws = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--max-seconds",
+            show_default="no limit",
+            help="End training after so many seconds with the best state so far, for --resume to go on. Checks that "
+            "time is out for are a no.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue an interrupted fit from its checkpoint beside the output."),
@@ -84,15 +93,17 @@ def fit(
         elbo_draws=elbo_draws,
     )
     from .checkpoints import beside, check_checkpoint_place, interruptible, remove
+    from .deadline import time_limit
     from .files import DIAGNOSIS, POSTERIOR, POSTERIOR_STORE, write_netcdf
     from .fitted_posterior import is_large
+    from .outcome import FitOutcome
     from .places import check_folder_place, whole_folder
     from .storage import FIT_FILES
 
     check_folder_place(output, FIT_FILES)
     checkpoint = beside(output)
     check_checkpoint_place(checkpoint, resume=resume)
-    with interruptible(checkpoint):
+    with interruptible(checkpoint), time_limit(max_seconds):
         model = open_model(stan_file, data, engine, include_path, level)
         structure = model.inspect(level=level)
         result = model.fit(
@@ -118,7 +129,8 @@ def fit(
                 result.write_posterior(folder / written, draws)
             else:
                 write_netcdf(result.posterior(draws), folder / written)
-        remove(checkpoint)
+        if result.outcome is not FitOutcome.out_of_time:
+            remove(checkpoint)
     if not json:
         told = (
             f"{written} ({draws} draws)"

@@ -27,6 +27,7 @@ from .evaluation import pareto_khat
 from .families import BAND_RANGE, Family
 from .flows import NUMBERS, Bent, bend, flattened, straighten
 from .precision import in_float64
+from .progress import begin_stage
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -552,6 +553,7 @@ def corrected_draws(
     """
     given = fit.seed if seed is None else seed
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
+    begin_stage("correcting the globals", next="draws of the posterior")
     rng = np.random.default_rng([given, 22])
     wanted = max(1000, draws)
     weights = weigh_enough(fit, density, q, wanted, rng)

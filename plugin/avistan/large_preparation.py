@@ -19,12 +19,14 @@ from stan_adapters.unit_data import Slicing
 
 from .blas_threads import one_blas_thread
 from .common_numbers import fold_in, make_key
+from .deadline import out_of_time
 from .families import Family
 from .host_functions import global_values, unit_values
 from .methods import Method, parse_method
 from .minibatches import Minibatches
 from .precision import in_float64
 from .preparation import Preparation, prepare
+from .progress import begin_stage
 from .start import QuickFit, quick_fit
 from .training import NO_SLOT, TrainingOptions, train
 from .unit_inputs import UnitInput
@@ -106,7 +108,7 @@ class LargePreparation(Preparation):
                 begun = self._starting(fit, fit, inputs, globals_in_doubt=self.globals_in_doubt)
                 before, fit = fit, self._trained(begun, _TWO_LEVELS, number)
                 moved = ((fit.mean - before.mean) / fit.sd)[second.index]
-                if np.sqrt(np.mean(moved**2)) < _SETTLED:
+                if np.sqrt(np.mean(moved**2)) < _SETTLED or out_of_time():
                     break
             self._own_settled.append(fit)
         return self._own_settled[0]
@@ -145,6 +147,7 @@ class LargePreparation(Preparation):
 
     def _trained(self, minibatches: Minibatches, method: Method, number: int) -> QuickFit:
         """What some steps on minibatches of the method's family end with."""
+        begin_stage(f"a start for two levels, round {number}", next="training")
         family, inputs = minibatches.start_family(method)
         options = minibatches.training(TrainingOptions(steps=_ROUND_STEPS))
         key = fold_in(make_key(self.quick_seed), _SETTLING + number)

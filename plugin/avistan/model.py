@@ -7,32 +7,32 @@ import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stan_adapters.binding import BoundModel
-from stan_adapters.candidates import Candidate
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels import Level
 from stan_adapters.program import Program
-from stan_adapters.reasons import listed
 from stan_adapters.shards import FEWEST_UNITS, minibatches_pay
 from stan_adapters.sources import DataSource, read
-from stan_adapters.structure import Structure, Verdict, inspect_structure, with_unit_data
+from stan_adapters.structure import Structure, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
 
+from .bars import bars, quiet, shown
 from .blas_threads import one_blas_thread
-from .chain_start import MAX_GLOBALS
 from .checkpoints import Checkpoint, check_checkpoint_place
+from .deadline import time_limit
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .large_preparation import prepare_large
-from .methods import MAX_REACH, Method, parse_method
+from .method_choice import level_for, needs_whole, others_beside, readable, resolve
+from .methods import parse_method
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
-from .progress import bars, quiet, shown
+from .progress import ProgressCallback, begin_stage, reporting
 from .provenance import describe_fit
 
 if TYPE_CHECKING:  # a fit alone does not need the competition
@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # a fit alone does not need the competition
     from .references import Reference
 
 StrPath = str | os.PathLike[str]
-MOST_FREE_UNITS = 200  # of a second level that `auto` leaves without a function of its own
 
 
 class Model:
@@ -82,7 +81,9 @@ class Model:
         else:
             assert stan_code is not None
             self.program = Program.from_code(stan_code, include_paths=include_paths)
+        begin_stage("reading data", next="binding the program")
         self.data = read(self.program, data, level=level, rules=slicing)
+        begin_stage("binding the program", next="inspection")
         self.bound = BoundModel(self.program, self.data, engine=engine)
         self._level_name = level
         self._slicing_rules = dict(slicing or {})
@@ -93,24 +94,36 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.program.name}, {self.bound.dim} unconstrained parameters, engine={self.bound.engine})"
 
-    def inspect(self, *, level: str | None = None, seed: int = 1) -> Structure:
+    def inspect(
+        self,
+        *,
+        level: str | None = None,
+        seed: int = 1,
+        progress_callback: ProgressCallback | None = None,
+    ) -> Structure:
         """The levels of units, the evidence for each, the verdict, and what data feed a unit. Prints as a table.
+
+        Args:
+            progress_callback: as of `fit`.
 
         Raises:
             StructureError: no finite density, no such level, or hand-given slicing rules that are wrong.
         """
         key = (level or self._level_name, seed)
         if key not in self._inspections:
-            structure = self._structure(level, seed)
-            self._inspections[key] = with_unit_data(
-                self.bound, structure, rules=self._slicing_rules, seed=seed
-            )
+            with reporting(progress_callback):
+                structure = self._structure(level, seed)
+                begin_stage("inspection: data of the units")
+                self._inspections[key] = with_unit_data(
+                    self.bound, structure, rules=self._slicing_rules, seed=seed
+                )
         return self._inspections[key]
 
     def _structure(self, level: str | None, seed: int = 1) -> Structure:
         """The verdict alone, which fits rest on."""
         key = (level or self._level_name, seed)
         if key not in self._structures:
+            begin_stage("inspection: levels of units")
             self._structures[key] = inspect_structure(self.bound, level=key[0], seed=seed)
         return self._structures[key]
 
@@ -123,6 +136,8 @@ class Model:
         family: str | None = None,
         chains: int = 1,
         show_progress: bool | None = None,
+        progress_callback: ProgressCallback | None = None,
+        max_seconds: float | int | None = None,
         checkpoint: StrPath | None = None,
         resume: bool = False,
         **options: Any,
@@ -144,6 +159,11 @@ class Model:
                 with the method "auto", else "fixed".
             chains: independent restarts; each becomes a chain of the posterior.
             show_progress: a progress bar on standard error; by default where that is a terminal.
+            progress_callback: called with a `ProgressRecord` whenever a stage of the fit begins or gets on; what it
+                raises ends the fit.
+            max_seconds: that this call may take, inspection and start included. Then training ends at the end of a
+                chunk of steps, with the best state so far and the outcome `out_of_time`; with a checkpoint, `resume`
+                goes on from there.
             checkpoint: a folder in which long training is saved every few seconds. It is kept, and may be deleted when
                 the fit is saved.
             resume: continue what `checkpoint` holds, to the same bytes as without the interruption.
@@ -164,33 +184,60 @@ class Model:
             raise MethodError(f"unknown family {family!r}: choose 'auto' or 'fixed', or name one in method=.")
         if isinstance(chains, bool) or chains < 1:
             raise MethodError(f"chains={chains!r}: give a positive whole number.")
+        with time_limit(max_seconds), reporting(progress_callback):
+            return self._fit(
+                method=method,
+                seed=seed,
+                level=level,
+                grow=(family or ("auto" if method == "auto" else "fixed")) == "auto",
+                chains=chains,
+                show_progress=show_progress,
+                checkpoint=checkpoint,
+                resume=resume,
+                fitted={"family": family or "", "chains": chains},
+                options=chosen_options,
+            )
+
+    def _fit(
+        self,
+        *,
+        method: str,
+        seed: int,
+        level: str | None,
+        grow: bool,
+        chains: int,
+        show_progress: bool | None,
+        checkpoint: StrPath | None,
+        resume: bool,
+        fitted: Mapping[str, Any],
+        options: FitOptions,
+    ) -> Fit:
+        """As of `fit`; `fitted` belongs to the identity of its checkpoint."""
         structure = self._structure(level)
-        grow = (family or ("auto" if method == "auto" else "fixed")) == "auto"
-        parsed, reason = self._resolve(method, structure, grow=grow)
-        target, named = self._level_for(parsed, structure), method != "auto"
+        parsed, reason = resolve(method, structure, self.bound.dim, grow=grow)
+        target, named = level_for(parsed, structure), method != "auto"
         needs = {
-            "whole": _needs_whole([parsed] if named else [], chosen_options),
+            "whole": needs_whole([parsed] if named else [], options),
             "settled": parsed.second is not None,
         }
-        preparation, seconds = self._prepare(target, structure, seed, chosen_options, **needs)
-        parsed, reason = _readable(preparation, parsed, reason, asked=method)
+        preparation, seconds = self._prepare(target, structure, seed, options, **needs)
+        parsed, reason = readable(preparation, parsed, reason, asked=method)
         with contextlib.ExitStack() as stack:
             saves = None
             if checkpoint is not None:
-                fitted = describe_fit(
+                described = describe_fit(
                     self.bound,
                     preparation.level,
                     method=parsed.name,
-                    options=asdict(chosen_options),
+                    options=asdict(options),
                     seed=seed,
                 )
-                fitted |= {"family": family or "", "chains": chains}
-                saves = stack.enter_context(Checkpoint(checkpoint, fitted, resume=resume))
+                saves = stack.enter_context(Checkpoint(checkpoint, {**described, **fitted}, resume=resume))
             progress = stack.enter_context(bars() if shown(show_progress) else quiet())
             return fit_method(
                 preparation,
                 parsed,
-                chosen_options,
+                options,
                 reason=reason,
                 seconds_prepare=seconds,
                 progress=progress(parsed.name),
@@ -245,9 +292,9 @@ class Model:
         structure = self._structure(level)
         parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
         banded = next((method for method in parsed if method.reach), parse_method("avi"))
-        target = self._level_for(banded, structure)
+        target = level_for(banded, structure)
         needs = {
-            "whole": _needs_whole(parsed, chosen_options),
+            "whole": needs_whole(parsed, chosen_options),
             "settled": any(method.second is not None for method in parsed),
         }
         with (
@@ -287,56 +334,6 @@ class Model:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
             raise FitError(f"seed={seed!r}: give a whole number from 0 to {2**32 - 1}.")
 
-    def _resolve(self, method: str, structure: Structure, *, grow: bool) -> tuple[Method, str]:
-        reason, chain = "", _chain(structure)
-        if method != "auto":
-            parsed = parse_method(method)
-            if parsed.amortized and structure.verdict is not Verdict.CLOSABLE:
-                reason = f"The gap to F-VI can't close here ({structure.verdict}): {structure.reason}"
-            elif grow:
-                parsed, reason = _with_second(parsed, structure)
-        elif structure.verdict is Verdict.CLOSABLE:
-            parsed, reason = _with_second(parse_method("avi"), structure)
-        else:
-            name, why = "fvi", "F-VI"
-            if grow and chain is not None:
-                name, why = _structured(chain, self.bound.dim), "F-VI with a band of dependence between units"
-            parsed = parse_method(name)
-            reason = f"{why}, because amortization is {structure.verdict}: {structure.reason}"
-        if (
-            grow
-            and chain is not None
-            and parsed.function == "table"
-            and structure.level in (None, chain.level)
-        ):
-            parsed = replace(parsed, coupling=_reach(chain))
-        return parsed, reason
-
-    def _level_for(self, method: Method, structure: Structure) -> Level | None:
-        """The chosen level; for a method that insists on one where none is closable, the largest coupled one; for a
-        banded factor, the largest one that is coupled along its axis, if none was named.
-
-        Raises:
-            MethodError: no units are coupled as a banded factor needs it.
-        """
-        if method.reach or method.coupling:
-            chain = _chain(structure)
-            if chain is not None:
-                return chain.level
-            raise MethodError(
-                f"{method.name}: a banded factor serves units that hang on their neighbours, as in a random walk, and "
-                f"none do here ({structure.verdict}). {structure.reason} Use :full-rank and :conditional for what "
-                "units share through the globals, or name a coupled level with level=."
-            )
-        if structure.level is not None:
-            return structure.level
-        if method.function == "table":
-            return None
-        coupled = [c.level for c in structure.candidates if c.has_rows] or [
-            c.level for c in structure.candidates
-        ]
-        return coupled[0] if coupled else None
-
     @one_blas_thread
     def _prepare(
         self,
@@ -351,7 +348,7 @@ class Model:
         """The shared start and the seconds it took; `whole` rules out minibatches, and a `settled` fit belongs to the
         start too.
         """
-        others = _others(structure, level)
+        others = others_beside(structure, level)
         key = (
             None if level is None else (level.name, level.latents),
             tuple(other.latents for other in others),
@@ -362,6 +359,7 @@ class Model:
         )
         if key not in self._preparations:
             started = time.perf_counter()
+            begin_stage("start: a quick fit of all parameters", next="training")
             given: dict[str, Any] = {
                 "seed": seed,
                 "num_references": options.num_references,
@@ -392,90 +390,6 @@ class Model:
             structure = self.inspect(level=level.latents[0])
         same = structure.level is not None and structure.level.latents == level.latents
         return structure.slicing if same and isinstance(structure.slicing, Slicing) else None
-
-
-def _needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
-    """Whether steps must see all units: minibatches serve what `path_gradient` covers."""
-    return options.estimator != "path" or any(
-        method.globals == "low-rank" or method.reach > 0 for method in methods
-    )
-
-
-def _others(structure: Structure, level: Level | None) -> tuple[Level, ...]:
-    """The levels that can be amortized beside one, those with most latents first: their units are independent given
-    everything else, that level's latents included.
-    """
-    if level is None:
-        return ()
-    found = [c.level for c in structure.candidates if c.separable and c.has_rows]
-    beside = [other for other in found if other.block and not set(other.latents) & set(level.latents)]
-    return tuple(sorted(beside, key=lambda other: (-other.index.size, -other.num_units)))
-
-
-def _with_second(method: Method, structure: Structure) -> tuple[Method, str]:
-    """The method with a second level amortized too, and why, where that has very many units and nothing that the
-    method's name says of the globals, and of units that follow them, would be lost.
-    """
-    others = _others(structure, structure.level)
-    related = (method.globals, method.conditional, method.reach, method.flow) != (
-        "mean-field",
-        "none",
-        0,
-        False,
-    )
-    if not method.amortized or method.second is not None or related:
-        return method, ""
-    if not others or others[0].num_units <= MOST_FREE_UNITS:
-        return method, ""
-    return parse_method(f"{method.name}:levels"), (
-        f"A second level is amortized too, because {others[0].name} has more than {MOST_FREE_UNITS} units: "
-        f"{others[0].num_units}, each with latents of {listed(others[0].latents)}. In q the levels are independent of "
-        "each other."
-    )
-
-
-def _readable(preparation: Preparation, method: Method, reason: str, *, asked: str) -> tuple[Method, str]:
-    """The method, or a simpler one where what was not `asked` for by name needs signatures that units don't have."""
-    alone = parse_method("avi" if asked == "auto" else asked)
-    if method.second is not None and alone.second is None:
-        try:
-            preparation.second_input(preparation.second_level(method))
-        except StructureError as error:
-            why = f"One level is amortized, because the units of the other have no signatures: {error}"
-            method, reason = alone, why
-    if method.amortized and asked == "auto":
-        try:
-            preparation.unit_input(method)
-        except StructureError as error:
-            method, reason = parse_method("fvi"), f"F-VI, because the units have no signatures: {error}"
-    return method, reason
-
-
-def _chain(structure: Structure) -> Candidate | None:
-    """The candidate whose units a banded factor serves: the coupled one that the user named, or else the one with most
-    latents whose coupling is a band.
-    """
-    if structure.chosen is not None and not structure.chosen.separable and structure.chosen.level.block:
-        return structure.chosen
-    bands = [c for c in structure.candidates if c.shape == "band" and c.has_rows]
-    return max(bands, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
-
-
-def _structured(chain: Candidate, dim: int) -> str:
-    """The method that `auto` takes for units that hang on their neighbours: it starts at Laplace's approximation, which
-    knows how the chain follows the globals while these are few. Growing there from F-VI ends lower: F-VI's globals
-    are far away, and globals and units only move together.
-    """
-    reach, num_globals = _reach(chain), dim - chain.level.index.size
-    banded = "fvi:banded" if reach == 1 else f"fvi:banded({reach})"
-    if not 0 < num_globals <= MAX_GLOBALS:
-        return banded
-    return f"{banded}{':full-rank' if num_globals > 1 else ''}:conditional(mean+scale)"
-
-
-def _reach(chain: Candidate) -> int:
-    """On how many units before it a unit of a banded factor hangs."""
-    return min(chain.coupling.reach, MAX_REACH) if chain.coupling is not None and chain.shape == "band" else 1
 
 
 def _check_reference(name: str) -> None:

@@ -27,6 +27,10 @@ class FitOutcome(enum.Enum):
         "The ELBO was still rising when the steps ran out: "
         "raise steps (command line: --steps) and look at the trace."
     )
+    out_of_time = (
+        "The time limit passed before training had finished, and this is the best state so far: go on with resume=True "
+        "and a larger max_seconds (command line: --resume, --max-seconds)."
+    )
     draws_rejected = (
         "Stan's log density was not finite for more than 1 % of the fitted draws: the ELBO leaves them out. Check "
         "constraints that the parameters' declarations do not express."
@@ -48,6 +52,8 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
     last, before = last[np.isfinite(last)], before[np.isfinite(before)]
     if not last.size or not np.isfinite(evaluation.elbo):
         return FitOutcome.nonfinite
+    if trace.ended is Ending.out_of_time:
+        return FitOutcome.out_of_time
     if evaluation.rejected_share > _REJECTED_SHARE:
         return FitOutcome.draws_rejected
     if last.mean() - evaluation.elbo > max(_FALL, 3 * float(last.std())):

@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray
 from .arrays import on_device
 from .checkpoints import Checkpoint
 from .common_numbers import fold_in, key_as_number, make_key
+from .deadline import out_of_time
 from .evaluation import Evaluation, evaluate, gap
 from .families import Family
 from .following import following, with_settled_globals
@@ -34,7 +35,9 @@ from .methods import Method
 from .options import FitOptions
 from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
+from .progress import begin_stage
 from .settling import ROUNDS, STILL, settling_step
+from .stopping import Ending
 from .training import Progress, Trace, joined, train
 
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
@@ -116,6 +119,7 @@ def run_chains(
                 judged=False,
             )
             for n in range(chains)
+            if n == 0 or not out_of_time()
         ]
         return method, tuple(chain for _, chain in made)
     found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
@@ -123,6 +127,7 @@ def run_chains(
     others = [
         _run_chain(preparation.restarted(n), n, kept, options, progress, checkpoint, judged=False)[1]
         for n in range(1, chains)
+        if not out_of_time()
     ]
     return found, (first, *others)
 
@@ -173,6 +178,7 @@ class _ChainRun:
             self._large = None
         self.seconds_train = self.seconds_compile = self.seconds_evaluate = 0.0
         self.gradient_evaluations = 0
+        self.cut = False  # by a limit of time
         affordable = _JUDGED_NUMBERS // preparation.model.dim
         looks = (
             [min(draws, affordable) for draws in _JUDGED_DRAWS] if affordable > max(_OF_MANY) else _OF_MANY
@@ -214,7 +220,11 @@ class _ChainRun:
         if self._large is not None or self._options.steps is not None:
             return found
         number = key_as_number(fold_in(self._key, 5))
+        begin_stage("settling the globals", next="the ELBO")
         for count in range(ROUNDS):
+            if out_of_time():
+                self.cut = True
+                break
             started = time.perf_counter()
             step = settling_step(found.family, np.asarray(self._inputs), self._slot, (number, count))
             self.seconds_train += time.perf_counter() - started
@@ -257,6 +267,7 @@ class _ChainRun:
 
     def _following(self, before: _Stage, richer: Method) -> Family | None:
         started = time.perf_counter()
+        begin_stage(f"reading curvature for {richer.name}", next="its training, if the ELBO asks for it")
         read = following(self._preparation, before.family, richer, np.asarray(self._all_inputs))
         self.seconds_train += time.perf_counter() - started
         if read is None:
@@ -294,6 +305,7 @@ class _ChainRun:
         shaped = stage > 0 and has_shapes(method)
         if self._large is not None:
             given = self._large.training(given, richer=stage > 0, shaped=shaped)
+        begin_stage(f"training {method.name}", next="the ELBO, and richer families if these may pay")
         rate = given.learning_rate * (_SHAPES_RATE if shaped else 1.0)
         given = replace(given, steps=steps, learning_rate=rate)
         found, trace = train(
@@ -339,7 +351,11 @@ def _run_chain(
     """One chain through its stages; judged stages that bring too little are dropped."""
     with _ChainRun(preparation, number, way[0], options, progress, checkpoint) as run:
         best, growth = run.first(), list[GrowthStep]()
+        run.cut = _cut_off(best)
         for stage, richer in enumerate(way[1:], start=1):
+            run.cut = run.cut or out_of_time()
+            if run.cut:
+                break
             if not judged:
                 best = run.next(best, stage, richer)
             elif worth_trying(richer, growth, preparation.model.dim):
@@ -347,19 +363,30 @@ def _run_chain(
                     break
                 found, step = run.judged(best, stage, richer)
                 growth.append(step)
-                best = found if step.kept else best
-        best = run.settled(best)
+                best, run.cut = found if step.kept else best, _cut_off(found)
+        if not run.cut:
+            best = run.settled(best)
+        begin_stage("the ELBO", next="the diagnosis")
         return best.method, Chain(
             evaluation=best.weights.first(options.elbo_draws),
             family=run.whole(best.family),
             inputs=run.values,
-            traces=best.traces,
+            traces=_marked(best.traces) if run.cut else best.traces,
             growth=tuple(growth),
             gradient_evaluations=run.gradient_evaluations,
             seconds_train=run.seconds_train,
             seconds_compile=run.seconds_compile,
             seconds_evaluate=run.seconds_evaluate,
         )
+
+
+def _cut_off(found: _Stage) -> bool:
+    return found.traces[-1].ended is Ending.out_of_time
+
+
+def _marked(traces: tuple[Trace, ...]) -> tuple[Trace, ...]:
+    """The traces of a chain whose stages a limit of time cut off."""
+    return (*traces[:-1], replace(traces[-1], ended=Ending.out_of_time))
 
 
 def best_of(chains: Sequence[Chain]) -> int:

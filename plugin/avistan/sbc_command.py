@@ -75,8 +75,8 @@ def sbc(
     """
     from stan_adapters.program import Program
 
+    from .bars import bars, quiet, shown
     from .places import check_folder_place
-    from .progress import bars, quiet, shown
     from .sbc import calibrate
 
     check_folder_place(output, SBC_FILES)

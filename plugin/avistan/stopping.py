@@ -63,11 +63,14 @@ def tolerance(elbo: float, dim: int) -> float:
 
 
 class Ending(enum.IntEnum):
-    """What ended a training run: the number of steps that was given, the stopping rule, or the rule's guard."""
+    """What ended a training run: the number of steps that was given, the stopping rule, the rule's guard, or a limit of
+    time.
+    """
 
     given = 0
     settled = 1
     spent = 2
+    out_of_time = 3
 
 
 class FixedBudget:
@@ -94,6 +97,10 @@ class FixedBudget:
 
     def result(self, last: Family) -> Family:
         """What training ends with, given the last iterate."""
+        return last
+
+    def so_far(self, last: Family) -> Family:
+        """What training ends with if it ends now, given the last iterate."""
         return last
 
     def arrays(self) -> Arrays:
@@ -254,6 +261,18 @@ class StoppingRule:
         longest = self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)])
         families = [later, longest, last]
         return families[int(np.argmax([self._measure(family, 0).elbo for family in families]))]
+
+    def so_far(self, last: Family) -> Family:
+        """What training ends with if it ends now: the best of the last iterate and means of the latest ones."""
+        families = [last]
+        if self._means.count:
+            families.append(self._at(self._means.last(max(1, self._means.count // 4))))
+        if self._steady:
+            families.append(self._at(self._steady))
+        if self._measure is None:
+            return families[min(1, len(families) - 1)]  # a mean has less of the noise of single iterates
+        elbos = np.nan_to_num([self._measure(family, 0).elbo for family in families], nan=-np.inf)
+        return families[int(np.argmax(elbos))]
 
     def _at(self, leaves: Leaves) -> Family:
         """The family with other trainable leaves."""

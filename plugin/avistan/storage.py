@@ -20,6 +20,7 @@ from stan_adapters.program import Program
 
 from .errors import FitError
 from .places import whole_folder
+from .progress import begin_stage
 
 FORMAT = 4
 _HEADER, _LEAVES, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
@@ -66,6 +67,7 @@ def write_fit(
     data: StanData,
 ) -> None:
     """Write a fit's parts to a folder, with the format, the program's digest and the versions in its header."""
+    begin_stage("writing the fit")
     with whole_folder(path, FIT_FILES) as folder:
         (folder / _PROGRAM).write_text(program.source)
         (folder / _DATA).write_text(data.to_json())

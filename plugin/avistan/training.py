@@ -25,6 +25,7 @@ from .arrays import on_device, zeros
 from .batches import Batches, one_batch
 from .checkpoints import ChainCheckpoint
 from .common_numbers import fold_in, key_as_number
+from .deadline import out_of_time
 from .errors import FitError
 from .evaluation import Evaluation, evaluate
 from .families import Family, trainable
@@ -34,6 +35,7 @@ from .network_training import NetworkSteps, serves
 from .objective import Estimator, StepInfo, neg_elbo
 from .optimizer import GuardedAdamState, Optimizer, guarded_adam
 from .path_gradient import Batch, Form, elbo_estimate, form_of, frame_of, parts_of
+from .progress import report_step
 from .provenance import Arrays, digest
 from .stopping import MEASURE_DRAWS, Ending, FixedBudget, Measure, StoppingRule
 from .table_training import TableSteps
@@ -252,6 +254,8 @@ def train(
 ) -> tuple[Family, Trace]:
     """Train a family against one registered model; `progress` is called between chunks.
 
+    Where a limit of time (`deadline`) passes, it ends at the end of a chunk, saved, with the best state so far.
+
     With a checkpoint, training goes on from its last save, to the same bytes as without the interruption; the times of
     the trace are those of both runs together.
 
@@ -283,7 +287,7 @@ def train(
         trainer.restore(saved)
         if progress is not None:
             progress(chunk_steps[-1], plan.most_steps, float(elbos[0][-1]))
-    started = time.perf_counter() - seconds[-1]
+    started, cut = time.perf_counter() - seconds[-1], False
     while (rates := plan.rates(chunk_steps[-1])).size:
         chunk = trainer.run(rates)
         done = chunk_steps[-1] + len(rates)
@@ -292,22 +296,26 @@ def train(
         rejected.append(chunk.num_rejected)
         chunk_steps.append(done)
         seconds.append(time.perf_counter() - started)
+        report_step(done, options.steps, float(chunk.elbo[-1]))
         finished = not plan.rates(done).size
-        if checkpoint is not None and checkpoint.due(finished=finished):
+        cut = not finished and out_of_time()
+        if checkpoint is not None and (cut or checkpoint.due(finished=finished)):
             seen = _to_save(elbos, rejected, chunk_steps, seconds, seconds_compile)
             checkpoint.save(done, {**trainer.arrays(), **plan.arrays(), **seen})
             started = time.perf_counter() - seconds[-1]  # saving is no training
         if progress is not None:
             progress(done, done if finished else plan.most_steps, float(chunk.elbo[-1]))
+        if cut:
+            break
     trace = Trace(
         elbo=np.concatenate(elbos),
         num_rejected=np.concatenate(rejected),
         chunk_steps=np.array(chunk_steps),
         seconds=np.array(seconds),
         seconds_compile=seconds_compile,
-        ended=plan.ended,
+        ended=Ending.out_of_time if cut else plan.ended,
     )
-    return plan.result(trainer.family), trace
+    return (plan.so_far if cut else plan.result)(trainer.family), trace
 
 
 def _measure_of(inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray) -> Measure:

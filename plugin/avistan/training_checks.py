@@ -46,8 +46,10 @@ def check_trace(checked: CheckedFit) -> Check:
     best = int(np.argmax(means))
     fall = float(means[best] - means[0])
     fell = fall > max(_NATS, 3 * float(np.hypot(errors[0], errors[best])))
-    short = steps < _LEAST_STEPS
-    if short:
+    short, cut = steps < _LEAST_STEPS, ended is Ending.out_of_time
+    if cut:
+        finding = f"The time limit cut training off after {steps} steps."
+    elif short:
         finding = (
             f"{steps} steps are too few to see whether the ELBO settles: it takes {_LEAST_STEPS} at least."
         )
@@ -62,12 +64,12 @@ def check_trace(checked: CheckedFit) -> Check:
         finding = f"Between the last two fifths of training the ELBO rose by {rise:.2f} nats."
     return Check(
         name=name,
-        passed=not short and not fell and rise <= limit and ended is not Ending.spent,
+        passed=not short and not cut and not fell and rise <= limit and ended is not Ending.spent,
         value=-fall if fell else rise,
         threshold=limit,
         unit="nats",
         finding=finding,
-        trouble=Trust.stopped_early,
+        trouble=Trust.out_of_time if cut else Trust.stopped_early,
     )
 
 
