@@ -161,6 +161,19 @@ class Program:
             raise ProgramError(f"stan_code is a {type(code).__name__}, expected the text of a program.")
         return _parse(name, None, Source.expand(code, f"{name}.stan", Path(), include_paths))
 
+    @classmethod
+    def from_source(cls, source: str, name: str) -> Program:
+        """A complete source, as `source` holds it, from which no other file is read.
+
+        Raises ProgramError, also at an `#include`.
+        """
+        for include in _includes(source, f"{name}.stan"):
+            location = _location(f"{name}.stan", source, _start(include))
+            raise ProgramError(
+                f"`{include.strip()}`: a saved program is complete and includes nothing.", location
+            )
+        return cls.from_code(source, name)
+
     @property
     def declarations(self) -> tuple[Declaration, ...]:
         """All of them, in the order of the program."""

@@ -34,6 +34,14 @@ Seed = Annotated[
 Engine = Annotated[
     str, typer.Option("--engine", help="auto, stanli, bridgestan or the path of a *_model.so.")
 ]
+FitEngine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        show_default="the fit's",
+        help="auto, stanli, bridgestan or the path of a *_model.so, which a saved fit can't name itself.",
+    ),
+]
 IncludePath = Annotated[
     list[Path] | None,
     typer.Option("--include-path", help="Where #include looks first; can be given several times."),

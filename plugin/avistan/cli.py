@@ -20,6 +20,7 @@ from .arguments import (
     ElboDraws,
     Engine,
     EstimatorName,
+    FitEngine,
     IncludePath,
     Json,
     LearningRate,
@@ -117,6 +118,7 @@ def predict(
         int | None,
         typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's", help="Of the draws."),
     ] = None,
+    engine: FitEngine = None,
     json: Json = False,
 ) -> str:
     """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
@@ -125,7 +127,7 @@ def predict(
     from .places import check_file_place
 
     check_file_place(output)
-    loaded = load(fit_folder)
+    loaded = load(fit_folder, engine=engine)
     tree = loaded.predict(data, draws, seed=seed)
     write_netcdf(tree, output)
     level = loaded.level

@@ -7,35 +7,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from stan_adapters.binding import BoundModel, Draws
 from stan_adapters.certificate import Probe
-from stan_adapters.levels import Level, Member, make_level
+from stan_adapters.levels import Level
 from stan_adapters.sources import DataSource
 
+from . import saving
 from .blas_threads import one_blas_thread
 from .checkpoints import Checkpoint
 from .diagnosis import Diagnosis
 from .drawing import FITTED_UNITS, unconstrained, warn_of_rejected
 from .errors import FitError
 from .evaluation import Evaluation
-from .families import Family, LevelGlobals, num_variational_parameters
+from .families import Family, num_variational_parameters
 from .growth import GrowthStep
-from .methods import Method, parse_method
+from .methods import Method
 from .options import FitOptions
 from .outcome import FitOutcome
 from .precision import in_float64
-from .preparation import Preparation, skeleton, split
+from .preparation import Preparation
 from .progress import ProgressCallback, reporting
 from .runs import Chain, best_of, run_chains
 from .stopping import Ending
-from .storage import open_fit, write_fit
 from .training import Progress, Trace
-from .unit_inputs import UnitInput, read_unit_input
+from .unit_inputs import UnitInput
 
 if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs it loads it
     import pandas as pd
@@ -420,36 +419,7 @@ class Fit:
         Raises:
             FitError: the path holds something else or can't be written.
         """
-        level = self.level
-        header = {
-            "engine": self.model.engine_choice,
-            "method": self.method.name,
-            "options": asdict(self.options),
-            "seed": self.seed,
-            "reason": self.reason,
-            "outcome": self.outcome.name,
-            "elbo": self.elbo,
-            "elbo_se": self.elbo_se,
-            "level": level and _level_header(level),
-            "second": self.second and _level_header(self.second) | {"inputs": _second_inputs(self.family)},
-            "unit_input": None if self.unit_input is None else self.unit_input.kind,
-            "timing": asdict(self.timing),
-            "chains": [_chain_header(chain) for chain in self.chains],
-            "certificate": [asdict(probe) for probe in self.certificate],
-        }
-        arrays = {"inputs": self.inputs}
-        for number, chain in enumerate(self.chains):
-            arrays |= {f"chain_{number}_{name}": values for name, values in _chain_arrays(chain).items()}
-        if self.unit_input is not None:
-            arrays |= {f"input_{name}": values for name, values in self.unit_input.arrays().items()}
-        write_fit(
-            path,
-            header=header,
-            arrays=arrays,
-            leaves=tuple(_leaves(chain.family) for chain in self.chains),
-            program=self.model.program,
-            data=self.model.data,
-        )
+        saving.write(self, path)
 
 
 def _constrained(model: BoundModel, theta: npt.NDArray[np.float64], seed: int) -> Draws:
@@ -460,108 +430,26 @@ def _constrained(model: BoundModel, theta: npt.NDArray[np.float64], seed: int) -
 
 
 @in_float64
-def load(path: str | os.PathLike[str]) -> Fit:
+def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Fit:
     """Read a fit that `Fit.save` wrote; its program and data come with it.
 
+    A folder is data: nothing in it runs, and each file must be what was saved.
+
+    Args:
+        engine: as in `Model`; by default the one that the fit was made with, unless that was a prebuilt library, which
+            only the caller may name.
+
     Raises:
-        FitError: the folder is no saved fit, is damaged, or was written by another format.
+        FitError: the folder is no saved fit, was changed or damaged (with the file's name), was written by another
+            format, or needs an engine to be named.
+
+    Warns:
+        ChangedFileWarning: draws or a diagnosis that lie with the fit were changed.
+
+    Example: `avistan.load("fit/").predict("new.json")`.
     """
-    from .refinement import with_rows
-
-    with open_fit(path) as saved:
-        header, arrays = saved.header, saved.arrays
-        method = parse_method(header["method"])
-        model = BoundModel(saved.program, saved.data, engine=header["engine"])
-        level, second = (_read_level(model, header[name]) for name in ("level", "second"))
-        index, globals_index = split(model, level)
-        read = {} if second is None else {"second": second, "num_second_inputs": header["second"]["inputs"]}
-        empty = skeleton(method, index, globals_index, arrays["inputs"].shape[1], **read)
-        likes = [with_rows(empty, chain["refined"]) for chain in header["chains"]]
-        leaves = saved.read_leaves(tuple(_leaves(like) for like in likes))
-        unit_arrays = {k.removeprefix("input_"): v for k, v in arrays.items() if k.startswith("input_")}
-        return Fit(
-            model=model,
-            level=level,
-            method=method,
-            options=FitOptions(**header["options"]),
-            seed=header["seed"],
-            reason=header["reason"],
-            unit_input=read_unit_input(header["unit_input"], unit_arrays, method.data),
-            chains=tuple(
-                _read_chain(number, chain, arrays, like, parts)
-                for number, (chain, like, parts) in enumerate(
-                    zip(header["chains"], likes, leaves, strict=True)
-                )
-            ),
-            timing=Timing(**header["timing"]),
-            certificate=tuple(Probe(**probe) for probe in header["certificate"]),
-            second=second,
-        )
-
-
-def _level_header(level: Level) -> dict[str, Any]:
-    return {"name": level.name, "members": [[member.name, member.axis] for member in level.members]}
-
-
-def _read_level(model: BoundModel, header: Mapping[str, Any] | None) -> Level | None:
-    """The inverse of `_level_header`."""
-    if header is None:
-        return None
-    return make_level(model.layout, header["name"], [Member(name, axis) for name, axis in header["members"]])
-
-
-def _second_inputs(family: Family) -> int:
-    """How many inputs each unit of the second level has."""
-    return family.globals.inputs.shape[1] if isinstance(family.globals, LevelGlobals) else 0
-
-
-def _chain_header(chain: Chain) -> dict[str, Any]:
-    from .refinement import num_refined
-
-    return {
-        "stages": len(chain.traces),
-        "refined": num_refined(chain.family),
-        "growth": [asdict(step) for step in chain.growth],
-        "gradient_evaluations": chain.gradient_evaluations,
-        "seconds_train": chain.seconds_train,
-        "seconds_compile": chain.seconds_compile,
-        "seconds_evaluate": chain.seconds_evaluate,
-    }
-
-
-def _chain_arrays(chain: Chain) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {"log_weights": chain.evaluation.log_weights}
-    for stage, trace in enumerate(chain.traces):
-        arrays |= {f"trace_{stage}_{name}": np.asarray(getattr(trace, name)) for name in _TRACE}
-    return arrays
-
-
-def _read_chain(
-    number: int, header: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]], like: Family, leaves: Any
-) -> Chain:
-    start = f"chain_{number}_"
-    traces = []
-    for stage in range(header["stages"]):
-        parts = {name: arrays[f"{start}trace_{stage}_{name}"] for name in _TRACE}
-        compiling = float(parts.pop("seconds_compile"))
-        ended = Ending(int(parts.pop("ended")))
-        traces.append(Trace(**parts, seconds_compile=compiling, ended=ended))
-    return Chain(
-        family=eqx.tree_at(_leaves, like, leaves, is_leaf=lambda leaf: leaf is None),
-        inputs=arrays["inputs"],
-        traces=tuple(traces),
-        evaluation=Evaluation(arrays[f"{start}log_weights"]),
-        growth=tuple(GrowthStep(**step) for step in header["growth"]),
-        gradient_evaluations=header["gradient_evaluations"],
-        seconds_train=header.get("seconds_train", sum(float(trace.seconds[-1]) for trace in traces)),
-        seconds_compile=header.get("seconds_compile", sum(trace.seconds_compile for trace in traces)),
-        seconds_evaluate=header["seconds_evaluate"],
-    )
-
-
-def _leaves(family: Family) -> tuple[Any, ...]:
-    """What a saved fit holds of its family; the rest follows from the program."""
-    return family.globals, family.inference, family.frame, family.directions, family.curve
+    fields = saving.read(path, engine)
+    return Fit(**fields | {"timing": Timing(**fields["timing"])})
 
 
 @one_blas_thread

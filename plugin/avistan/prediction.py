@@ -106,7 +106,12 @@ def fitted_cloud(fit: Fitted) -> Cloud:
         assert fit.unit_input is not None
         assert fit.level is not None
         index, globals_index = fit.level.index, fit.level.globals_index(fit.model.dim)
-        _, features = unit_features(fit.unit_input, fit.model, index, globals_index)
+        inputs, features = unit_features(fit.unit_input, fit.model, index, globals_index)
+        if not np.allclose(inputs, fit.chains[0].inputs, rtol=1e-4, atol=1e-4):
+            raise FitError(
+                "the fitted units, read again, have other inputs than the inference function was trained on: the way "
+                "in which this fit reads units was changed. Fit and save again."
+            )
         fit._kept[_CLOUD] = make_cloud(features, fit.seed)
     cloud: Cloud = fit._kept[_CLOUD]
     return cloud

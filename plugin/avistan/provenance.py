@@ -22,11 +22,18 @@ from stan_adapters.levels import Level
 from . import native
 from .log_density import backend
 from .machine import num_processors, processor
-from .storage import versions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _MORE_VERSIONS = ("jaxlib", "numpy", "orbax-checkpoint")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes a result."""
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("avistan", "jax", "equinox", "stanli", "bridgestan")
+    }
 
 
 def describe_fit(

@@ -1,30 +1,41 @@
-"""The files of a saved fit: JSON header, arrays without pickle, the program and its data. Written all or none."""
+"""The files of a saved fit: JSON header, arrays without pickle, the program and its data. Written all or none.
+
+The header holds a digest of every file and of itself: what was changed since is named. Nothing in a folder chooses a
+path, a module or a command.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import numpy as np
-import numpy.typing as npt
-
 from stan_adapters.data import StanData, read_data
+from stan_adapters.errors import AvistanError
 from stan_adapters.program import Program
 
+from .digests import bytes_of, digest_of, record_digest
 from .errors import FitError
-from .places import whole_folder
+from .places import whole_file, whole_folder
 from .progress import begin_stage
+from .provenance import versions
+from .records import RecordError, read_record
+from .saved_arrays import Array, ArrayError, read_arrays, read_leaves, write_arrays, write_leaves
+from .saved_header import SavedFile, SavedHeader
+from .saved_size import SizeError, num_declared
 
-FORMAT = 4
+FORMAT = 5
 _HEADER, _LEAVES, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
+_CORE = (_PROGRAM, _DATA, _ARRAYS, _LEAVES)
+_MOST_BYTES_OF_HEADER = 1 << 28
+_MOST_BYTES_OF_EXTRAS = 1 << 28  # of what others added, whose digests a load looks at; of more at their bytes
 
 FIT_FILES = (
     _HEADER,
@@ -38,77 +49,222 @@ FIT_FILES = (
 )  # the command line's last
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes a result."""
-    return {
-        name: importlib.metadata.version(name)
-        for name in ("avistan", "jax", "equinox", "stanli", "bridgestan")
-    }
+class ChangedFileWarning(UserWarning):
+    """A file that lies with a fit and is not part of it, such as its draws, is not what was written."""
+
+
+class DamageError(Exception):
+    """What is wrong with a file of a saved fit: its name and a reason."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SavedFit:
+class SavedParts:
     """What a folder holds. `read_leaves(like)` fills a tree of arrays of the right shapes."""
 
-    header: dict[str, Any]
-    arrays: dict[str, npt.NDArray[Any]]
+    header: SavedHeader
+    arrays: dict[str, Array]
     program: Program
     data: StanData
     read_leaves: Callable[[Any], Any]
+    bytes_of_leaves: int
 
 
 def write_fit(
     path: str | os.PathLike[str],
     *,
-    header: dict[str, Any],
-    arrays: dict[str, npt.NDArray[Any]],
+    header: Mapping[str, Any],
+    arrays: Mapping[str, Array],
     leaves: Any,
     program: Program,
     data: StanData,
 ) -> None:
-    """Write a fit's parts to a folder, with the format, the program's digest and the versions in its header."""
+    """Write a fit's parts to a folder.
+
+    Args:
+        header: the fields of `SavedHeader` but for format, program, versions, parameters and files.
+    """
     begin_stage("writing the fit")
     with whole_folder(path, FIT_FILES) as folder:
-        (folder / _PROGRAM).write_text(program.source)
-        (folder / _DATA).write_text(data.to_json())
-        np.savez(folder / _ARRAYS, **arrays)  # type: ignore[arg-type]
-        eqx.tree_serialise_leaves(folder / _LEAVES, leaves)
+        (folder / _PROGRAM).write_text(program.source, encoding="utf-8", newline="")
+        (folder / _DATA).write_text(data.to_json(), encoding="utf-8")
+        write_arrays(folder / _ARRAYS, arrays)
+        write_leaves(folder / _LEAVES, leaves)
         fixed = {
             "format": FORMAT,
             "program": program.name,
             "program_digest": program.digest,
             "versions": versions(),
+            "parameters": num_declared(program.parameters, data),
+            "files": {name: dataclasses.asdict(_saved(folder / name)) for name in _CORE},
         }
-        (folder / _HEADER).write_text(json.dumps(fixed | header, indent=2))
+        _write_header(folder / _HEADER, {**fixed, **header})
+
+
+def record_file(folder: str | os.PathLike[str], name: str) -> None:
+    """Say in `fit.json` what a file or folder is that was added to a saved fit, such as "posterior.nc".
+
+    Raises:
+        FitError: there is no saved fit, `fit.json` was changed, or the file is none that lies with a fit.
+    """
+    place = Path(folder)
+    if name not in FIT_FILES or name in (_HEADER, *_CORE) or not (place / name).exists():
+        raise FitError(f"{place / name} is no file that lies with a saved fit.")
+    with _one_error(place):
+        header = _read_header(place)
+        header["files"] |= {name: dataclasses.asdict(_saved(place / name))}
+    with whole_file(place / _HEADER) as file:
+        _write_header(file, header)
 
 
 @contextlib.contextmanager
-def open_fit(path: str | os.PathLike[str]) -> Iterator[SavedFit]:
+def open_fit(path: str | os.PathLike[str]) -> Iterator[SavedParts]:
     """The parts of a saved fit. What goes wrong within the block is reported as a damaged folder.
 
     Raises:
-        FitError: no saved fit, a changed program, another format, or damage.
+        FitError: no saved fit, another format, a changed file, or damage; names the file.
+
+    Warns:
+        ChangedFileWarning: a file that was added later, such as the draws, was changed.
     """
     folder = Path(path)
     if not (folder / _HEADER).is_file():
         raise FitError(f"{folder} is not a saved fit: it has no {_HEADER}. Save one with fit.save(path).")
-    try:
-        header = json.loads((folder / _HEADER).read_text())
-        if header["format"] != FORMAT:
-            raise FitError(f"{folder} has format {header['format']}, this version of avistan reads {FORMAT}.")
-        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
-            arrays = dict(file)
-        program = Program.from_code((folder / _PROGRAM).read_text(), name=header["program"])
-        if program.digest != header["program_digest"]:
-            raise FitError(f"{folder / _PROGRAM} is not the program of this fit: its text was changed.")
-        yield SavedFit(
+    with _one_error(folder):
+        raw = _read_header(folder)
+        try:
+            header = read_record(SavedHeader, raw, "it")
+        except RecordError as error:
+            raise DamageError(_HEADER, str(error)) from error
+        _check_files(folder, header.files)
+        program = _read_program(folder, header)
+        yield SavedParts(
             header=header,
-            arrays=arrays,
+            arrays=_read_arrays(folder),
             program=program,
-            data=read_data(program, folder / _DATA),
-            read_leaves=lambda like: eqx.tree_deserialise_leaves(folder / _LEAVES, like),
+            data=_read_data(folder, program, header),
+            read_leaves=lambda like: _read_leaves(folder, like),
+            bytes_of_leaves=header.files[_LEAVES].bytes,
         )
-    except (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError) as error:
+
+
+@contextlib.contextmanager
+def _one_error(folder: Path) -> Iterator[None]:
+    """Whatever a damaged folder leads to is a `FitError`; what avistan says of a sound one passes."""
+    try:
+        yield
+    except AvistanError:
+        raise
+    except (DamageError, SizeError) as error:
+        raise FitError(f"{folder} is damaged: {error}. Restore the folder, or fit and save again.") from error
+    except Exception as error:  # the net under all readers, whose inputs may hold anything
         raise FitError(
-            f"{folder} is damaged: {type(error).__name__}: {error}. Fit and save again."
+            f"{folder} is damaged: {type(error).__name__}: {error}. Restore the folder, or fit and save again."
         ) from error
+
+
+# --- fit.json -----------------------------------------------------------------------------------------------
+
+
+def _write_header(file: Path, header: Mapping[str, Any]) -> None:
+    plain: dict[str, Any] = json.loads(json.dumps(header))
+    plain.pop("digest", None)
+    file.write_text(json.dumps({"digest": record_digest(plain), **plain}, indent=2))
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    """All of `fit.json` but its digest, which it has."""
+    file = folder / _HEADER
+    if file.stat().st_size > _MOST_BYTES_OF_HEADER:
+        raise DamageError(_HEADER, f"it has {file.stat().st_size} bytes")
+    try:
+        header = json.loads(file.read_bytes().decode())
+    except (ValueError, RecursionError) as error:
+        raise DamageError(_HEADER, f"it is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise DamageError(_HEADER, "it is no JSON object")
+    if "format" not in header:
+        raise DamageError(_HEADER, "it has no `format`")
+    if header["format"] != FORMAT:
+        raise FitError(
+            f"{folder} has format {str(header['format'])[:20]}, this version of avistan reads {FORMAT}: fit and save "
+            "again."
+        )
+    if header.pop("digest", None) != record_digest(header):
+        raise DamageError(_HEADER, "it was changed after it was saved")
+    return header
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def _saved(path: Path) -> SavedFile:
+    return SavedFile(bytes=bytes_of(path), sha256=digest_of(path))
+
+
+def _check_files(folder: Path, files: Mapping[str, SavedFile]) -> None:
+    for name in _CORE:
+        path = folder / name
+        if name not in files:
+            raise DamageError(_HEADER, f"it knows nothing of {name}")
+        if not path.exists():
+            raise DamageError(name, "it is missing")
+        if not path.is_file():
+            raise DamageError(name, "it is no file")
+        if path.stat().st_size != files[name].bytes or digest_of(path) != files[name].sha256:
+            raise DamageError(name, "it was changed after it was saved")
+    for name, saved in files.items():
+        if name in _CORE:
+            continue
+        if name not in FIT_FILES:
+            raise DamageError(_HEADER, f"it knows of a file {name[:40]!r}, which is none of a fit's")
+        path = folder / name
+        if path.is_file() or path.is_dir():  # who deletes the draws knows it
+            same = bytes_of(path) == saved.bytes
+            if same and saved.bytes <= _MOST_BYTES_OF_EXTRAS:
+                same = digest_of(path) == saved.sha256
+            if not same:
+                warnings.warn(
+                    f"{path} was changed after it was saved with this fit. The fit itself is as it was: write the "
+                    "file anew from it.",
+                    ChangedFileWarning,
+                    stacklevel=6,
+                )
+
+
+def _read_program(folder: Path, header: SavedHeader) -> Program:
+    source = (folder / _PROGRAM).read_bytes().decode()
+    program = Program.from_source(source, name=header.program)
+    if program.digest != header.program_digest:
+        raise DamageError(_PROGRAM, "it is not the program of this fit: its text was changed")
+    return program
+
+
+def _read_data(folder: Path, program: Program, header: SavedHeader) -> StanData:
+    file = folder / _DATA
+    with file.open("rb") as opened:
+        if opened.read(1) != b"{":
+            raise DamageError(_DATA, "it is no JSON object")
+    data = read_data(program, file)
+    found = num_declared(program.parameters, data)
+    if found != header.parameters:
+        raise DamageError(
+            _DATA, f"its sizes give the parameters {found} numbers, and this fit has {header.parameters}"
+        )
+    return data
+
+
+def _read_arrays(folder: Path) -> dict[str, Array]:
+    try:
+        return read_arrays(folder / _ARRAYS)
+    except ArrayError as error:
+        raise DamageError(_ARRAYS, str(error)) from error
+
+
+def _read_leaves(folder: Path, like: Any) -> Any:
+    try:
+        return read_leaves(folder / _LEAVES, like)
+    except ArrayError as error:
+        raise DamageError(_LEAVES, str(error)) from error

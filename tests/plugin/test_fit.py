@@ -145,7 +145,7 @@ def test_every_kind_of_fit_is_saved_and_loaded(eight_schools, tmp_path, method):
         (lambda folder: (folder / "fit.json").write_text("{"), "is damaged"),
         (
             lambda folder: (folder / "program.stan").write_text("parameters { real x; }"),
-            "its text was changed",
+            r"program\.stan: it was changed",
         ),
     ],
     ids=["no header", "bad arrays", "empty family", "bad header", "other program"],
