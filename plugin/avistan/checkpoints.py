@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import re
 import shutil
@@ -27,6 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .digests import folder_digests, record_digest
 from .errors import AvistanError
 from .places import StrPath, check_folder_place
 from .provenance import Arrays, differences
@@ -327,9 +327,9 @@ def _write_save(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
         "format": FORMAT,
         **about,
         "arrays": {name: [values.dtype.str, list(values.shape)] for name, values in arrays.items()},
-        "files": _file_digests(partial / _ARRAYS),
+        "files": folder_digests(partial / _ARRAYS),
     }
-    (partial / _HEADER).write_text(json.dumps({"digest": _header_digest(header), **header}, indent=1))
+    (partial / _HEADER).write_text(json.dumps({"digest": record_digest(header), **header}, indent=1))
     partial.rename(path)
 
 
@@ -339,7 +339,7 @@ def _read_header(save: _Place) -> dict[str, Any]:
         known = header.pop("digest")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise _damaged(save, f"{_HEADER}: {type(error).__name__}: {error}") from error
-    if known != _header_digest(header):
+    if known != record_digest(header):
         raise _damaged(save, f"{_HEADER} changed since the save")
     if header["format"] != FORMAT:
         raise CheckpointError(
@@ -352,7 +352,7 @@ def _read_arrays(save: _Place, header: Mapping[str, Any]) -> Arrays:
     """The arrays of a save whose files are what was written: a reader of damaged files may fail in any way."""
     import orbax.checkpoint as orbax
 
-    differing = differences(header["files"], _file_digests(save.path / _ARRAYS))
+    differing = differences(header["files"], folder_digests(save.path / _ARRAYS))
     if differing:
         raise _damaged(
             save, f"{_ARRAYS}: {len(differing)} of {len(header['files'])} files changed since the save"
@@ -371,19 +371,6 @@ def _read_arrays(save: _Place, header: Mapping[str, Any]) -> Arrays:
         name: np.asarray(restored[name], kind) if name in wanted else np.empty(shape, kind)
         for name, (kind, shape) in kinds.items()
     }
-
-
-def _file_digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digests[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
-
-
-def _header_digest(header: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
