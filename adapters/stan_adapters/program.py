@@ -167,12 +167,7 @@ class Program:
 
         Raises ProgramError, also at an `#include`.
         """
-        for include in _includes(source, f"{name}.stan"):
-            location = _location(f"{name}.stan", source, _start(include))
-            raise ProgramError(
-                f"`{include.strip()}`: a saved program is complete and includes nothing.", location
-            )
-        return cls.from_code(source, name)
+        return _parse(name, None, Source.complete(source, f"{name}.stan"))
 
     @property
     def declarations(self) -> tuple[Declaration, ...]:

@@ -98,6 +98,16 @@ class Source:
         starts = itertools.accumulate((len(piece.text) for piece in pieces), initial=0)
         return cls("".join(piece.text for piece in pieces), pieces, tuple(starts)[:-1])
 
+    @classmethod
+    def complete(cls, text: str, file: str) -> Source:
+        """Text that includes nothing, so that no other file is read. Raises ProgramError at an `#include`."""
+        for include in _includes(text, file):
+            location = _location(file, text, int(include.start_pos or 0))
+            raise ProgramError(
+                f"`{include.strip()}`: a saved program is complete and includes nothing.", location
+            )
+        return cls(text, (_Piece(text, file, text, 0),), (0,))
+
     def locate(self, position: int) -> Location:
         """The file, line and column of a position in the expanded text."""
         index = bisect.bisect_right(self.starts, position) - 1

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stan_adapters.layout import declared_shape
+from stan_adapters.memory import available_memory
 from stan_adapters.program import Declaration, Program
 
 from .methods import Method
@@ -27,14 +27,13 @@ def num_declared(declarations: Sequence[Declaration], data: Mapping[str, Any]) -
 
 
 def refuse_beyond_memory(program: Program, data: Mapping[str, Any]) -> None:
-    """That one value of every variable that a program declares has room in half of this machine's memory.
+    """That one value of every variable that a program declares has room in half of the memory that is left.
 
     Raises:
         SizeError: it has not.
     """
     numbers = num_declared(program.declarations, data)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 16 * numbers > memory:
+    if 16 * numbers > available_memory():
         raise SizeError(
             f"data.json: its sizes give the program's variables {numbers} numbers, for which this machine has no memory"
         )
