@@ -13,6 +13,7 @@ from stan_adapters.unit_density import UnitDensity
 
 from .importance import Approximation, approximation, unit_density
 from .runs import Chain, best_of
+from .start import QuickFit
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -33,11 +34,13 @@ class CheckedFit:
     Attributes:
         seed: of the checks' random numbers.
         units: numbers of single units that checks found, (N,) by name.
+        better_start: a quick fit in a better optimum, if a check found one.
     """
 
     fit: Fit
     seed: int
     units: dict[str, FloatArray] = field(default_factory=dict)
+    better_start: QuickFit | None = None
 
     @cached_property
     def chain(self) -> Chain:

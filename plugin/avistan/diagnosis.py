@@ -13,6 +13,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .start import QuickFit
+
 FloatArray = npt.NDArray[np.float64]
 _WIDTH = 110
 _WORSE_IF_LARGE = ("khat", "amortization_gap", "conditional_error")
@@ -36,7 +38,10 @@ class Trust(enum.Enum):
     stopped_early = (
         "Training had not finished: fit again with more steps (command line: --steps), say twice as many."
     )
-    better_optimum = "Another start reaches a better optimum: fit with chains=4 (command line: --chains 4)."
+    better_optimum = (
+        "Another start reaches a better optimum: go on from it with fit.improve(), as `avistan fit` does by itself, or "
+        "fit with chains=4 (command line: --chains 4)."
+    )
     worse_restarts = (
         "Restarts that ended in a worse optimum are among the fit's draws: drop them with fit.keep_chains([...]), or "
         "mix them by their ELBO with fit.posterior(resample='elbo')."
@@ -117,6 +122,7 @@ class Diagnosis:
             `conditional_error` of its mean in conditional sds and `conditional_sd_ratio`, q's sd over the right one.
         level: name of the units' size; None without one.
         seconds: what the checks took.
+        better_start: a quick fit in a better optimum, which `Fit.improve` goes on from; None where none was found.
     """
 
     program: str
@@ -125,6 +131,7 @@ class Diagnosis:
     units: dict[str, FloatArray] = field(repr=False)
     level: str | None
     seconds: float
+    better_start: QuickFit | None = field(default=None, repr=False)
 
     @property
     def outcome(self) -> Trust:

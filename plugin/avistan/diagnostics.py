@@ -71,6 +71,7 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
         method=fit.method.name,
         checks=tuple(checks),
         units=checked.units,
+        better_start=checked.better_start,
         level=None if fit.level is None else fit.level.name,
         seconds=time.perf_counter() - started,
     )

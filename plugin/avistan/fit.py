@@ -25,6 +25,7 @@ from .errors import FitError
 from .evaluation import Evaluation
 from .families import Family, num_variational_parameters
 from .growth import GrowthStep
+from .improvement import Improvement, Origin, improve
 from .methods import Method
 from .options import FitOptions
 from .outcome import FitOutcome
@@ -206,6 +207,20 @@ class Fit:
                 self._kept[key] = self._kept["diagnosis"] = diagnose(self, seed=seed, nuts=nuts)
         found: Diagnosis = self._kept[key]
         return found
+
+    def improve(self) -> Improvement:
+        """Go on from the better optimum that `diagnose` found: the same method, trained from there and diagnosed again.
+
+        At most two trainings. The result holds the better fit and its diagnosis; where no better optimum was found,
+        this fit and its own.
+        """
+        return improve(self, fit_method)
+
+    @property
+    def origin(self) -> Origin | None:
+        """What this fit was trained from; None if it was loaded."""
+        origin: Origin | None = self._kept.get("origin")
+        return origin
 
     def refine(self, units: Sequence[int] | None = None, *, steps: int = 300) -> Fit:
         """The fit with chosen units freed from the inference function (F-VI from the amortized start).
@@ -496,4 +511,5 @@ def fit_method(
         ),
         certificate=tuple(certificate),
         second=None if ended.second is None else preparation.second_level(ended),
+        _kept={"origin": Origin(preparation=preparation, method=method, grow=grow)},
     )

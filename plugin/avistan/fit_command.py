@@ -116,7 +116,8 @@ def fit(
             resume=resume,
             **options,
         )
-        diagnosis = result.diagnose()
+        improvement = result.improve()
+        result, diagnosis = improvement.fit, improvement.diagnosis
         trusted = diagnosis.passed or force
         with whole_folder(output, FIT_FILES) as folder:
             result.save(folder)
@@ -137,7 +138,8 @@ def fit(
             if written
             else "no draws, because the diagnosis failed (--force writes them)"
         )
-        text = f"{result}\n\n{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {told}"
+        went_on = f"{improvement}\n\n" if improvement.rounds else ""
+        text = f"{result}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {told}"
         return text if trusted else Refusal(text)
     text = to_json(
         {
@@ -157,6 +159,7 @@ def fit(
             "gradient_evaluations": result.gradient_evaluations,
             "variational_parameters": result.num_variational_parameters,
             "khat": result.evaluation.khat,
+            "improvement": [made.to_json() for made in improvement.rounds],
             "diagnosis": diagnosis.to_json(),
             "output": str(output),
         }

@@ -122,10 +122,7 @@ class LargePreparation(Preparation):
         globals_in_doubt: float = 1.0,
     ) -> Minibatches:
         """Minibatches for two levels that start at a fit of all units, with signatures around one."""
-        start = self.minibatches.start
-        in_whole = np.empty(start.model.dim, dtype=np.int64)
-        in_whole[start.globals_index] = self.globals_index
-        in_whole[start.index] = self.index[self.minibatches.units]
+        start, in_whole = self.minibatches.start, self._in_whole()
 
         def in_shard(fit: QuickFit) -> QuickFit:
             return replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])
@@ -144,6 +141,14 @@ class LargePreparation(Preparation):
             _second_inputs=second_inputs,
         )
         return replace(self.minibatches, start=begun, of_all=True)
+
+    def _in_whole(self) -> npt.NDArray[np.int64]:
+        """Positions in the whole's vector of the parameters of the shard that training starts with."""
+        start = self.minibatches.start
+        in_whole = np.empty(start.model.dim, dtype=np.int64)
+        in_whole[start.globals_index] = self.globals_index
+        in_whole[start.index] = self.index[self.minibatches.units]
+        return in_whole
 
     def _trained(self, minibatches: Minibatches, method: Method, number: int) -> QuickFit:
         """What some steps on minibatches of the method's family end with."""
@@ -167,6 +172,31 @@ class LargePreparation(Preparation):
         mean[self.index] = (np.asarray(frame.local_center) + np.asarray(frame.local_scale) * nu.loc).T
         sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
         return replace(self.minibatches.start.quick, mean=mean, sd=sd)
+
+    def started_at(self, fit: QuickFit) -> LargePreparation:
+        """The same preparation with a quick fit of all units in place of its own; signatures are read around that."""
+        start, in_whole = self.minibatches.start, self._in_whole()
+        begun = replace(
+            start,
+            globals_in_doubt=1.0,
+            _quick=[replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])],
+            _inputs={},
+            _chains={},
+            _settled=[],
+            _second_inputs={},
+        )
+        return replace(
+            self,
+            minibatches=replace(self.minibatches, start=begun, of_all=True),
+            globals_in_doubt=1.0,
+            _quick=[fit],
+            _chains={},
+            _inputs={},
+            _settled=[],
+            _second_inputs={},
+            _own_settled=[],
+            _of_two_levels=[],
+        )
 
     def restarted(self, number: int) -> LargePreparation:
         """As of `Preparation`."""

@@ -33,8 +33,11 @@ def check_restarts(checked: CheckedFit) -> Check:
     better = [probe for probe in probes if probe.is_better]
     away = max(probe.distance for probe in probes)
     if better:
-        top = max(probe.gain for probe in better)
-        finding = f"{len(better)} of {len(probes)} random starts end higher, by up to {top:.1f} nats of ELBO."
+        top = max(better, key=lambda probe: probe.gain)
+        checked.better_start = top.fit
+        finding = (
+            f"{len(better)} of {len(probes)} random starts end higher, by up to {top.gain:.1f} nats of ELBO."
+        )
         trouble = Trust.better_optimum
     elif apart:
         valley = min(probe.valley for probe in apart)

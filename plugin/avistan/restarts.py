@@ -31,12 +31,14 @@ class Probe:
     """Where one start ended, compared with a quick fit of the same kind that began at the fit.
 
     Attributes:
+        fit: the quick fit that began there.
         distance: largest difference of a global's mean, in sds of both quick fits.
         valley: nats by which the density falls on the way between, below the lower end.
         gain: nats of ELBO above the one that began at the fit; the locals are integrated out.
         gain_se: its standard error.
     """
 
+    fit: QuickFit
     distance: float
     valley: float
     gain: float
@@ -135,4 +137,4 @@ def _compared(
     gain = float(difference[usable].mean()) if usable.any() else -np.inf
     error = float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else 0.0
     valley = landscape.valley(home.mean, other.mean) if distance > _FAR else 0.0
-    return Probe(distance=distance, valley=valley, gain=gain, gain_se=error)
+    return Probe(fit=other, distance=distance, valley=valley, gain=gain, gain_se=error)
