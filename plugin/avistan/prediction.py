@@ -11,8 +11,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from stan_adapters.binding import BoundModel
+from stan_adapters.data import StanData
 from stan_adapters.levels import Level, make_level
+from stan_adapters.reasons import listed
 from stan_adapters.sources import DataSource, read
+from stan_adapters.unit_data import entries_of_all_units
 
 from .drawing import NEW_UNITS, Fitted, check_draws, draw_batches, joined, warn_of_rejected
 from .errors import FitError
@@ -44,21 +47,27 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
     Warns:
         NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far.
     """
+    if fit.level is None:
+        raise FitError(
+            f"{fit.model.program.name} has no level of units in this fit: all its parameters are globals, whose "
+            "posterior new data would change. There are no new units to predict: fit the new data, or read the "
+            "program's own predictions in fit.posterior()."
+        )
     if fit.method.function == "table" and fit.method.reach:
         raise FitError(
             f"{fit.method.name} has a free factor for each fitted unit, which hangs on its neighbours: new units "
             "change the posterior of the fitted ones. Fit the longer series, from the data of both."
         )
-    if fit.method.function == "table" or fit.level is None:
+    if fit.method.function == "table":
         raise FitError(
             f"{fit.method.name} has a free factor for each fitted unit and none for new ones: fit with method='avi'."
         )
     check_draws(draws)
     program = fit.model.program
     given = fit.seed if seed is None else seed
-    with BoundModel(
-        program, read(program, data, level=fit.level.name), engine=fit.model.engine_choice
-    ) as model:
+    new = read(program, data, level=fit.level.name)
+    refuse_other_program(fit, new)
+    with BoundModel(program, new, engine=fit.model.engine_choice) as model:
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
         placement = make_placement(globals_index, level.index)
@@ -90,6 +99,28 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
     kept = [part.drop_vars(of_globals, errors="ignore") for part in parts]
     tree["predictions"] = xr.DataTree(xr.merge(kept))
     return tree
+
+
+def refuse_other_program(fit: Fitted, new: StanData) -> None:
+    """That the program means the same for units by themselves as for the fitted ones.
+
+    Raises:
+        FitError: it computes something from the data of all units, such as means by which predictors are centred, which
+            other units would give other values.
+    """
+    assert fit.level is not None
+    entries = entries_of_all_units(fit.model, fit.level, new, np.random.default_rng([fit.seed, 8]))
+    if not entries:
+        return
+    program = fit.model.program
+    computed = [d.name for d in program.transformed_data if not d.type.is_integer]
+    where = f"transformed data ({', '.join(computed)}) or the model" if computed else "the model"
+    raise FitError(
+        f"{program.name} can't predict new units of {fit.level.name}: {where} compute something from {listed(entries)} "
+        "of all units together, such as a mean, and the new data would put other values in its place than those that "
+        "were fitted. Compute it before Stan, once, from the data that are fitted, and pass it to the program as data; "
+        "or fit the new units with the old ones."
+    )
 
 
 def _read_units(fit: Fitted, model: BoundModel, level: Level) -> tuple[FloatArray, FloatArray | None]:

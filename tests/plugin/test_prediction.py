@@ -248,3 +248,50 @@ def test_free_factors_have_none_for_new_units(eight_schools):
     fit = eight_schools.fit(method="fvi", steps=20, elbo_draws=20)
     with pytest.raises(FitError, match="fit with method='avi'"):
         fit.predict({"J": 1, "y": [1.0], "sigma": [10.0]})
+
+
+# -- programs that compute something from all rows ----------------------------------------------------------------
+
+CENTRED = """
+data { int N; int J; vector[N] x; array[N] int<lower=0> y; array[N] int<lower=1, upper=J> g; }
+transformed data { vector[N] xc = x - mean(x); }
+parameters { real a; real b; real<lower=0> s; vector[J] z; }
+model {
+  a ~ normal(0, 2); b ~ normal(0, 1); s ~ normal(0, 1); z ~ std_normal();
+  y ~ poisson_log(a + b * xc + s * z[g]);
+}
+"""
+
+
+def grouped(seed, groups=20, rows=6, shift=0.0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(shift, 1, groups * rows)
+    number = np.repeat(np.arange(groups), rows)
+    y = rng.poisson(np.exp(0.5 + 0.3 * x + 0.6 * rng.normal(size=groups)[number]))
+    return {"N": groups * rows, "J": groups, "x": x, "y": y, "g": number + 1}
+
+
+@pytest.mark.parametrize("method", ["avi", "constant", "avi:data(x)"])
+def test_a_program_that_centres_by_means_of_all_rows_predicts_no_new_units(method):
+    data = grouped(1, groups=40, rows=1) if method == "avi:data(x)" else grouped(1)
+    fit = avi.Model(stan_code=CENTRED, data=data).fit(method=method, steps=5, elbo_draws=20)
+    with pytest.raises(
+        FitError, match=r"transformed data \(xc\).* from x of all units .*pass it to the program as data"
+    ):
+        fit.predict(grouped(2, groups=3, shift=3.0))
+
+
+def test_the_same_program_with_means_as_data_predicts():
+    code = CENTRED.replace("vector[N] x;", "vector[N] x; real centre;").replace("mean(x)", "centre")
+    data = grouped(1)
+    fixed = {"centre": float(np.mean(data["x"]))}
+    fit = avi.Model(stan_code=code, data=data | fixed).fit(method="avi", steps=5, elbo_draws=20)
+    tree = fit.predict(grouped(2, groups=3) | fixed, 10)
+    assert tree["predictions"]["z"].sizes["J"] == 3
+
+
+def test_a_program_without_units_says_that_it_has_none():
+    code = "data { vector[4] y; } parameters { real m; } model { m ~ normal(0, 1); y ~ normal(m, 1); }"
+    fit = avi.Model(stan_code=code, data={"y": np.zeros(4)}).fit(method="fvi", steps=5, elbo_draws=20)
+    with pytest.raises(FitError, match="has no level of units in this fit: all its parameters are globals"):
+        fit.predict({"y": np.ones(4)})

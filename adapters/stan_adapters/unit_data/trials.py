@@ -58,11 +58,19 @@ class Trials:
         """
         points = slice(None) if point is None else slice(point % len(self.theta), point % len(self.theta) + 1)
         value = np.asarray(self.model.data[declaration.name])
-        for variant in _variants(declaration, value, axis, places, self.rng):
+        for variant in variants(declaration, value, axis, places, self.rng):
             change = self._try(declaration.name, variant, points)
             if change is not None:
                 return change
         return None
+
+    def changes(self, declaration: Declaration, axis: int | None, places: IndexArray) -> Iterator[FloatArray]:
+        """As `change`, at all points, for every change of these places that was accepted."""
+        value = np.asarray(self.model.data[declaration.name])
+        for variant in variants(declaration, value, axis, places, self.rng):
+            change = self._try(declaration.name, variant, slice(None))
+            if change is not None:
+                yield change
 
     def change_in_place(self, axes: Mapping[str, int | None]) -> float | None:
         """Largest relative change of scores when units swap places with all their data and latents.
@@ -90,7 +98,7 @@ class Trials:
         if not finite.any():
             return None
         return float(
-            _relative(self._before[finite][:, order], gradient[:, self.index][finite]).max(initial=0.0)
+            relative_change(self._before[finite][:, order], gradient[:, self.index][finite]).max(initial=0.0)
         )
 
     def sets_units(self, declaration: Declaration) -> bool:
@@ -137,7 +145,7 @@ class Trials:
         finite = np.isfinite(lp)
         if not finite.any():
             return None
-        return _relative(self._before[points][finite], gradient[:, self.index][finite])
+        return relative_change(self._before[points][finite], gradient[:, self.index][finite])
 
     def _bind(self, values: Mapping[str, Array]) -> BoundModel:
         data = self.model.data.replace(**values)
@@ -145,14 +153,14 @@ class Trials:
         return rebind(self.model, data)
 
 
-def _relative(before: FloatArray, after: FloatArray) -> FloatArray:
+def relative_change(before: FloatArray, after: FloatArray) -> FloatArray:
     """Largest change of each unit's scores (P, N, d) relative to them plus a typical score, shape (N,)."""
     size = np.abs(before) + np.abs(after)
     typical = np.median(size, axis=1, keepdims=True)
     return np.asarray((np.abs(after - before) / (size + typical + 1e-300)).max(axis=(0, 2), initial=0.0))
 
 
-def _variants(
+def variants(
     declaration: Declaration, value: Array, axis: int | None, places: IndexArray, rng: np.random.Generator
 ) -> Iterator[Array]:
     """The entry with its parts at the given places exchanged, then moved up and down where its type is free."""
