@@ -5,12 +5,14 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import jax
 import pytest
 
+from fake_engine import Toy, build, compiler
 from stan_adapters.stanli_compiler import stan_to_mir
 
 # One folder keeps what the run's workers and their processes compile; the user's own is left alone.
@@ -63,6 +65,22 @@ def bridgestan_home() -> str:
     if not home:
         pytest.skip("compiles with BridgeStan: set BRIDGESTAN to its sources to run it")
     return home
+
+
+@pytest.fixture(scope="session")
+def toy_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Toy, Path], Path]:
+    """`toy_library(toy, path)`: a library with the BridgeStan C ABI written by hand; skips without a C++ compiler."""
+    if compiler() is None:
+        assert os.environ.get("REQUIRE_ALL") != "1", "no C++ compiler"
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path_factory.mktemp("toys")
+
+    def make(toy: Toy, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copyfile(build(toy, folder), path.with_suffix(".new"))
+        return copy.replace(path)  # the process may have loaded what was there
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 Contract (bridgestan.h, BridgeStan 2.9): a model handle is an opaque pointer; every call that can fail returns a
 code or a null pointer and may allocate a message that we free with `bs_free_error_msg`; density, gradient and
-constrain calls on one handle may run in several threads; a random number generator belongs to one thread.
+constrain calls on one handle may run in several threads, unless the library was built without STAN_THREADS
+(`library_lock`); a random number generator belongs to one thread.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import BindingError, EngineError
+from .library_lock import ONE_AT_A_TIME, LibraryLock, is_thread_safe
+from .message_paths import in_users_words
 
 logger = logging.getLogger("stan_adapters.program_output")
 
@@ -75,12 +78,17 @@ _print_callback = _PRINT_CALLBACK(_on_print)  # kept alive here: the library sto
 class Abi:
     """One shared library that exports the BridgeStan C ABI.
 
+    Attributes:
+        exclusive: the lock that every call holds which evaluates the program, here and elsewhere; None for a library
+            that several threads may call at once. Until a handle has said which it is, it is the lock.
+
     Raises:
         EngineError: the file is not a loadable library or lacks a function of the ABI.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.exclusive: LibraryLock | None = ONE_AT_A_TIME
         try:
             self._lib = ctypes.CDLL(str(path))
             for name, (result, arguments) in _SIGNATURES.items():
@@ -113,19 +121,32 @@ class Abi:
         message = ctypes.c_char_p()
         _captured.lines = []
         try:
-            handle = self._lib.bs_model_construct(data_json, seed, ctypes.byref(message))
+            with self._alone():
+                handle = self._lib.bs_model_construct(data_json, seed, ctypes.byref(message))
             printed = "".join(_captured.lines)
         finally:
             _captured.lines = None
         if not handle:
             raise EngineError(self._take(message) or "bs_model_construct failed without a message")
+        if self.exclusive is not None and is_thread_safe(self.info(handle)):
+            self.exclusive = None
         return int(handle), printed
 
     def destruct(self, handle: int) -> None:
+        """Free a handle: memory of its own, so that this needs no lock."""
         self._lib.bs_model_destruct(handle)
 
     def info(self, handle: int) -> str:
         return str(self._lib.bs_model_info(handle).decode())
+
+    def name(self, handle: int) -> str:
+        """The model's name as the compiler gave it: `schools_model` of `schools.stan`."""
+        return str(self._lib.bs_name(handle).decode())
+
+    def unconstrained_names(self, handle: int) -> list[str]:
+        """Names of the unconstrained coordinates, such as `a.1`."""
+        text = self._lib.bs_param_unc_names(handle).decode()
+        return text.split(",") if text else []
 
     def unconstrained_dim(self, handle: int) -> int:
         return int(self._lib.bs_param_unc_num(handle))
@@ -142,18 +163,26 @@ class Abi:
         columns = np.ascontiguousarray(columns, dtype=np.float64)
         theta = np.empty((columns.shape[0], dim))
         message = ctypes.c_char_p()
-        for row, out in zip(columns, theta, strict=True):
-            if self._lib.bs_param_unconstrain(
-                handle, row.ctypes.data, out.ctypes.data, ctypes.byref(message)
-            ):
-                raise BindingError(self._take(message))
+        with self._alone():
+            for row, out in zip(columns, theta, strict=True):
+                if self._lib.bs_param_unconstrain(
+                    handle, row.ctypes.data, out.ctypes.data, ctypes.byref(message)
+                ):
+                    raise BindingError(self._take(message))
         return theta
 
     def log_density_gradient(
-        self, handle: int, theta: FloatArray, lp: FloatArray, gradient: FloatArray
+        self,
+        handle: int,
+        theta: FloatArray,
+        lp: FloatArray,
+        gradient: FloatArray,
+        *,
+        jacobian: bool = True,
     ) -> str:
         """Fill `lp` (S,) and `gradient` (S, D) at the rows of `theta` (S, D), all C-contiguous float64.
 
+        Without `jacobian` it is the density of the constrained parameters, which stanli refuses to give.
         A row that Stan rejects, or where a number is not finite, gets -inf and a zero gradient.
 
         Returns: the first rejection's message, or the empty string.
@@ -163,12 +192,15 @@ class Abi:
         row_bytes = theta.strides[0] if theta.ndim == 2 else 0
         theta_at, lp_at, gradient_at = theta.ctypes.data, lp.ctypes.data, gradient.ctypes.data
         rejected = np.zeros(len(lp), dtype=bool)
-        for s in range(len(lp)):
-            at = s * row_bytes
-            if function(handle, True, True, theta_at + at, lp_at + 8 * s, gradient_at + at, reference):
-                rejected[s] = True
-                first = first or self._take(message)
-                message.value = None
+        with self._alone():
+            for s in range(len(lp)):
+                at = s * row_bytes
+                if function(
+                    handle, True, jacobian, theta_at + at, lp_at + 8 * s, gradient_at + at, reference
+                ):
+                    rejected[s] = True
+                    first = first or self._take(message)
+                    message.value = None
         rejected |= ~(np.isfinite(lp) & np.isfinite(gradient).all(axis=1))
         if rejected.any():
             lp[rejected] = -np.inf
@@ -192,7 +224,7 @@ class Abi:
         """
         message = ctypes.c_char_p()
         failed, first = 0, ""
-        with self._rng(seed) as rng:
+        with self._alone(), self._rng(seed) as rng:
             for row, target in zip(theta, out, strict=True):
                 if self._lib.bs_param_constrain(
                     handle,
@@ -208,6 +240,9 @@ class Abi:
                     message.value = None
                     target[:] = np.nan
         return failed, first
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.exclusive is None else self.exclusive
 
     @contextmanager
     def _rng(self, seed: int) -> Iterator[int]:
@@ -226,7 +261,7 @@ class Abi:
             return ""
         text = message.value.decode(errors="replace").strip()
         self._lib.bs_free_error_msg(message)
-        return text
+        return in_users_words(text)
 
 
 def give_back_freed_memory() -> None:

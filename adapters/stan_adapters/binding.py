@@ -19,10 +19,12 @@ import numpy.typing as npt
 
 from .abi import FloatArray, give_back_freed_memory
 from .data import StanData
-from .engines import COMPILED_ENGINE_HINT
+from .engines import COMPILED_ENGINE_HINT, is_library_path
 from .errors import BindingError, UnsupportedError
 from .instances import Instance, close_all, construct
 from .layout import Layout, build_layout, declared_shape
+from .library_check import check_library
+from .library_lock import LibraryLock
 from .outputs import Output
 from .program import Program
 
@@ -63,7 +65,9 @@ class BoundModel:
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
         density_program = program if compiles else program.without_generated_quantities()
         text = data.to_json()
-        self._density = construct(density_program, engine, text, seed, outputs=False)
+        self._density = construct(density_program, engine, text, seed, outputs=False, whole=program)
+        if is_library_path(engine):
+            check_library(self._density, program, data, text, seed)
         self._points_per_thread = 1 if len(text) > _SLOW_TEXT else _POINTS_PER_THREAD
         if len(text) > _LARGE_TEXT:
             del text
@@ -106,6 +110,11 @@ class BoundModel:
         return self._density.library.engine
 
     @property
+    def exclusive(self) -> LibraryLock | None:
+        """The lock of every call of a library built without STAN_THREADS; None where threads may call at once."""
+        return self._density.abi.exclusive
+
+    @property
     def engine_info(self) -> str:
         """Versions and build flags, in the engine's words."""
         return self._density.abi.info(self._first())
@@ -121,6 +130,7 @@ class BoundModel:
         batch = self._checked(points)
         lp, gradient = np.empty(len(batch)), np.empty_like(batch)
         workers = min(os.cpu_count() or 1, len(batch) // self._points_per_thread or 1)
+        workers = workers if self.exclusive is None else 1
         handles = self.handles(workers) if workers > 1 else (self._first(),)
         abi = self._density.abi
 
@@ -148,6 +158,7 @@ class BoundModel:
     def handles(self, count: int) -> tuple[int, ...]:
         """Raw model handles for `count` threads: one each for small models, one shared for large ones."""
         handle, pointers = self._first(), self._density.handles
+        count = count if self.exclusive is None else 1
         with self._lock:
             if count > len(pointers):
                 if self._gradient_seconds is None:

@@ -11,31 +11,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import hashlib
-import importlib.metadata
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .abi import Abi
-from .errors import EngineError, UnsupportedError
+from .compiled_engine import bridgestan_sources as bridgestan_sources
+from .compiled_engine import compiled_library
+from .errors import EngineError, UnsupportedError, notify_once
 from .program import Program
+from .refusals import COMPILED_ENGINE_HINT as COMPILED_ENGINE_HINT
+from .refusals import refusal
 from .stanli_compiler import stan_to_mir
 
-COMPILED_ENGINE_HINT = (
-    "Use the compiled engine for this program: install a C++ compiler and BridgeStan's sources, set BRIDGESTAN to "
-    'their folder, and pass engine="bridgestan" (command line: --engine bridgestan).'
-)
 # What stanli prints when it can't evaluate transformed parameters or generated quantities and drops their columns.
 _LOST_OUTPUT = ("no compiled path", "unavailable")
-_GARBAGE = ("-2147483648", "-2147483647")  # integers that nobody set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +55,27 @@ class Library:
         try:
             handle, printed = self.abi.construct(payload, seed)
         except EngineError as error:
-            raise _refusal(str(error), self) from error
+            raise refusal(
+                str(error), engine=self.engine, program=self.program, data_json=data_json
+            ) from error
         if outputs and all(words in printed for words in _LOST_OUTPUT):
             self.abi.destruct(handle)
             raise UnsupportedError(
                 f"{self.engine} can't evaluate the transformed parameters or generated quantities of "
                 f"{self.program.name}: {printed.strip()}\n{COMPILED_ENGINE_HINT}"
             )
+        if self.abi.exclusive is not None:
+            notify_once(
+                f"{self.abi.path} was built without STAN_THREADS, so it is called from one thread at a time and the "
+                "other processors are idle. Build it with `bridgestan.compile_model('model.stan', "
+                "make_args=['STAN_THREADS=true'])` to use them all."
+            )
         return handle
+
+
+def is_library_path(engine: str) -> bool:
+    """Whether an engine is the path of a prebuilt library."""
+    return engine.endswith((".so", ".dylib", ".dll"))
 
 
 def load(program: Program, engine: str = "auto") -> Library:
@@ -84,8 +88,8 @@ def load(program: Program, engine: str = "auto") -> Library:
     if engine in ("auto", "stanli"):
         return _load_stanli(program)
     if engine == "bridgestan":
-        return _load_bridgestan(program)
-    if engine.endswith((".so", ".dylib", ".dll")):
+        return Library(engine="bridgestan", abi=_abi(compiled_library(program)), program=program)
+    if is_library_path(engine):
         path = Path(engine).expanduser().resolve()
         if not path.is_file():
             raise EngineError(
@@ -96,18 +100,6 @@ def load(program: Program, engine: str = "auto") -> Library:
     raise EngineError(
         f"unknown engine {engine!r}: choose 'auto', 'stanli', 'bridgestan' or the path of a prebuilt `*_model.so`."
     )
-
-
-def bridgestan_sources() -> Path | None:
-    """The folder of BridgeStan's sources, if this machine has them. Never downloads."""
-    try:
-        from bridgestan.download import CURRENT_BRIDGESTAN
-    except ImportError:
-        return None
-    for folder in (os.environ.get("BRIDGESTAN", ""), CURRENT_BRIDGESTAN):
-        if folder and (Path(folder) / "Makefile").is_file():
-            return Path(folder).resolve()
-    return None
 
 
 @functools.lru_cache(maxsize=256)
@@ -142,88 +134,3 @@ def _stanli_mir(source: str, file: str) -> str:
 def _has_includes(source: str, file: str) -> bool:
     path = Path(file)
     return path.is_file() and path.read_text(encoding="utf-8") != source
-
-
-def _load_bridgestan(program: Program) -> Library:
-    sources = bridgestan_sources()
-    if sources is None:
-        raise EngineError(
-            "the engine bridgestan needs BridgeStan's sources: set BRIDGESTAN to their folder, or let BridgeStan "
-            'fetch them once with `python -c "import bridgestan; bridgestan.compile.get_bridgestan_path()"`. '
-            "The engine stanli needs neither sources nor a compiler."
-        )
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise EngineError(f"the engine bridgestan needs a C++ compiler, and {compiler!r} is not on the PATH.")
-    flags = ("STAN_THREADS=true",)
-    folder = _cache_folder() / "bridgestan" / _build_key(program, flags, sources, compiler)
-    library, marker = folder / "program_model.so", folder / "complete"
-    with _lock(folder.with_suffix(".lock")):
-        if not marker.exists():
-            _compile(program, folder, flags)
-            marker.write_text(program.name)  # written last: a killed build is never reused
-    return Library(engine="bridgestan", abi=_abi(library), program=program)
-
-
-def _compile(program: Program, folder: Path, flags: tuple[str, ...]) -> None:
-    import bridgestan
-
-    folder.mkdir(parents=True, exist_ok=True)
-    stan_file = folder / "program.stan"
-    stan_file.write_text(program.source)
-    try:
-        bridgestan.compile_model(stan_file, make_args=list(flags))
-    except (RuntimeError, ValueError) as error:
-        raise EngineError(f"BridgeStan could not compile {program.name}:\n{error}") from error
-
-
-def _build_key(program: Program, flags: tuple[str, ...], sources: Path, compiler: str) -> str:
-    """Names everything that can change the built library."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    local = sources / "make" / "local"
-    parts = [
-        program.source,
-        sorted(flags),
-        importlib.metadata.version("bridgestan"),
-        str(sources),
-        local.read_text() if local.exists() else "",
-        version.splitlines()[0] if version else compiler,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "avistan"
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _refusal(message: str, library: Library) -> EngineError:
-    where = f"{library.engine} refuses {library.program.name} with these data: {message}"
-    if library.engine != "stanli":
-        return EngineError(where)
-    if "int argument must be int data" in message:
-        return UnsupportedError(
-            f"{where}\nThis happens in stanli when a loop or slice over an integer outcome is empty (a size is 0). "
-            f"Give at least one row, or guard the statement with `if (N > 0)`. {COMPILED_ENGINE_HINT}"
-        )
-    if "out of bounds" in message and not any(number in message for number in _GARBAGE):
-        return EngineError(
-            f"{where}\nAn index in the data points outside what it indexes; Stan counts from 1. With bounds in its "
-            "declaration, such as `array[N] int<lower=1, upper=J> g`, the entry and the place are named."
-        )
-    if any(number in message for number in _GARBAGE):
-        return UnsupportedError(
-            f"{where}\nThat number is no value of the data: stanli leaves an integer array of transformed data unset "
-            f"when whole rows are assigned to it. {COMPILED_ENGINE_HINT}"
-        )
-    if "stanli compile:" in message or "unsupported" in message:
-        return UnsupportedError(f"{where}\n{COMPILED_ENGINE_HINT}")
-    return EngineError(where)

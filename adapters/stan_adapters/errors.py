@@ -5,6 +5,7 @@ Each message says what was seen, what was expected and what to do; the class say
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 
@@ -54,3 +55,17 @@ class StructureError(AvistanError):
 
 class CmdStanError(AvistanError):
     """CmdStan is not installed, or it refused the program, the data or the run; the message has its reason."""
+
+
+class EngineNotice(UserWarning):
+    """Something about an engine that a user should know once: nothing is wrong with the result."""
+
+
+_told: set[str] = set()
+
+
+def notify_once(message: str) -> None:
+    """An `EngineNotice`, unless this process has had it."""
+    if message not in _told:
+        _told.add(message)
+        warnings.warn(message, EngineNotice, stacklevel=3)

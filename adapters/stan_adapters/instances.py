@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .abi import Abi
 from .engines import Library, bridgestan_sources, load
-from .errors import UnsupportedError
+from .errors import UnsupportedError, notify_once
 from .outputs import Output, parse_names
 from .program import Program
 
@@ -40,13 +40,21 @@ def close_all(instances: list[Instance]) -> None:
             instance.abi.destruct(instance.handles.pop())
 
 
-def construct(program: Program, engine: str, data_json: str, seed: int, *, outputs: bool) -> Instance:
-    """A bound library; `auto` goes on to compiled BridgeStan where stanli lacks a feature."""
+def construct(
+    program: Program, engine: str, data_json: str, seed: int, *, outputs: bool, whole: Program | None = None
+) -> Instance:
+    """A bound library; `auto` goes on to compiled BridgeStan where stanli can't take the program.
+
+    Args:
+        whole: what to compile then, if not `program`: a program with its generated quantities is compiled once for all.
+    """
     try:
         library = load(program, engine)
         return Instance(library, library.construct(data_json, seed, outputs=outputs))
-    except UnsupportedError:
+    except UnsupportedError as error:
         if engine != "auto" or bridgestan_sources() is None:
             raise
-    library = load(program, "bridgestan")
+        reason = str(error).partition("\n")[0]
+    notify_once(f"{reason} Going on with the compiled engine, bridgestan.")
+    library = load(whole or program, "bridgestan")
     return Instance(library, library.construct(data_json, seed, outputs=outputs))

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from stan_adapters.errors import AvistanError
+from stan_adapters.errors import AvistanError, EngineNotice
 
 from .progress import heartbeat
 
@@ -134,7 +134,8 @@ def _waiting() -> Iterator[None]:
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
-        tell(f"warning: {message}")
+        kind = "note" if isinstance(message, EngineNotice) else "warning"
+        tell(f"{kind}: {message}")
 
     with warnings.catch_warnings():
         warnings.resetwarnings()

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from stan_adapters.errors import BindingError
+from stan_adapters.library_lock import LibraryLock
 
 from . import native
 
@@ -57,6 +58,11 @@ class DensityHandles(Protocol):
     @property
     def free_error_address(self) -> int:
         """Address of the library's `bs_free_error_msg`."""
+        ...
+
+    @property
+    def exclusive(self) -> LibraryLock | None:
+        """The lock of a library built without STAN_THREADS, whose calls must not overlap; else None."""
         ...
 
     def handles(self, count: int) -> tuple[int, ...]:
@@ -118,6 +124,9 @@ class SlotLayout(NamedTuple):
     rest: NDArray[np.float64] | None
 
 
+_NoLock = contextlib.nullcontext[None]
+
+
 @dataclass(slots=True)
 class Record:
     """A registered model as the callback backend sees it; keeps the model alive."""
@@ -127,11 +136,12 @@ class Record:
     handle: int
     gradient: Any  # ctypes function pointers
     free_error: Any
-    lock: threading.Lock = field(default_factory=threading.Lock)  # held while a callback evaluates
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while a callback evaluates this slot
     message: str | None = None
     native: bool = False  # the compiled handler knows it too
     handles: tuple[int, ...] = ()  # threads use one each, and share them where there are fewer
     threads: int = 1  # most that may call at once
+    exclusive: LibraryLock | _NoLock = field(default_factory=_NoLock)  # held while Stan evaluates
     layout: SlotLayout | None = None
 
 
@@ -211,13 +221,13 @@ class Slot:
         return f"Slot(index={self.index}, dim={self.dim}{', closed' if self.closed else ''})"
 
 
-def register(model: DensityHandles, *, threads: int | None = None, thread_safe: bool = True) -> Slot:
+def register(model: DensityHandles, *, threads: int | None = None) -> Slot:
     """Register a bound model so that compiled programs can evaluate it.
 
     Args:
         model: stays alive and must stay open until the slot is closed.
-        threads: most threads that one call may use; default `default_threads()`. Results do not depend on it.
-        thread_safe: False for a library built without STAN_THREADS: no two of its calls overlap.
+        threads: most threads that one call may use (1 where the library has a lock); default `default_threads()`.
+            Results do not depend on it.
     Raises:
         ValueError: `threads` is not positive, or the model gives no handle.
     """
@@ -229,8 +239,11 @@ def register(model: DensityHandles, *, threads: int | None = None, thread_safe: 
     if not handles:
         raise ValueError("the model gives no handle: is it closed?")
     gradient, free_error = model.log_density_gradient_address, model.free_error_address
-    index = next(_indices)
+    lock, index = model.exclusive, next(_indices)
+    count = count if lock is None else 1
     if native_available():
+        if lock is not None:
+            lock.share(native.acquire_exclusive, native.release_exclusive)
         native.register(
             index,
             gradient=gradient,
@@ -238,7 +251,7 @@ def register(model: DensityHandles, *, threads: int | None = None, thread_safe: 
             handles=handles,
             dim=model.dim,
             threads=count,
-            thread_safe=thread_safe,
+            thread_safe=lock is None,
         )
     functions = _GRADIENT(gradient), _FREE_ERROR(free_error)
     _records[index] = Record(
@@ -248,7 +261,8 @@ def register(model: DensityHandles, *, threads: int | None = None, thread_safe: 
         *functions,
         native=native_available(),
         handles=handles,
-        threads=count if thread_safe else 1,
+        threads=count,
+        exclusive=lock or _NoLock(),
     )
     return Slot(index, model.dim)
 
@@ -317,7 +331,7 @@ def evaluate_rows(
     status: NDArray[np.int32],
 ) -> None:
     """Fill lp (S,), grad (S, D) and status (S,) from theta (S, D) through raw ctypes calls."""
-    with record.lock:
+    with record.lock, record.exclusive:
         _evaluate_with(record, record.handle, theta, lp, grad, status)
 
 
@@ -366,7 +380,7 @@ def densities(slot: int, theta: NDArray[np.float64]) -> NDArray[np.float64]:
         handle = record.handles[part % len(record.handles)]
         _evaluate_with(record, handle, theta[rows], lp[rows], grad[rows], status[rows])
 
-    with record.lock:
+    with record.lock, record.exclusive:
         threads = [threading.Thread(target=work, args=(part,)) for part in range(1, workers)]
         for thread in threads:
             thread.start()

@@ -18,6 +18,7 @@ from avistan import log_density as ld
 from avistan import native
 from avistan.log_density import log_density, register, use_backend
 from stan_adapters.errors import BindingError
+from stan_adapters.library_lock import LibraryLock
 
 RUN_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # jax raises the second where it reuses a program
 
@@ -35,6 +36,8 @@ OVERFLOWS = "parameters { vector[2] x; } model { target += exp(x[1]) - square(x[
 
 class Model:
     """A model bound through stanli, with as many handles as asked for."""
+
+    exclusive = None
 
     def __init__(self, code, data=None, *, most_handles=8):
         self._bind = lambda: stanli.bridgestan_model(
@@ -286,7 +289,8 @@ def test_python_threads_may_call_at_the_same_time(backend, key):
     models = [linear(300, seed) for seed in range(2)]
     theta = points(key, 16, 301)
     run = jax.jit(lambda i, t: log_density(i, t)[0])
-    slots = [register(model, threads=2, thread_safe=i == 0) for i, model in enumerate(models)]
+    models[1].exclusive = LibraryLock()
+    slots = [register(model, threads=2) for model in models]
     expected = [np.asarray(run(slot.index, theta)) for slot in slots]
     wrong = []
 
@@ -409,6 +413,7 @@ def test_a_model_without_handles_is_refused(model):
         dim = model.dim
         log_density_gradient_address = model.log_density_gradient_address
         free_error_address = model.free_error_address
+        exclusive = None
 
         def handles(self, count):
             return ()

@@ -164,7 +164,7 @@ def register(
         handles: addresses of `bs_model` objects of one model; threads share them only when there are too few.
         dim: number of unconstrained coordinates.
         threads: most threads that one call may use.
-        thread_safe: False: no two calls of this library may overlap.
+        thread_safe: False: no two calls of such libraries may overlap.
     Raises:
         ValueError: an address is null, there is no handle, or the index is taken.
     """
@@ -176,6 +176,16 @@ def register(
         raise ValueError(
             f"slot {index} needs non-null addresses and a new index; got {len(handles)} handles."
         )
+
+
+def acquire_exclusive() -> None:
+    """Keep the handler from calling libraries that are not thread-safe, until this thread calls `release_exclusive`."""
+    _required().avistan_acquire_exclusive()
+
+
+def release_exclusive() -> None:
+    """Let the handler call libraries that are not thread-safe again."""
+    _required().avistan_release_exclusive()
 
 
 def release(index: int, *, wait: bool) -> bool:

@@ -177,7 +177,7 @@ AVISTAN_EXPORT int avistan_abi_version() { return 7; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two
-// calls of the library overlap. Returns 1, or 0 when an address is missing or the index is taken.
+// calls of such libraries overlap. Returns 1, or 0 when an address is missing or the index is taken.
 AVISTAN_EXPORT int avistan_register(std::int64_t index, std::uintptr_t gradient, std::uintptr_t free_error,
                                     const std::uintptr_t* handles, std::int64_t count, std::int64_t dim,
                                     std::int64_t threads, int thread_safe) {
@@ -193,6 +193,11 @@ AVISTAN_EXPORT int avistan_register(std::int64_t index, std::uintptr_t gradient,
                                               thread_safe != 0);
   return avistan::add_slot(index, std::move(slot)) ? 1 : 0;
 }
+
+// For code that calls a library without thread safety by itself: no slot of such a library is evaluated in between. Both
+// from one thread, without nesting.
+AVISTAN_EXPORT void avistan_acquire_exclusive() { avistan::exclusive_mutex().lock(); }
+AVISTAN_EXPORT void avistan_release_exclusive() { avistan::exclusive_mutex().unlock(); }
 
 // Says where globals (G,) and locals (d, M) lie in the vector of a slot; `rest` (dim,) or null holds the values of the
 // coordinates that steps never set. Once for a slot, before its first step. Returns 1, or 0 when the slot is closed or

@@ -22,17 +22,12 @@ Registry& registry() {
   return *instance;
 }
 
-// The lock that stands for one library without thread safety, known by the address of its gradient function.
-std::mutex* library_mutex(Gradient gradient) {
-  static std::mutex guard;
-  static auto* all = new std::unordered_map<Gradient, std::unique_ptr<std::mutex>>;
-  std::lock_guard<std::mutex> lock(guard);
-  std::unique_ptr<std::mutex>& found = (*all)[gradient];
-  if (!found) found = std::make_unique<std::mutex>();
-  return found.get();
-}
-
 }  // namespace
+
+std::mutex& exclusive_mutex() {
+  static auto* mutex = new std::mutex;
+  return *mutex;
+}
 
 Slot::Slot(Gradient gradient_, FreeError free_error_, std::vector<const void*> handles_, std::size_t dim_,
            std::size_t threads_, bool thread_safe)
@@ -41,7 +36,7 @@ Slot::Slot(Gradient gradient_, FreeError free_error_, std::vector<const void*> h
       handles(std::move(handles_)),
       dim(dim_),
       threads(thread_safe ? threads_ : 1),
-      exclusive_(thread_safe ? nullptr : library_mutex(gradient_)),
+      exclusive_(thread_safe ? nullptr : &exclusive_mutex()),
       users_(new std::atomic<int>[handles.size()]) {
   for (std::size_t i = 0; i < handles.size(); ++i) users_[i].store(0, std::memory_order_relaxed);
 }

@@ -18,6 +18,9 @@
 
 namespace avistan {
 
+// Held by every call into a library without thread safety: those may share state, so there is one for all of them.
+std::mutex& exclusive_mutex();
+
 struct Slot {
   Slot(Gradient gradient, FreeError free_error, std::vector<const void*> handles, std::size_t dim, std::size_t threads,
        bool thread_safe);
@@ -32,8 +35,8 @@ struct Slot {
   // One row on a handle from `take_handle`; keeps Stan's text and frees it.
   std::int32_t evaluate(std::size_t handle, const double* theta, double* lp, double* grad);
 
-  // A free handle where there is one, else one that other threads use too. A library without thread safety lets one
-  // thread at a time pass, over all of its slots.
+  // A free handle where there is one, else one that other threads use too. Libraries without thread safety let one
+  // thread at a time pass, over all of their slots.
   std::size_t take_handle();
   void return_handle(std::size_t handle);
 

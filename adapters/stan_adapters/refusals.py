@@ -1,0 +1,119 @@
+"""Why an engine refused a program with its data, whose turn it is, and what to do.
+
+stanli's refusals are of two kinds. Either it does not know something of a program that Stan's compiler accepted, and
+another engine may. Or the data are at fault, and no engine will take them: such messages are recognized by what they
+say, and what is not recognized counts as the first kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from .constraints import Misfit, declared_dims
+from .errors import EngineError, UnsupportedError
+from .program import Program
+
+COMPILED_ENGINE_HINT = (
+    "Use the compiled engine for this program: install a C++ compiler and BridgeStan's sources, set BRIDGESTAN to "
+    'their folder, and pass engine="bridgestan" (command line: --engine bridgestan).'
+)
+_GARBAGE = ("-2147483648", "-2147483647")  # integers that nobody set
+_EXTENT = re.compile(r"negative .*extent|invalid or overflowing extent|invalid extent|negative dimension")
+_SIZES = re.compile(r"(?:dimension|size)s? mismatch|must match in size")
+_STRING = re.compile(r'"([^"\n]*)"')
+_STATEMENT = re.compile(r"\b(?:reject|fatal_error)\s*\(([^;]*);")
+# Stan's own checks of functions and variables: `name: what must be is not`.
+_STAN_CHECK = re.compile(r"^(\w+)(?:\[[^\]]*\])?(?::| is )")
+_DIVISION = ("division by zero", "modulus by zero", "divide by zero")
+
+
+def refusal(message: str, *, engine: str, program: Program, data_json: str) -> EngineError:
+    """The error for a message with which an engine refused to bind data.
+
+    Returns: an `UnsupportedError` where another engine may take the same program and data.
+    """
+    where = f"{engine} refuses {program.name} with these data: {message}"
+    if engine != "stanli":
+        return EngineError(where)
+    if "recursion too deep" in message:
+        return EngineError(
+            f"{where}\nA function of the program calls itself without end, or more often than stanli allows: look for "
+            "the condition that ends its recursion, and for the data that it depends on. A compiled program would run "
+            "out of stack and crash."
+        )
+    if "int argument must be int data" in message:
+        return UnsupportedError(
+            f"{where}\nThis happens in stanli when a loop or slice over an integer outcome is empty (a size is 0). "
+            f"Give at least one row, or guard the statement with `if (N > 0)`. {COMPILED_ENGINE_HINT}"
+        )
+    if any(number in message for number in _GARBAGE):
+        return UnsupportedError(
+            f"{where}\nThat number is no value of the data: stanli leaves an integer array of transformed data unset "
+            f"when whole rows are assigned to it. {COMPILED_ENGINE_HINT}"
+        )
+    if "out of bounds" in message:
+        return EngineError(
+            f"{where}\nAn index in the data points outside what it indexes; Stan counts from 1. With bounds in its "
+            "declaration, such as `array[N] int<lower=1, upper=J> g`, the entry and the place are named."
+        )
+    if _EXTENT.search(message):
+        return EngineError(f"{where}\n{_about_sizes(program, data_json)}")
+    if _SIZES.search(message):
+        return UnsupportedError(
+            f"{where}\nSizes in the program do not fit together: correct the data that they come from. If the data are "
+            f"as they should be, stanli is wrong. {COMPILED_ENGINE_HINT}"
+        )
+    if _is_of_the_data(message, program):
+        return EngineError(where)
+    return UnsupportedError(f"{where}\n{COMPILED_ENGINE_HINT}")
+
+
+def _is_of_the_data(message: str, program: Program) -> bool:
+    """Whether Stan itself says it: a constraint, a check of a function that the program calls, or its own `reject`."""
+    if message.startswith("stanli MIR check:") or any(words in message for words in _DIVISION):
+        return True
+    if message.startswith(("stanli", "mir:")) or "unsupported" in message:
+        return False
+    said = [text for call in _STATEMENT.findall(program.source) for text in _STRING.findall(call)]
+    if any(text.strip() and text.strip() in message for text in said):
+        return True
+    named = _STAN_CHECK.match(message)
+    return named is not None and re.search(rf"\b{named[1]}\b", program.source) is not None
+
+
+def _about_sizes(program: Program, data_json: str) -> str:
+    """Which declaration has a size that can't be, or at least which integers of the data sizes come from."""
+    entries: dict[str, Any] = orjson.loads(data_json)
+    env = {name: np.asarray(value) if isinstance(value, list) else value for name, value in _regular(entries)}
+    for declaration in (*program.transformed_data, *program.parameters, *program.transformed_parameters):
+        try:
+            declared_dims(declaration.type, env)
+        except Misfit as misfit:
+            names = {name for size in declaration.type.dims for name in size.names}
+            from_data = ", ".join(f"`{name}`" for name in sorted(names & env.keys()))
+            return f"`{declaration}` at {declaration.location} {misfit}. Correct {from_data or 'the size'} in the data."
+    integers = [f"{name} = {value}" for name, value in env.items() if isinstance(value, int)]
+    known = f" The integers in the data: {', '.join(integers)}." if integers else ""
+    return (
+        "A size in the program comes out negative, or larger than Stan can index: correct the data that it is "
+        f"computed from.{known}"
+    )
+
+
+def _regular(entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries that sizes can be computed from: no tuples, nothing ragged, no names for infinity."""
+    for name, value in entries.items():
+        if isinstance(value, list):
+            try:
+                if np.asarray(value).dtype.kind not in "if":
+                    continue
+            except ValueError:
+                continue
+        elif not isinstance(value, int | float):
+            continue
+        yield name, value
