@@ -69,6 +69,7 @@ class Structure:
             "unconstrained_dim": self.unconstrained_dim,
             "verdict": str(self.verdict),
             "reason": self.reason,
+            "engine": self.engine,
             "level": None if self.chosen is None else self._level_json(self.chosen),
             "levels": [
                 self._level_json(candidate)

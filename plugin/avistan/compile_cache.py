@@ -15,7 +15,6 @@ import importlib.metadata
 import os
 import shutil
 import stat
-import sys
 import tempfile
 import threading
 import warnings
@@ -25,9 +24,10 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from stan_adapters.cache_folder import FOLDER, SWITCH, cache_folder
+
 from .machine import num_processors, processor, processor_features
 
-FOLDER, SWITCH = "AVISTAN_CACHE_DIR", "AVISTAN_NO_CACHE"
 _MOST_BYTES = 2**28  # of a subfolder; the least recently used programs go
 _MOST_FOLDERS = 4  # subfolders: the least recently used ones go
 _DIRECTORY = "jax_compilation_cache_dir"
@@ -84,20 +84,8 @@ def _switch_off() -> None:
 
 def _place() -> Path | None:
     """The folder for programs of this machine and these versions; None where there is to be none or can't be one."""
-    if os.environ.get(SWITCH, "") not in ("", "0"):
-        return None
-    root = _root()
+    root = cache_folder()
     return None if root is None else _made(root / _kind())
-
-
-def _root() -> Path | None:
-    chosen = os.environ.get(FOLDER)
-    if chosen:
-        return Path(chosen).expanduser()
-    home = os.path.expanduser("~")
-    usual = os.path.join(home, "Library/Caches" if sys.platform == "darwin" else ".cache")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or usual)
-    return caches / "avistan" if caches.is_absolute() else None
 
 
 @functools.cache

@@ -164,7 +164,7 @@ class Fit:
         if self.outcome is FitOutcome.settled and self.trace.ended is Ending.given:
             ended = f"after the {steps} steps asked for"
         return (
-            f"{self.method.name} fit of {self.model.program.name}{of}: "
+            f"{self.method.name} fit of {self.model.program.name}{of}, engine {self.model.engine}: "
             f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {ended}, "
             f"{self.timing.train:.1f} s (+ {start:.1f} s start).{reason}{advice}"
             f"{self._restarts()}{self._grown()}"

@@ -150,6 +150,7 @@ def fit(
             "outcome": result.outcome.name,
             "advice": result.outcome.value,
             "units": 0 if result.level is None else result.level.num_units,
+            "engine": model.bound.engine,
             "seed": seed,
             "elbo": result.elbo,
             "elbo_se": result.elbo_se,

@@ -38,6 +38,7 @@ def model():
 @pytest.fixture
 def handles(monkeypatch) -> Counter:
     """How often each handle was constructed (+1) and destructed (-1)."""
+    gc.collect()  # what other tests left
     alive: Counter = Counter()
     construct, destruct = Abi.construct, Abi.destruct
 

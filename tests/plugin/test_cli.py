@@ -30,6 +30,7 @@ NO_JAX = ["jax", "equinox", "optax", "matplotlib", "xarray"]
 
 LEVEL_KEYS = {"name", "units", "latents", "block", "inputs", "data_inputs", "sliceable"}
 INSPECT_KEYS = {
+    "engine",
     "program",
     "unconstrained_dim",
     "verdict",
@@ -42,6 +43,7 @@ INSPECT_KEYS = {
 PROBE_KEYS = {"probe", "holds", "statistic", "tolerance", "evaluations"}
 COMPARE_KEYS = {"program", "units", "unconstrained_dim", "seed", "reference", "methods"}
 FIT_KEYS = {
+    "engine",
     "program",
     "method",
     "verdict",
