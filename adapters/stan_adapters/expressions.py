@@ -242,10 +242,12 @@ _ARITHMETIC: dict[str, Callable[[Value, Value], Value]] = {
 
 
 def _index(node: Node, env: Mapping[str, Value]) -> Value:
-    """A number or an array of numbers for `at`; a pair (first, last), None where open, for a range."""
+    """A number or an array of numbers for `at`; a pair (first, last), None where open, else."""
     assert isinstance(node, Tree)
     if node.data == "at":
         return _evaluate(node.children[0], env)
+    if node.data == "everything":
+        return (None, None)
     first, _, last = node.children
     return (
         None if first is None else _evaluate(first, env),

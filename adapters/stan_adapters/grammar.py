@@ -24,7 +24,8 @@ _GRAMMAR = Path(__file__).with_name("stan.lark")
 _OPTIONS: dict[str, Any] = {
     "parser": "lalr",
     "lexer": "contextual",
-    "start": ["program", "expression", "pieces"],
+    "start": ["program", "expression", "pieces", "statements"],
+    "propagate_positions": True,
     "maybe_placeholders": True,
 }
 _WRITTEN = '''"""Tables of the parser of Stan programs: written when the package is installed."""
