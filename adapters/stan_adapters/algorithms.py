@@ -13,7 +13,7 @@ import numpy as np
 from .abi import FloatArray
 from .binding import BoundModel
 from .errors import EngineError
-from .stanli_compiler import stan_to_mir
+from .stanli_programs import stanli_mir
 
 # Versions of stanli's C ABI in which stanli_run_pathfinder has the arguments below.
 _KNOWN_ABI = (1, 2)
@@ -141,8 +141,8 @@ def _stanli(model: BoundModel, seed: int) -> Any:
         raise EngineError(
             "NUTS and Pathfinder without CmdStan need stanli: run `pip install stanli`."
         ) from error
-    source = model.program.without_generated_quantities().source
-    return stanli.Model(mir=stan_to_mir(source), data=model.data.to_json(), seed=seed)
+    program = model.program.without_generated_quantities()
+    return stanli.Model(mir=stanli_mir(program), data=model.data.to_json(), seed=seed)
 
 
 def _pathfinder() -> Any:

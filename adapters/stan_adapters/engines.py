@@ -23,7 +23,7 @@ from .errors import EngineError, UnsupportedError, notify_once
 from .program import Program
 from .refusals import COMPILED_ENGINE_HINT as COMPILED_ENGINE_HINT
 from .refusals import refusal
-from .stanli_compiler import stan_to_mir
+from .stanli_programs import stanli_mir
 
 # What stanli prints when it can't evaluate transformed parameters or generated quantities and drops their columns.
 _LOST_OUTPUT = ("no compiled path", "unavailable")
@@ -115,22 +115,7 @@ def _load_stanli(program: Program) -> Library:
     library = Path(stanli.__file__).parent / "_bin" / "libstanli.so"
     if not library.exists():  # the package's own name for other systems
         library = Path(stanli._runtime_lib_path())
-    mir = _stanli_mir(program.source, str(program.file or f"{program.name}.stan"))
+    mir = stanli_mir(program)
     manifest = {"build_id": stanli.build_id(), "mir": mir, "name": program.name}
     splice = b'"__stanli":' + json.dumps(manifest).encode()
     return Library(engine="stanli", abi=_abi(library), program=program, manifest=splice)
-
-
-@functools.lru_cache(maxsize=64)
-def _stanli_mir(source: str, file: str) -> str:
-    try:
-        return stan_to_mir(source)
-    except RuntimeError as error:
-        told = str(error).strip().replace("in 'string'", f"in {file}")
-        note = "\n(Lines count after #include is expanded.)" if _has_includes(source, file) else ""
-        raise EngineError(f"the Stan compiler rejects the program: {told}{note}") from error
-
-
-def _has_includes(source: str, file: str) -> bool:
-    path = Path(file)
-    return path.is_file() and path.read_text(encoding="utf-8") != source

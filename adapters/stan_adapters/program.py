@@ -134,6 +134,7 @@ class Program:
     transformed_parameters: tuple[Declaration, ...] = ()
     generated_quantities: tuple[Declaration, ...] = ()
     _generated_span: tuple[int, int] | None = field(default=None, repr=False)  # that block in `source`
+    _text: Source = field(repr=False, compare=False)
 
     @classmethod
     def from_file(cls, path: StrPath, include_paths: Sequence[StrPath] = ()) -> Program:
@@ -197,6 +198,15 @@ class Program:
         )
         raise ProgramError(f"program `{self.name}` declares no variable `{name}`. {hint}")
 
+    @property
+    def has_includes(self) -> bool:
+        """Whether `source` has lines that other files brought in."""
+        return self._text.has_includes
+
+    def locate(self, position: int) -> Location:
+        """The file, line and column of a position in `source`."""
+        return self._text.locate(position)
+
     def without_generated_quantities(self) -> Program:
         """The same program minus that block; all other text is unchanged."""
         if self._generated_span is None:
@@ -231,7 +241,7 @@ def _read_tree(name: str, file: Path | None, source: Source, tree: Node) -> Prog
             blocks[block.data] = _unique(_declarations(block, source), blocks)
             if block.data == "generated_quantities":
                 span = _span(block)
-    return Program(name=name, source=source.text, file=file, _generated_span=span, **blocks)
+    return Program(name=name, source=source.text, file=file, _generated_span=span, _text=source, **blocks)
 
 
 def _span(block: Node) -> tuple[int, int]:

@@ -53,8 +53,8 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
         )
     if any(number in message for number in _GARBAGE):
         return UnsupportedError(
-            f"{where}\nThat number is no value of the data: stanli leaves an integer array of transformed data unset "
-            f"when whole rows are assigned to it. {COMPILED_ENGINE_HINT}"
+            f"{where}\nThat number is no value of the data: it stands for an integer that the program computes and "
+            f"that was never set, or not as stanli sees it. {COMPILED_ENGINE_HINT}"
         )
     if "out of bounds" in message:
         return EngineError(
@@ -70,7 +70,7 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
         )
     if _is_of_the_data(message, program):
         return EngineError(where)
-    return UnsupportedError(f"{where}\n{COMPILED_ENGINE_HINT}")
+    return UnsupportedError(f"stanli can't run {program.name}: {message}\n{COMPILED_ENGINE_HINT}")
 
 
 def _is_of_the_data(message: str, program: Program) -> bool:

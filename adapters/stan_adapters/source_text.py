@@ -108,6 +108,10 @@ class Source:
             )
         return cls(text, (_Piece(text, file, text, 0),), (0,))
 
+    @property
+    def has_includes(self) -> bool:
+        return len(self.pieces) > 1
+
     def locate(self, position: int) -> Location:
         """The file, line and column of a position in the expanded text."""
         index = bisect.bisect_right(self.starts, position) - 1

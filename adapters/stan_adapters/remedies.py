@@ -1,0 +1,256 @@
+"""What is done about a fault of an engine: the program rewritten, or the places that are refused.
+
+Every remedy reads a program that Stan's compiler accepts. What it writes means the same, on the same lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lark import Token, Tree
+
+from .engine_faults import Fault
+from .statements import Kind, Statements, expressions
+
+type Accepts = Callable[[str], bool]  # whether Stan's compiler accepts a program
+
+_PREPARED = frozenset({"data", "transformed data", "parameters", "generated quantities"})
+_RUN = frozenset({"transformed parameters", "model", "generated quantities"})
+
+
+class Edit(NamedTuple):
+    """`text` in place of what stands from `start` to `end`."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What is to be done.
+
+    Attributes:
+        functions: Stan code of functions that the edits call.
+        refused: places that can't be rewritten.
+    """
+
+    edits: tuple[Edit, ...] = ()
+    functions: str = ""
+    refused: tuple[int, ...] = ()
+
+
+def remedy(fault: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
+    """What a fault makes necessary in a program; an empty `Remedy` where it is not concerned."""
+    return _REMEDIES[fault.remedy](fault, source, statements, accepts)
+
+
+def rewritten(source: str, edits: tuple[Edit, ...], functions: str = "") -> str:
+    """A program with edits, none within another, and further functions before its own. Lines keep their numbers."""
+    for start, end, text in sorted(edits, key=lambda edit: edit[:2], reverse=True):
+        source = source[:start] + text + "\n" * source[start:end].count("\n") + source[end:]
+    code = " ".join(functions.split())
+    if not code:
+        return source
+    found = re.match(rf"{_SPACE}functions{_SPACE}\{{", source)
+    if found is None:
+        return f"functions {{ {code} }} {source}"
+    return f"{source[: found.end()]} {code} {source[found.end() :]}"
+
+
+_SPACE = r"(?:\s|//[^\n]*\n|/\*(?:.|\n)*?\*/)*"  # with comments
+
+
+def _unused(stem: str, source: str) -> str:
+    """A name that the program has not."""
+    while stem in source:
+        stem = f"x{stem}"
+    return stem
+
+
+# ---- Statements --------------------------------------------------------------------------------------------
+
+
+def _integer_rows(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    """`a[i] = row;` becomes `a[i, ] = row;`."""
+    edits = []
+    for site in statements.sites:
+        if site.node.data != "assignment" or str(site.node.children[1]) != "=":
+            continue
+        target = site.node.children[0]
+        assert isinstance(target, Tree)
+        one_index = target.data == "indexed" and len(target.children) == 2
+        if one_index and statements.kind(target.children[0], site.scope) == Kind("int", 2):
+            bracket = target.meta.end_pos - 1
+            edits.append(Edit(bracket, bracket, ", "))
+    return Remedy(tuple(edits))
+
+
+def _loops_over_containers(_: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
+    """`for (row in rows) ...` becomes `for (i in 1:size(rows)) { array[dims(rows)[2]] int row = rows[i]; ... }`."""
+    edits: list[Edit] = []
+    refused = []
+    for site in statements.sites:
+        if site.node.data != "foreach" or not statements.blocks(site) & _PREPARED:
+            continue
+        name, container, body = site.node.children
+        assert isinstance(name, Token)
+        assert isinstance(container, Tree)
+        assert isinstance(body, Tree)
+        kind = statements.kind(container, site.scope)
+        if kind is None or kind.own_dims is None:
+            if not _has_numbers_as_entries(container, source, accepts):
+                refused.append(_start(site.node))
+        elif kind.dims + kind.own_dims > 1 and kind.dims > 0:
+            text = _on_one_line(source[_start(container) : container.meta.end_pos])
+            if not _stays(container, body):
+                refused.append(_start(site.node))
+                continue
+            position = _unused(f"position_{len(edits)}", source)
+            declared = _declared(kind, text, str(name))
+            edits += [
+                Edit(int(name.start_pos or 0), container.meta.end_pos, f"{position} in 1:size({text})"),
+                Edit(_start(body), _start(body), f"{{ {declared} = {text}[{position}]; "),
+                Edit(body.meta.end_pos, body.meta.end_pos, " }"),
+            ]
+    return Remedy(tuple(edits), refused=tuple(refused))
+
+
+def _declared(kind: Kind, container: str, name: str) -> str:
+    """The declaration of one entry of a container of that kind."""
+    assert kind.own_dims is not None
+    sizes = [f"dims({container})[{axis}]" for axis in range(2, kind.dims + kind.own_dims + 1)]
+    array, own = sizes[: kind.dims - 1], sizes[kind.dims - 1 :]
+    return (
+        (f"array[{', '.join(array)}] " if array else "")
+        + kind.base
+        + (f"[{', '.join(own)}]" if own else "")
+        + f" {name}"
+    )
+
+
+def _has_numbers_as_entries(container: Tree[Token], source: str, accepts: Accepts) -> bool:
+    """Whether the entries are numbers, as Stan's compiler sees it."""
+    probe = _unused("entries", source)
+    types = ("array[] int", "array[] real", "vector", "row_vector", "matrix")
+    code = " ".join(f"{one} {probe}({one} x) {{ return x; }}" for one in types)
+    start, end = _start(container), container.meta.end_pos
+    return accepts(rewritten(source, (Edit(start, end, f"{probe}({source[start:end]})"),), code))
+
+
+def _stays(container: Tree[Token], body: Tree[Token]) -> bool:
+    """Whether a container, evaluated again for each of its entries, is the same each time."""
+    if container.data == "name":
+        return True  # Stan itself reads the entries of a variable one after another
+    names = {str(node.children[0]) for node in container.iter_subtrees() if node.data in ("name", "call")}
+    changed = {
+        str(target.children[0])
+        for node in body.iter_subtrees()
+        if node.data == "assignment"
+        for target in node.children[0].iter_subtrees()  # type: ignore[union-attr]
+        if target.data == "name"
+    }
+    return not names & changed and not any(name.endswith(("_rng", "_lp")) for name in names)
+
+
+def _return_in_while(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    return Remedy(
+        refused=tuple(
+            _start(site.node)
+            for site in statements.sites
+            if site.node.data == "return"
+            and any(around.data == "while" for around in site.inside)
+            and statements.blocks(site) & _RUN
+        )
+    )
+
+
+def _early_void_return(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    return Remedy(
+        refused=tuple(
+            _start(site.node)
+            for site in statements.sites
+            if site.node.data == "return"
+            and site.node.children[0] is None
+            and not (len(site.inside) == 1 and site.inside[0].children[-1] is site.node)
+            and statements.blocks(site) & _RUN
+        )
+    )
+
+
+# ---- Functions ---------------------------------------------------------------------------------------------
+
+
+def _function(fault: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
+    """Calls with the arguments in question go to Stan code instead."""
+    edits: list[Edit] = []
+    needed: dict[str, str] = {}
+    for function in fault.functions:
+        for edit, code in _matching(function, fault, source, statements, accepts):
+            edits.append(edit)
+            needed[function] = code
+    return Remedy(tuple(edits), "\n".join(needed.values()))
+
+
+def _unless(fault: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
+    """Calls with other arguments than those that are right are refused."""
+    refused = []
+    for function in fault.functions:
+        right = {edit.start for edit, _ in _matching(function, fault, source, statements, accepts)}
+        refused += [place for place in _calls(function, fault, statements) if place not in right]
+    return Remedy(refused=tuple(refused))
+
+
+def _matching(
+    function: str, fault: Fault, source: str, statements: Statements, accepts: Accepts
+) -> Iterator[tuple[Edit, str]]:
+    """The calls whose arguments are those of the fault's code, as Stan's compiler sees them, and that code."""
+    prefix = _unused("exact", source)
+    code = fault.code.replace("{name}", f"{prefix}_{function}").replace("{function}", function)
+    for place in _calls(function, fault, statements):
+        edit = Edit(place, place, f"{prefix}_")
+        if accepts(rewritten(source, (edit,), code)):
+            yield edit, code
+
+
+def _calls(function: str, fault: Fault, statements: Statements) -> list[int]:
+    """Where a function is called, or its distribution stands after `~`."""
+    names = {function, function.replace("_lpdf", "_lupdf").replace("_lpmf", "_lupmf")}
+    found = set()
+    for site in statements.sites:
+        if fault.blocks and not statements.blocks(site) & set(fault.blocks):
+            continue
+        tokens = [node.children[0] for node in expressions(site.node) if node.data == "call"]
+        called = [token for token in tokens if token in names]
+        if site.node.data == "sampling" and function != _stem(function):
+            called += [token for token in site.node.children[1:2] if token == _stem(function)]
+        found |= {int(token.start_pos or 0) for token in called if isinstance(token, Token)}
+    return sorted(found)
+
+
+def _stem(function: str) -> str:
+    return function.removesuffix("_lpdf").removesuffix("_lpmf")
+
+
+# ---- Text --------------------------------------------------------------------------------------------------
+
+
+def _start(node: Tree[Token]) -> int:
+    return int(node.meta.start_pos)
+
+
+def _on_one_line(code: str) -> str:
+    return " ".join(re.sub(r"//[^\n]*|/\*(?:.|\n)*?\*/", " ", code).split())
+
+
+_REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
+    "integer_rows": _integer_rows,
+    "loops_over_containers": _loops_over_containers,
+    "return_in_while": _return_in_while,
+    "early_void_return": _early_void_return,
+    "function": _function,
+    "unless": _unless,
+}
