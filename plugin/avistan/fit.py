@@ -428,13 +428,16 @@ class Fit:
     # -- storage ------------------------------------------------------------------------------------------------
 
     @in_float64
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, asked: Mapping[str, Any] | None = None) -> None:
         """Write the fit, its program and its data to a folder, which `avistan.load` reads back.
+
+        Args:
+            asked: plain JSON to keep with the fit, such as how it was asked for; `storage.read_asked` returns it.
 
         Raises:
             FitError: the path holds something else or can't be written.
         """
-        saving.write(self, path)
+        saving.write(self, path, asked)
 
 
 def _constrained(model: BoundModel, theta: npt.NDArray[np.float64], seed: int) -> Draws:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from stan_adapters.certificate import Probe
 
@@ -83,6 +83,7 @@ class SavedHeader:
     Attributes:
         engine: one of `ENGINES`, or "library": a prebuilt one, whose file's name is `library`.
         parameters: how many numbers the program's parameters have, constrained.
+        asked: how the fit was asked for, in the words of who saved it; decides nothing here.
         files: what the folder's files were when they were written, by name.
     """
 
@@ -106,6 +107,7 @@ class SavedHeader:
     timing: SavedTiming
     chains: tuple[SavedChain, ...]
     certificate: tuple[Probe, ...]
+    asked: Mapping[str, Any]
     files: Mapping[str, SavedFile]
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ _SLACK = (
 )  # of its log weights: nats, and of their size, which another machine's single precision explains
 
 
-def write(fit: Fit, path: str | os.PathLike[str]) -> None:
+def write(fit: Fit, path: str | os.PathLike[str], asked: Mapping[str, Any] | None = None) -> None:
     """Write a fit to a folder. Raises FitError."""
     choice = fit.model.engine_choice
     named = choice in ENGINES
@@ -81,6 +81,7 @@ def write(fit: Fit, path: str | os.PathLike[str]) -> None:
         leaves=tuple(_leaves(chain.family) for chain in fit.chains),
         program=fit.model.program,
         data=fit.model.data,
+        asked=asked,
     )
 
 

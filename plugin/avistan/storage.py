@@ -44,6 +44,7 @@ FIT_FILES = (
     _PROGRAM,
     _DATA,
     "diagnosis.json",
+    "diagnosis.npz",
     "posterior.nc",
     "posterior.zarr",
 )  # the command line's last
@@ -80,11 +81,13 @@ def write_fit(
     leaves: Any,
     program: Program,
     data: StanData,
+    asked: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a fit's parts to a folder.
 
     Args:
-        header: the fields of `SavedHeader` but for format, program, versions, parameters and files.
+        header: the fields of `SavedHeader` but for format, program, versions, parameters, files and asked.
+        asked: plain JSON that says how the fit was asked for; it decides nothing when the fit is loaded.
     """
     begin_stage("writing the fit")
     with whole_folder(path, FIT_FILES) as folder:
@@ -98,6 +101,7 @@ def write_fit(
             "program_digest": program.digest,
             "versions": versions(),
             "parameters": num_declared(program.parameters, data),
+            "asked": dict(asked or {}),
             "files": {name: dataclasses.asdict(_saved(folder / name)) for name in _CORE},
         }
         _write_header(folder / _HEADER, {**fixed, **header})
@@ -110,13 +114,43 @@ def record_file(folder: str | os.PathLike[str], name: str) -> None:
         FitError: there is no saved fit, `fit.json` was changed, or the file is none that lies with a fit.
     """
     place = Path(folder)
-    if name not in FIT_FILES or name in (_HEADER, *_CORE) or not (place / name).exists():
+    _refuse_other_files(place, name)
+    if not (place / name).exists():
+        raise FitError(f"there is no {place / name} to record.")
+    _change_files(place, lambda files: files | {name: dataclasses.asdict(_saved(place / name))})
+
+
+def forget_file(folder: str | os.PathLike[str], name: str) -> None:
+    """Drop from `fit.json` what it says of an added file, before that is replaced; nothing if it says nothing.
+
+    Raises:
+        FitError: as `record_file`.
+    """
+    _refuse_other_files(Path(folder), name)
+    _change_files(Path(folder), lambda files: {known: of for known, of in files.items() if known != name})
+
+
+def read_asked(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `Fit.save(.., asked=)` was given; empty if nothing. Raises FitError."""
+    with _one_error(Path(folder)):
+        asked = _read_header(Path(folder)).get("asked")
+        if not isinstance(asked, dict):
+            raise DamageError(_HEADER, "`asked` is no object")
+    return asked
+
+
+def _refuse_other_files(place: Path, name: str) -> None:
+    if name not in FIT_FILES or name in (_HEADER, *_CORE):
         raise FitError(f"{place / name} is no file that lies with a saved fit.")
+
+
+def _change_files(place: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     with _one_error(place):
         header = _read_header(place)
-        header["files"] |= {name: dataclasses.asdict(_saved(place / name))}
-    with whole_file(place / _HEADER) as file:
-        _write_header(file, header)
+        files = change(header["files"])
+    if files != header["files"]:
+        with whole_file(place / _HEADER) as file:
+            _write_header(file, header | {"files": files})
 
 
 @contextlib.contextmanager
@@ -130,8 +164,6 @@ def open_fit(path: str | os.PathLike[str]) -> Iterator[SavedParts]:
         ChangedFileWarning: a file that was added later, such as the draws, was changed.
     """
     folder = Path(path)
-    if not (folder / _HEADER).is_file():
-        raise FitError(f"{folder} is not a saved fit: it has no {_HEADER}. Save one with fit.save(path).")
     with _one_error(folder):
         raw = _read_header(folder)
         try:
@@ -177,6 +209,8 @@ def _write_header(file: Path, header: Mapping[str, Any]) -> None:
 def _read_header(folder: Path) -> dict[str, Any]:
     """All of `fit.json` but its digest, which it has."""
     file = folder / _HEADER
+    if not file.is_file():
+        raise FitError(f"{folder} is not a saved fit: it has no {_HEADER}. Save one with fit.save(path).")
     if file.stat().st_size > _MOST_BYTES_OF_HEADER:
         raise DamageError(_HEADER, f"it has {file.stat().st_size} bytes")
     try:

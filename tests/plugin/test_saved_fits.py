@@ -12,7 +12,7 @@ import pytest
 
 import avistan as avi
 from avistan.errors import AvistanError, FitError
-from avistan.storage import ChangedFileWarning, record_file
+from avistan.storage import ChangedFileWarning, forget_file, read_asked, record_file
 from programs import bundled
 from saved_fits import edits, sealed
 
@@ -122,6 +122,27 @@ def test_a_file_that_was_added_is_recorded_and_its_change_is_told(folder, tmp_pa
     with pytest.warns(ChangedFileWarning, match=r"posterior\.zarr was changed"):
         avi.load(place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fit"]
+
+
+def test_a_file_that_is_forgotten_may_change_and_one_that_was_never_recorded_too(folder, tmp_path):
+    place = tmp_path / "fit"
+    shutil.copytree(folder, place)
+    (place / "posterior.nc").write_bytes(b"never recorded")
+    (place / "diagnosis.json").write_text("{}")
+    record_file(place, "diagnosis.json")
+    forget_file(place, "diagnosis.json")
+    forget_file(place, "diagnosis.npz")
+    (place / "diagnosis.json").write_text("[]")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        avi.load(place)
+
+
+def test_how_a_fit_was_asked_for_is_kept_with_it(folder, tmp_path):
+    asked = {"chains": 2, "family": None, "methods": ["avi"]}
+    avi.load(folder).save(tmp_path / "fit", asked=asked)
+    assert read_asked(tmp_path / "fit") == asked
+    assert read_asked(folder) == {}
 
 
 def test_nothing_is_recorded_in_a_header_that_was_changed_nor_of_a_file_of_the_fit_itself(folder, tmp_path):
