@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FloatArray = npt.NDArray[np.float64]
+_COMPARED = 20  # draws of each chain whose log density says which statistics are theirs
 _SECONDS, _DIVERGENCES = "sampling_time", "divergences"  # attributes of a tree; the first is ArviZ's
+_UNKNOWN = -1  # divergences
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +37,7 @@ class Reference:
         theta: (C, S, D) unconstrained draws.
         seconds: that sampling took; nan where that is not known.
         max_rhat, min_ess: over all coordinates: how far the reference itself can be trusted.
+        divergences: divergent transitions of the draws; None where that can't be told.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Reference:
     seconds: float
     max_rhat: float
     min_ess: float
-    divergences: int
+    divergences: int | None
 
     @classmethod
     def of(cls, name: str, draws: Draws) -> Reference:
@@ -72,7 +75,12 @@ class Reference:
         remarks = []
         if not self.max_rhat < 1.05:
             remarks.append(f"its largest R-hat is {self.max_rhat:.3f}")
-        if self.divergences:
+        if self.divergences is None:
+            remarks.append(
+                "which of its transitions diverged can't be told, because its group sample_stats has other draws than "
+                "its group posterior"
+            )
+        elif self.divergences:
             remarks.append(f"it had {self.divergences} divergent transitions")
         return f"The reference {self.name} is itself in doubt: {' and '.join(remarks)}." if remarks else ""
 
@@ -89,7 +97,11 @@ class Reference:
             values,
             sample_stats={"lp": lp},
             num_chains=chains,
-            attrs={"method": self.name, _SECONDS: self.seconds, _DIVERGENCES: self.divergences},
+            attrs={
+                "method": self.name,
+                _SECONDS: self.seconds,
+                _DIVERGENCES: _UNKNOWN if self.divergences is None else self.divergences,
+            },
         )
 
 
@@ -145,17 +157,62 @@ def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Referenc
     if not np.isfinite(theta).all():
         worst = model.layout.label(int(np.flatnonzero(~np.isfinite(theta).all(axis=0))[0]))
         raise CompetitorError(f"draws of the reference {name} lie on the edge of the support: {worst}.")
+    theta = theta.reshape(chains, draws, model.dim)
+    _refuse_constants(name, theta, model)
     attrs = dict(tree.attrs) | dict(posterior.attrs)
+    found = Reference.of(name, Draws(theta=theta, seconds=float(attrs.get(_SECONDS, np.nan))))
+    if _DIVERGENCES not in attrs:
+        return replace(found, divergences=_divergences(tree, theta, model))
+    known = int(attrs[_DIVERGENCES])
+    return replace(found, divergences=None if known == _UNKNOWN else known)
+
+
+def _refuse_constants(name: str, theta: FloatArray, model: BoundModel) -> None:
+    """That draws (C, S, D) move in every coordinate. Raises CompetitorError."""
+    still = np.flatnonzero(np.ptp(theta, axis=(0, 1)) == 0)
+    if still.size:
+        more = f" and of {still.size - 1} other numbers" if still.size > 1 else ""
+        raise CompetitorError(
+            f"all {theta.shape[0] * theta.shape[1]} draws of the reference {name} are the same in "
+            f"{model.layout.label(int(still[0]))}{more}: that is a point, not draws of a posterior. Give the "
+            "draws of a sampler."
+        )
+
+
+def _divergences(tree: xr.DataTree, theta: FloatArray, model: BoundModel) -> int | None:
+    """Divergent transitions of the draws (C, S, D) themselves; 0 where the tree tells of none, None where it can't be
+    told which of those that it has belong to the draws.
+
+    The statistics may hold the warm-up too, before the draws (ArviZ 1.3, of CmdStanPy with save_warmup=True): the log
+    density at the draws says where these are.
+    """
     stats = tree.children.get("sample_stats")
-    diverging = int(stats["diverging"].sum()) if stats is not None and "diverging" in stats else 0
-    return Reference.of(
-        name,
-        Draws(
-            theta=theta.reshape(chains, draws, model.dim),
-            seconds=float(attrs.get(_SECONDS, np.nan)),
-            divergences=int(attrs.get(_DIVERGENCES, diverging)),
-        ),
-    )
+    if stats is None or "diverging" not in stats:
+        return 0
+    diverging = stats["diverging"]
+    if not {"chain", "draw"} <= set(diverging.dims):
+        return None
+    values = np.asarray(diverging.transpose("chain", "draw", ...).values, dtype=bool)
+    chains, draws = theta.shape[:2]
+    if values.ndim != 2 or len(values) != chains or values.shape[1] < draws:
+        return None
+    if values.shape[1] == draws:
+        return int(values.sum())
+    if {"chain", "draw"} != set(stats["lp"].dims if "lp" in stats else ()):
+        return None
+    lp = np.asarray(stats["lp"].transpose("chain", "draw").values, dtype=np.float64)
+    some = np.unique(np.linspace(0, draws - 1, _COMPARED).astype(int))
+    density = np.stack([model.log_density_gradient(points)[0] for points in theta[:, some]])
+    first = values.shape[1] - draws
+    starts = [start for start in (first, 0) if _moves_with(lp[:, start + some], density)]
+    return int(values[:, starts[0] : starts[0] + draws].sum()) if starts else None
+
+
+def _moves_with(lp: FloatArray, density: FloatArray) -> bool:
+    """Whether two log densities of the same draws differ by a constant alone."""
+    apart = lp - density
+    spread = np.ptp(density)
+    return bool(np.isfinite(apart).all() and np.ptp(apart) <= 1e-3 * max(spread, 1e-3))
 
 
 def _read(path: Path) -> xr.DataTree:

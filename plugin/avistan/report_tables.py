@@ -148,12 +148,15 @@ def accuracy(comparison: Comparison) -> Table | None:
         Column("globals", "", "sd ratio"),
         Column("latents", "", "sd ratio"),
     )
+    diverged = "an unknown number of divergent transitions"
+    if reference.divergences is not None:
+        diverged = several(reference.divergences, "divergent transition")
     took = f", {seconds(reference.seconds)} s" if np.isfinite(reference.seconds) else ""
     note = (
         f"Averages over unconstrained parameters: errors of means in the reference's sds, and sds over its sds. "
         f"{reference_called(comparison)}: {chains} {TIMES} {draws} draws{took}, "
         f"largest R-hat {fixed(reference.max_rhat, 3)}, smallest effective sample size {fixed(reference.min_ess, 0)}, "
-        f"{several(reference.divergences, 'divergent transition')}."
+        f"{diverged}."
     )
     caption = f"Against {reference_called(comparison)}"
     return Table("accuracy", caption, "method", columns, tuple(lines), (note,))

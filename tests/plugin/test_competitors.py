@@ -312,8 +312,50 @@ def test_files_that_can_not_be_read_are_named(normals, tmp_path):
         external.reference(str(tmp_path / "gone.nc"), seed=1)
 
 
-def test_a_reference_of_constant_draws_or_one_short_chain_is_in_doubt(normals):
-    assert "R-hat is nan" in reference_from(_tree(x=np.ones((2, 9, 3))), normals).caveat
+def with_warmup(theta, divergent, model, *, lp=True, warmup=40):
+    """A tree as ArviZ 1.3 makes it of CmdStanPy's draws with save_warmup=True: statistics of the warm-up come first."""
+    chains, draws = theta.shape[:2]
+    rng = np.random.default_rng(2)
+    diverging = np.concatenate([rng.random((chains, warmup)) < 0.6, divergent], axis=1)
+    density = np.stack([model.log_density_gradient(points)[0] for points in theta])
+    stats = {"diverging": (("chain", "draw"), diverging)}
+    if lp:
+        before = rng.normal(-30, 5, (chains, warmup))
+        stats["lp"] = (("chain", "draw"), np.concatenate([before, density - 3.25], axis=1))
+    return xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({"x": (("chain", "draw", "k"), theta)}),
+            "sample_stats": xr.Dataset(stats, coords={"draw": np.arange(warmup + draws)}),
+        }
+    )
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_divergences_of_the_warmup_are_not_those_of_the_draws(normals, count):
+    divergent = np.zeros((2, 60), dtype=bool)
+    divergent[0, 10 : 10 + count] = True
+    reference = reference_from(with_warmup(_draws((2, 60, 3)), divergent, normals), normals)
+    assert reference.divergences == count
+
+
+def test_divergences_that_belong_to_no_draw_for_sure_are_not_counted(normals):
+    tree = with_warmup(_draws((2, 60, 3)), np.zeros((2, 60), dtype=bool), normals, lp=False)
+    reference = reference_from(tree, normals)
+    assert reference.divergences is None
+    assert "which of its transitions diverged can't be told" in reference.caveat
+    assert reference_from(reference.to_datatree(normals), normals).divergences is None
+
+
+def test_a_reference_of_constants_is_refused(normals):
+    with pytest.raises(CompetitorError, match=r"all 18 draws .* the same in x\[1\] and of 2 other numbers"):
+        reference_from(_tree(x=np.ones((2, 9, 3))), normals)
+    one_still = _draws()
+    one_still[..., 1] = 0.3
+    with pytest.raises(CompetitorError, match=r"the same in x\[2\]: that is a point, not draws"):
+        reference_from(_tree(x=one_still), normals)
+
+
+def test_a_reference_of_one_short_chain_is_in_doubt():
     assert isinstance(Reference.of("mine", Draws(theta=_draws((1, 3, 2)), seconds=1.0)).caveat, str)
 
 
