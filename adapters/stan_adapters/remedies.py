@@ -89,6 +89,20 @@ def _integer_rows(_: Fault, source: str, statements: Statements, __: Accepts) ->
     return Remedy(tuple(edits))
 
 
+def _chosen_rows(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    """`rows[which]` becomes `rows[which, ]` where an array of arrays is read at several indices."""
+    edits = []
+    for site in statements.sites:
+        if not statements.blocks(site) & _RUN:
+            continue
+        read = site.node.children[1:] if site.node.data == "assignment" else site.node.children
+        for node in expressions(read):
+            if node.data == "indexed" and statements.picks_rows(node, site.scope):
+                bracket = node.meta.end_pos - 1
+                edits.append(Edit(bracket, bracket, ", "))
+    return Remedy(tuple(edits))
+
+
 def _loops_over_containers(_: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
     """`for (row in rows) ...` becomes `for (i in 1:size(rows)) { array[dims(rows)[2]] int row = rows[i]; ... }`."""
     edits: list[Edit] = []
@@ -223,7 +237,7 @@ def _calls(function: str, fault: Fault, statements: Statements) -> list[int]:
     for site in statements.sites:
         if fault.blocks and not statements.blocks(site) & set(fault.blocks):
             continue
-        tokens = [node.children[0] for node in expressions(site.node) if node.data == "call"]
+        tokens = [node.children[0] for node in expressions(site.node.children) if node.data == "call"]
         called = [token for token in tokens if token in names]
         if site.node.data == "sampling" and function != _stem(function):
             called += [token for token in site.node.children[1:2] if token == _stem(function)]
@@ -248,6 +262,7 @@ def _on_one_line(code: str) -> str:
 
 _REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
     "integer_rows": _integer_rows,
+    "chosen_rows": _chosen_rows,
     "loops_over_containers": _loops_over_containers,
     "return_in_while": _return_in_while,
     "early_void_return": _early_void_return,

@@ -96,15 +96,27 @@ class Statements:
         """The kind of an expression; None where it takes more than declarations to tell."""
         return _kind(expression, scope, self.results)
 
+    def picks_rows(self, indexed: Node, scope: Scope) -> bool:
+        """Whether an expression takes some rows of an array of arrays of numbers, by an array of indices."""
+        array, *indices = indexed.children
+        kind = _kind(array, scope, self.results)
+        return (
+            kind is not None
+            and kind.dims >= 2
+            and kind.own_dims == 0
+            and [index.data for index in indices] == ["at"]
+            and _is_single(indices[0], scope, self.results) is False
+        )
+
 
 def is_statement(node: Node) -> bool:
     """Whether a node is a statement."""
     return isinstance(node, Tree) and node.data in _STATEMENTS
 
 
-def expressions(statement: Tree[Token]) -> Iterator[Tree[Token]]:
-    """Every expression of a statement and every part of one; those of statements within it are left out."""
-    for child in statement.children:
+def expressions(children: Sequence[Node]) -> Iterator[Tree[Token]]:
+    """Every expression among a statement's children, and every part of one; statements within it are left out."""
+    for child in children:
         if isinstance(child, Tree) and not is_statement(child):
             yield from child.iter_subtrees()
 

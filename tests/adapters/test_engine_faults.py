@@ -157,6 +157,23 @@ def test_rewriting_keeps_lines():
     assert lines[11].endswith("print(r); }")
 
 
+@pytest.mark.parametrize("kind", ["int", "real"])
+@pytest.mark.parametrize(
+    ("rows", "truth"),
+    [("d[{2, 1}]", 143), ("d[k[1:2]]", 165), ("a[which]", 143), ("(d)[which]", 143), ("d3[which][2]", 321)],
+)
+def test_rows_are_chosen_by_arrays_of_indices(rows, truth, kind):
+    code = f"""
+    data {{ array[3, 2] {kind} d; array[2, 3, 2] {kind} d3; array[3] int k; }} parameters {{ real x; }}
+    model {{
+      array[2] int which = {{2, 1}};
+      array[3, 2] {kind} a = d;
+      array[{3 if "d3" in rows else 2}, 2] {kind} r = {rows};
+      target += (r[1, 1] + 10 * r[1, 2] + 100 * r[2, 1]) * x;
+    }}"""
+    assert gradient(code, {"d": D, "d3": [D, D], "k": [3, 1, 2]}) == [truth]
+
+
 # ---- loops over containers
 
 CONTAINERS = (
@@ -361,6 +378,29 @@ def test_student_t_lccdf_of_containers_is_refused_in_transformed_data_alone():
     )
     found = gradient(f"parameters {{ real x; }} model {{ target += x * {several}; }}")
     np.testing.assert_allclose(found, [2 * np.log(0.5)], rtol=1e-12)
+
+
+GLMS = {
+    "bernoulli_logit_glm": ([1, 0, 1], lambda y, eta: y * eta - np.log1p(np.exp(eta)), ""),
+    "poisson_log_glm": ([3, 0, 1], lambda y, eta: y * eta - np.exp(eta), ""),
+    "neg_binomial_2_log_glm": ([3, 0, 1], lambda y, eta: y * eta - (y + 2) * np.log(np.exp(eta) + 2), ", 2"),
+}
+
+
+@pytest.mark.parametrize("alpha", ["a[1]", "a"])
+@pytest.mark.parametrize("name", GLMS)
+def test_linear_models_take_one_row_of_predictors(name, alpha):
+    outcomes, log_mass, further = GLMS[name]
+    code = f"""
+    data {{ array[3] int y; row_vector[2] x; }} parameters {{ vector[3] a; vector[2] b; }}
+    model {{ y ~ {name}(x, {alpha}, b{further}); }}"""
+    y, x, point = np.array(outcomes), np.array([1.0, -2.0]), np.array([0.3, -0.2, 0.5, 0.7, 0.1])
+
+    def log_density(theta):
+        return log_mass(y, (theta[0] if alpha == "a[1]" else theta[:3]) + x @ theta[3:]).sum()
+
+    truth = [(log_density(point + step) - log_density(point - step)) / 2e-6 for step in 1e-6 * np.eye(5)]
+    np.testing.assert_allclose(gradient(code, {"y": y, "x": x}, point), truth, rtol=1e-7, atol=1e-8)
 
 
 # ---- text
