@@ -21,7 +21,7 @@ import numpy as np
 from .abi import FloatArray
 from .algorithms import Draws
 from .binding import BoundModel
-from .errors import CmdStanError
+from .errors import CmdStanError, notify_once
 from .program import StrPath
 
 _SIGNIFICANT_DIGITS = 18  # doubles survive the way through text
@@ -230,6 +230,10 @@ class CmdStan:
                 ) from error
             source = Path(self._folder.name, "program.stan")
             source.write_text(self.model.program.without_generated_quantities().source)
+            notify_once(
+                f"compiling {self._name} with CmdStan, which takes a minute or more and is not kept. To do it once, "
+                "compile the program yourself and give the executable (cmdstan_exe=, --cmdstan-exe)."
+            )
             started = time.perf_counter()
             try:
                 client = cmdstanpy.CmdStanModel(stan_file=source)

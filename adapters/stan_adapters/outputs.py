@@ -35,6 +35,17 @@ class Output:
         return np.ascontiguousarray(columns.reshape(len(flat), *self.shape, order="F"))
 
 
+def component(name: str) -> str:
+    """What `t:1`, `t.2:1` or `t:1:2` is, in words; empty for a name that is no tuple component's."""
+    head, colon, number = name.rpartition(":")
+    if not colon:
+        return ""
+    inside = component(head)
+    variable, _, element = head.partition(".")
+    whole = f"element {element} of the array of tuples {variable}" if element else f"the tuple {head}"
+    return f"component {number.partition('.')[0]} of {inside or whole}"
+
+
 def parse_names(names: Sequence[str]) -> tuple[Output, ...]:
     """The variables behind an engine's constrained names, in order.
 

@@ -16,6 +16,16 @@ NO_FUNCTION = (
 )
 
 
+def tuples(names: Sequence[str]) -> str:
+    """What becomes of tuples among the parameters, whose components engines call `t:1` or, in arrays, `t.1:1`."""
+    first, are = names[0], "is a tuple" if len(names) == 1 else "are tuples"
+    return (
+        f"{listed(names)} {are}: all components together are globals (`{first}:1` among an engine's names is the first "
+        f"component of {first}, `{first}.1` in the program). To amortize a component with an entry per unit, declare "
+        "it as a parameter of its own."
+    )
+
+
 def closable(level: Level, statistic: float, meets: Sequence[str]) -> str:
     """`meets`: latents of other levels that enter the same terms."""
     give = _verb(level.latents, "gives", "give")

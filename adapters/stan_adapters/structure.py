@@ -285,6 +285,8 @@ def _structure(
     evaluations: int,
 ) -> Structure:
     local = set() if chosen is None else set(chosen.level.latents)
+    if tuples := [d.name for d in model.program.parameters if d.type.is_tuple]:
+        reason += f" {reasons.tuples(tuples)}"
     return Structure(
         program=model.program.name,
         unconstrained_dim=model.dim,

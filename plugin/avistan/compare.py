@@ -150,7 +150,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """A competition's result. Prints as a table; `to_json` is what `avistan compare --json` prints."""
+    """A competition's result. Prints as a table; `to_json` is what `avistan compare --json` prints.
+
+    Attributes:
+        reference_failure: why there is no reference although a sampler's was asked for; else empty.
+    """
 
     model: BoundModel = field(repr=False)
     structure: Structure = field(repr=False)
@@ -162,6 +166,7 @@ class Comparison:
     reference: Reference | None = field(repr=False)
     rows: tuple[Row, ...]
     seconds_prepare: float
+    reference_failure: str = ""
 
     @property
     def program(self) -> str:
@@ -192,6 +197,7 @@ class Comparison:
             "seeds": list(self.seeds),
             "options": asdict(self.options),
             "reference": None if self.reference is None else self.reference.name,
+            "reference_failure": self.reference_failure,
             "seconds_prepare": self.seconds_prepare,
             "seconds_reference": None if self.reference is None else _finite(self.reference.seconds),
             "methods": [row.to_json() for row in self.rows],
@@ -209,6 +215,7 @@ def run_competition(
     structure: Structure,
     external: External,
     reference: Reference | None = None,
+    reference_failure: str = "",
     progress: MakeProgress | None = None,
 ) -> Comparison:
     """Fit every method from the shared start and measure them on the same draws.
@@ -219,6 +226,7 @@ def run_competition(
 
     Args:
         preparations: for each seed the start that its methods share, and the seconds it took.
+        reference_failure: why the reference that was asked for is missing.
 
     Raises:
         MethodError: a name that is no method, before anything runs.
@@ -241,6 +249,7 @@ def run_competition(
         reference=reference,
         rows=tuple(replace(same[0], repeats=same[1:]) for same in zip(*rounds, strict=True)),
         seconds_prepare=preparations[0][1],
+        reference_failure=reference_failure,
     )
 
 

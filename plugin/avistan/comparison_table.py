@@ -126,5 +126,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for row in comparison.rows:
         if row.reason:
             yield f"{row.method}: {row.reason}"
+    if comparison.reference_failure:
+        yield comparison.reference_failure
     if comparison.reference is not None and comparison.reference.caveat:
         yield comparison.reference.caveat

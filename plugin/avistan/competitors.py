@@ -14,6 +14,7 @@ import numpy.typing as npt
 from stan_adapters.algorithms import Paths, pathfinder_paths
 from stan_adapters.binding import BoundModel
 from stan_adapters.cmdstan import CmdStan
+from stan_adapters.errors import CmdStanError, EngineError
 from stan_adapters.program import StrPath
 
 from .errors import AvistanError, CompetitorError
@@ -132,6 +133,19 @@ class External:
                 f"{', '.join(options)}: options are for the references {', '.join(REFERENCES)}."
             )
         return reference_from(source, self.model)
+
+    def reference_or_reason(
+        self, source: str | xr.DataTree | StrPath, *, seed: int, **options: Any
+    ) -> tuple[Reference | None, str]:
+        """The same, or None and the reason where a sampler fails: what else was computed need not go with it.
+
+        Raises:
+            CompetitorError: see `reference`.
+        """
+        try:
+            return self.reference(source, seed=seed, **options), ""
+        except (EngineError, CmdStanError) as error:
+            return None, f"the reference {source} is missing: {error}"
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -172,7 +172,11 @@ def _constant(comparison: Comparison) -> Iterator[str]:
 def _accuracy(comparison: Comparison) -> Iterator[str]:
     reference = comparison.reference
     if reference is None:
-        yield "No reference was asked for, so how near the approximations are to the posterior is not known."
+        unknown = "how near the approximations are to the posterior is not known"
+        if comparison.reference_failure:
+            yield f"{unknown.capitalize()}: {comparison.reference_failure}"
+        else:
+            yield f"No reference was asked for, so {unknown}."
         return
     measured = [row for row in comparison.rows if row.accuracy is not None]
     own = [row for row in measured if row.fit is not None]

@@ -18,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,44 +30,12 @@ from stan_adapters.errors import BindingError
 from stan_adapters.library_lock import LibraryLock
 
 from . import native
+from .density_handles import DensityHandles
 
 Backend = Literal["native", "callback"]
 _chosen_backend: contextvars.ContextVar[Backend | None] = contextvars.ContextVar(
     "avistan_backend", default=None
 )
-
-
-@runtime_checkable
-class DensityHandles(Protocol):
-    """What the operation needs of a bound model; `stan_adapters.binding.BoundModel` has it.
-
-    Handles are addresses of `bs_model` objects that stay valid until the slot is closed. Threads use one each and share
-    them where there are fewer handles than threads.
-    """
-
-    @property
-    def dim(self) -> int:
-        """Number of unconstrained coordinates."""
-        ...
-
-    @property
-    def log_density_gradient_address(self) -> int:
-        """Address of the library's `bs_log_density_gradient`."""
-        ...
-
-    @property
-    def free_error_address(self) -> int:
-        """Address of the library's `bs_free_error_msg`."""
-        ...
-
-    @property
-    def exclusive(self) -> LibraryLock | None:
-        """The lock of a library built without STAN_THREADS, whose calls must not overlap; else None."""
-        ...
-
-    def handles(self, count: int) -> tuple[int, ...]:
-        """At least one handle; `count` is how many threads could use one each."""
-        ...
 
 
 def native_available() -> bool:
@@ -77,7 +45,12 @@ def native_available() -> bool:
 
 def backend() -> Backend:
     """How operations traced now will call Stan: "native" (compiled handler) or "callback" (`jax.pure_callback`)."""
-    return _chosen_backend.get() or ("native" if native_available() else "callback")
+    if chosen := _chosen_backend.get():
+        return chosen
+    if native_available():
+        return "native"
+    native.tell_of_its_absence()
+    return "callback"
 
 
 @contextlib.contextmanager

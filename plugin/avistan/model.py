@@ -272,7 +272,8 @@ class Model:
 
         Raises:
             MethodError: a name that is no method or reference, before anything runs.
-            AvistanError: the reference failed, with its reason.
+            CompetitorError: the reference's file or draws can't be used. A sampler that fails is no error: the
+                comparison goes on without a reference and has the reason.
         """
         import xarray as xr
 
@@ -301,9 +302,12 @@ class Model:
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if shown(show_progress) else quiet() as progress,
         ):
+            failure = ""
             if reference is not None and not isinstance(reference, Reference):
                 waiting = progress("reference" if isinstance(reference, xr.DataTree) else str(reference))
-                reference = external.reference(reference, seed=seed, **dict(reference_options or {}))
+                reference, failure = external.reference_or_reason(
+                    reference, seed=seed, **dict(reference_options or {})
+                )
                 if waiting is not None:
                     waiting(1, 1, float("nan"))
             return run_competition(
@@ -316,6 +320,7 @@ class Model:
                 structure=structure,
                 external=external,
                 reference=reference,
+                reference_failure=failure,
                 progress=progress,
             )
 

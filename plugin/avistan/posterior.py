@@ -17,6 +17,7 @@ from stan_adapters.certificate import Probe
 from stan_adapters.data import StanData
 from stan_adapters.layout import Container, Layout
 from stan_adapters.outcomes import outcomes
+from stan_adapters.outputs import component
 from stan_adapters.program import Declaration, Program
 
 from .errors import FitError
@@ -99,6 +100,10 @@ def to_datatree(
         for dim in {dim for name in values for dim in named.get(name, ())} & set(values):
             del values[dim]
     tree = arviz_base.from_dict(made, coords=dict(coords or {}), dims=named)
+    for part in tree.children.values():
+        for variable in part.data_vars.values():
+            if told := component(str(variable.name)):
+                variable.attrs["description"] = told
     if unconstrained is not None:
         layout, theta = unconstrained
         tree["unconstrained_posterior"] = xr.DataTree(

@@ -127,7 +127,9 @@ def test_a_compilation_is_announced_with_its_place_and_happens_once(compiles, tm
         first = compiled_library(program())
     assert str(first.parent) in str(told[0].message)
     assert first.is_relative_to(tmp_path / "cache" / "bridgestan")
-    assert compiled_library(program()) == first  # a second notice would be an error
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compiled_library(program()) == first
     assert len(compiles) == 1
 
 

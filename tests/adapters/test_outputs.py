@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stan_adapters.errors import EngineError
-from stan_adapters.outputs import parse_names
+from stan_adapters.outputs import component, parse_names
 
 FLAT = np.arange(24.0).reshape(2, 12)  # two draws of twelve columns
 
@@ -56,3 +56,17 @@ def test_values_are_copies_that_own_their_memory():
 def test_names_that_fill_no_rectangle_are_an_error():
     with pytest.raises(EngineError, match=r"2 columns for a, whose last one is a\.3"):
         parse_names(["a.1", "a.3"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    {
+        "pop:1": "component 1 of the tuple pop",
+        "pop:2.3": "component 2 of the tuple pop",
+        "t.2:1": "component 1 of element 2 of the array of tuples t",
+        "t:1:2": "component 2 of component 1 of the tuple t",
+        "z.1": "",
+    }.items(),
+)
+def test_components_of_tuples_in_words(name, told):
+    assert component(name) == told

@@ -19,6 +19,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from stan_adapters.errors import notify_once
+
 TARGET = "avistan_log_density"
 PATH_TARGET = "avistan_path_gradient"
 _ABI_VERSION = 7  # of handler.cpp
@@ -129,6 +131,16 @@ def library() -> ctypes.CDLL | None:
         RuntimeError: the handler was built from other sources than this Python code.
     """
     return None if disabled() else _load()
+
+
+def tell_of_its_absence() -> None:
+    """An `EngineNotice`, once, where the handler was not built; switching it off is known to whoever did it."""
+    if not disabled():
+        notify_once(
+            "avistan was installed without its compiled handler, so Stan is called through Python, which is "
+            "slower. Install a C++17 compiler and reinstall avistan to get it; AVISTAN_NO_NATIVE=1 does without "
+            "this message."
+        )
 
 
 def loaded() -> bool:
