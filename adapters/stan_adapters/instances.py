@@ -55,6 +55,6 @@ def construct(
         if engine != "auto" or bridgestan_sources() is None:
             raise
         reason = str(error).partition("\n")[0]
-    notify_once(f"{reason} Going on with the compiled engine, bridgestan.")
+    notify_once(f"going on with the compiled engine, bridgestan: {reason}")
     library = load(whole or program, "bridgestan")
     return Instance(library, library.construct(data_json, seed, outputs=outputs))
