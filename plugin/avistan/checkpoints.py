@@ -10,7 +10,6 @@ its training began; whatever differs from the fit that would continue is an erro
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -22,12 +21,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from .digests import folder_digests, record_digest
 from .errors import AvistanError
+from .locks import held, holder, take
 from .places import StrPath, check_folder_place
 from .provenance import Arrays, differences
 
@@ -98,6 +98,39 @@ def interruptible(folder: StrPath) -> Iterator[None]:
         ) from None
 
 
+@contextlib.contextmanager
+def in_use(folder: StrPath, *, share: bool = False) -> Iterator[None]:
+    """Keep a checkpoint's folder for this process during the block. Afterwards it is there if it holds something.
+
+    Args:
+        share: with the `Checkpoint` that is opened on it in the block.
+
+    Raises:
+        CheckpointError: another process is using it, and which.
+    """
+    place = Path(folder).resolve()
+    new = [above for above in (place, *place.parents) if not above.exists()]
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, new or [place])
+        mine = None
+        while mine is None:
+            place.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process was done with it just now
+                mine = stack.enter_context(held(place / _LOCK, share=share))
+        if not mine:
+            raise CheckpointError(
+                f"{place} is in use by a fit that is still running: {holder(place / _LOCK)}. Wait for it, or give "
+                "another folder."
+            )
+        yield
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 def remove(folder: StrPath) -> None:
     """Delete a checkpoint; what else lies in its folder stays."""
     place = Path(folder)
@@ -106,13 +139,15 @@ def remove(folder: StrPath) -> None:
     for entry in _entries(place):
         if _CHAIN.fullmatch(entry.name):
             shutil.rmtree(entry)
-    (place / _LOCK).unlink(missing_ok=True)
+    if (place / _LOCK).exists() and (left := take(place / _LOCK)) is not None:  # whoever held it is dead
+        with left:
+            (place / _LOCK).unlink()
     if place.is_dir() and not _entries(place):
         place.rmdir()
 
 
 class Checkpoint:
-    """The saved training of one fit. A context: it holds the folder, which appears with the first save, until its end.
+    """The saved training of one fit. A context: it holds the folder until its end; one without a save is gone then.
 
     Args:
         fit: what is fitted, as `describe_fit` says.
@@ -136,12 +171,11 @@ class Checkpoint:
         self.folder = Path(folder).resolve()
         self._fit = _plain(fit)
         self._seconds = SECONDS if seconds is None else seconds
-        self._lock: IO[str] | None = None
+        self._held = contextlib.ExitStack()
         self._began: float | None = None  # of the first training run
         self._last, self._cost, self._failed = 0.0, 0.0, False
         check_checkpoint_place(folder, resume=resume)
-        if self.folder.is_dir():
-            self._take_folder()
+        self._held.enter_context(in_use(self.folder))
         try:
             self._open(resume)
         except BaseException:
@@ -174,27 +208,11 @@ class Checkpoint:
 
     def close(self) -> None:
         """Let others use the folder; what is saved stays."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._held.close()
 
     def chain(self, number: int = 0) -> ChainCheckpoint:
         """The checkpoint of one training run of this fit."""
         return ChainCheckpoint(self, number)
-
-    def _take_folder(self) -> None:
-        if self._lock is not None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / _LOCK).open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise CheckpointError(
-                f"{self.folder} is in use by another fit that is still running. Wait for it, or give another folder."
-            ) from None
-        self._lock = lock
 
     def _other(self, differing: list[str]) -> CheckpointError:
         lines = "\n".join(differing)
@@ -225,9 +243,8 @@ class Checkpoint:
     def _write(self, number: int, steps: int, training: Mapping[str, Any], arrays: Arrays) -> None:
         started = time.monotonic()
         try:
-            self._take_folder()
             chain = self.folder / f"chain-{number}"
-            chain.mkdir(exist_ok=True)
+            chain.mkdir(parents=True, exist_ok=True)
             with _interrupts_wait():
                 about = {"fit": self._fit, "training": _plain(training)}
                 _write_save(chain / f"{steps:09d}", about, arrays)

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
-_HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
+_SHARED: ContextVar[frozenset[Path]] = ContextVar("shared", default=frozenset())
 
 
 def take(path: Path) -> IO[bytes] | None:
@@ -47,24 +47,29 @@ def holder(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Hold the lock at `path` during the block; says whether that worked. The same call of a caller's counts.
+def held(path: Path, *, share: bool = False) -> Iterator[bool]:
+    """Hold the lock at `path` during the block; says whether that worked.
 
     The lock file's folder must be there; the file is deleted in the end.
+
+    Args:
+        share: with whoever asks for it in the block, in this thread.
     """
     place = path.resolve()
-    if place in _HELD.get():
+    if place in _SHARED.get():
         yield True
         return
     file = take(place)
     if file is None:
         yield False
         return
-    token = _HELD.set(_HELD.get() | {place})
+    shared = _SHARED.get()
+    if share:
+        _SHARED.set(shared | {place})
     try:
         yield True
     finally:
-        _HELD.reset(token)
+        _SHARED.set(shared)
         place.unlink(missing_ok=True)
         file.close()
 

@@ -1,5 +1,6 @@
 """What a killed process leaves is cleared away, what a running one holds is not; disks without room."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,14 +95,15 @@ def test_hidden_files_of_others_stay(tmp_path):
 
 def test_a_lock_says_who_holds_it_and_ends_with_its_block(tmp_path):
     path = tmp_path / "lock"
-    with held(path) as mine:
-        assert mine
-        assert take(path) is None
-        assert "process " in holder(path)
-        with held(path) as again:
-            assert again
-        assert path.exists()
-    assert not path.exists()
+    for share in (False, True):
+        with held(path, share=share) as mine:
+            assert mine
+            assert take(path) is None
+            assert f"process {os.getpid()} " in holder(path)
+            with held(path) as again:
+                assert again is share
+            assert path.exists()
+        assert not path.exists()
     file = take(path)
     with file, held(path) as mine:
         assert not mine
