@@ -84,6 +84,11 @@ def check_checkpoint_place(folder: StrPath, *, resume: bool) -> None:
         )
 
 
+def holds_training(folder: StrPath) -> bool:
+    """Whether there is something to continue."""
+    return bool(_saves(Path(folder)))
+
+
 @contextlib.contextmanager
 def interruptible(folder: StrPath) -> Iterator[None]:
     """Ctrl-C in the block tells, as the message of its `KeyboardInterrupt`, what the checkpoint kept."""

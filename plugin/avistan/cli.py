@@ -1,4 +1,4 @@
-"""The command line: `avistan inspect`, `fit`, `predict`, `compare`, `sbc`, `models`.
+"""The command line: `avistan inspect`, `fit`, `diagnose`, `posterior`, `predict`, `compare`, `sbc`, `models`.
 
 Only what a command needs is imported when it runs: help, the list of models and errors of usage never load JAX.
 """
@@ -38,6 +38,7 @@ from .arguments import (
 from .console import answers, standard_streams, to_json
 from .errors import AvistanError
 from .fit_command import fit
+from .fitted_commands import diagnose, posterior
 from .sbc_command import sbc
 
 app = typer.Typer(
@@ -103,6 +104,8 @@ def inspect(
 
 
 app.command()(fit)
+app.command()(diagnose)
+app.command()(posterior)
 
 
 @app.command()

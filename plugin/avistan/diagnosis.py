@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,12 @@ class Check:
             "advice": self.trouble.value if self.passed is False else "",
         }
 
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any]) -> Check:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where something else was written."""
+        parts = {name: value for name, value in read.items() if name != "advice"}
+        return cls(**parts, trouble=Trust(read["advice"]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Diagnosis:
@@ -167,6 +174,13 @@ class Diagnosis:
             },
             "seconds": self.seconds,
         }
+
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any], units: Mapping[str, FloatArray]) -> Diagnosis:
+        """The inverse of `to_json`, with the numbers of single units. Raises KeyError, TypeError or ValueError."""
+        checks = tuple(Check.from_json(check) for check in read["checks"])
+        parts = {name: read[name] for name in ("program", "method", "level", "seconds")}
+        return cls(**parts, checks=checks, units=dict(units))
 
     def to_dataset(self) -> xr.Dataset:
         """Per-unit numbers over the level's dim, for a group `unit_diagnostics`; empty without a level."""

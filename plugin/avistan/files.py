@@ -21,7 +21,6 @@ from .posterior import to_datatree
 from .progress import begin_stage
 
 PAGE, COMPARISON, POSTERIOR = "report.html", "comparison.json", "posterior.nc"
-DIAGNOSIS = "diagnosis.json"
 POSTERIOR_STORE = "posterior.zarr"  # of a fit too large for a file written at once
 PICTURES = ("elbo_steps.png", "elbo_seconds.png", "forest.png")
 REPORT = (PAGE, COMPARISON, POSTERIOR, *PICTURES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +28,12 @@ from .arguments import (
     given,
     open_model,
 )
-from .console import Refusal, answers, to_json
+from .console import Refusal, answers, tell, to_json
+
+if TYPE_CHECKING:
+    from .fit import Fit
+    from .fit_folder import About
+    from .improvement import Improvement, Origin, Round
 
 
 @answers
@@ -72,7 +79,11 @@ def fit(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue an interrupted fit from its checkpoint beside the output."),
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted fit: from its checkpoint beside the output, or at the step after training "
+            "that is missing.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write the posterior although the diagnosis fails.")
@@ -80,6 +91,8 @@ def fit(
     json: Json = False,
 ) -> str:
     """Fit by variational inference, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
+
+    The fit is written first: what interrupts its diagnosis or its draws costs that step alone, and --resume does it.
 
     Where the diagnosis fails, the fit and diagnosis.json are written and the posterior is not: exit status 3.
     """
@@ -92,66 +105,98 @@ def fit(
         max_rank=max_rank,
         elbo_draws=elbo_draws,
     )
-    from .checkpoints import beside, check_checkpoint_place, interruptible, remove
+    from .checkpoints import beside, check_checkpoint_place, holds_training, in_use, interruptible, remove
     from .deadline import time_limit
-    from .files import DIAGNOSIS, POSTERIOR, POSTERIOR_STORE, write_netcdf
-    from .fitted_posterior import is_large
+    from .fit_folder import About, put_fit, trained_fit, what_is_asked
     from .outcome import FitOutcome
-    from .places import check_folder_place, whole_folder
-    from .storage import FIT_FILES
+    from .places import check_folder_place
+    from .storage import DIAGNOSIS, FIT_FILES
 
     check_folder_place(output, FIT_FILES)
     checkpoint = beside(output)
-    check_checkpoint_place(checkpoint, resume=resume)
-    with interruptible(checkpoint), time_limit(max_seconds):
-        model = open_model(stan_file, data, engine, include_path, level)
-        structure = model.inspect(level=level)
-        result = model.fit(
-            method=method,
-            seed=seed,
-            level=level,
-            family=family,
-            chains=chains,
-            checkpoint=checkpoint,
-            resume=resume,
-            **options,
-        )
-        improvement = result.improve()
-        result, diagnosis = improvement.fit, improvement.diagnosis
-        trusted = diagnosis.passed or force
-        with whole_folder(output, FIT_FILES) as folder:
-            result.save(folder)
-            (folder / DIAGNOSIS).write_text(to_json(diagnosis.to_json()) + "\n")
-            large = is_large(result, draws)
-            written = POSTERIOR_STORE if large else POSTERIOR
-            if not trusted:
-                written = ""
-            elif large:
-                result.write_posterior(folder / written, draws)
+    shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
+    with in_use(checkpoint, share=True), time_limit(max_seconds):
+        check_checkpoint_place(checkpoint, resume=resume)
+        with interruptible(checkpoint):
+            model = open_model(stan_file, data, engine, include_path, level)
+            asked = what_is_asked(model, options, engine=engine, chains=chains, **shared)
+            known = None
+            if resume and not holds_training(checkpoint):
+                known = trained_fit(output, asked, engine)
+            if known is None:
+                structure = model.inspect(level=level)
+                result = model.fit(checkpoint=checkpoint, resume=resume, chains=chains, **shared, **options)
+                about = About(asked=asked, verdict=str(structure.verdict), verdict_reason=structure.reason)
+                put_fit(result, output, about)
+                if result.outcome is not FitOutcome.out_of_time:
+                    remove(checkpoint)
             else:
-                write_netcdf(result.posterior(draws), folder / written)
-        if result.outcome is not FitOutcome.out_of_time:
-            remove(checkpoint)
-    if not json:
-        told = (
-            f"{written} ({draws} draws)"
-            if written
-            else "no draws, because the diagnosis failed (--force writes them)"
+                result, about = known
+        improvement, drawn = _diagnosed_and_drawn(
+            result, about, output, draws, origin=lambda: model.origin(**shared, **options), force=force
         )
+    result, diagnosis = improvement.fit, improvement.diagnosis
+    trusted = diagnosis.passed or force
+    if json:
+        text = _as_json(improvement, output, about)
+    else:
         went_on = f"{improvement}\n\n" if improvement.rounds else ""
-        text = f"{result}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {told}"
-        return text if trusted else Refusal(text)
-    text = to_json(
+        text = f"{result}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {drawn}"
+    return text if trusted else Refusal(text)
+
+
+def _diagnosed_and_drawn(
+    result: Fit, about: About, output: Path, draws: int, *, origin: Callable[[], Origin], force: bool
+) -> tuple[Improvement, str]:
+    """A fit in place with its diagnosis, and what to say of its draws; both are made where they are missing."""
+    from .fit import fit_method
+    from .fit_folder import (
+        draws_there,
+        one_step,
+        put_diagnosis,
+        put_draws,
+        put_fit,
+        read_diagnosis,
+    )
+    from .improvement import Improvement, improve
+
+    def keep(fit: Fit, rounds: Sequence[Round]) -> None:
+        put_fit(fit, output, replace(about, rounds=tuple(rounds)))
+
+    diagnosis, drawn = read_diagnosis(output), draws_there(output)
+    complete = diagnosis is not None
+    if diagnosis is None:
+        with one_step("the fit was diagnosed", output, "diagnose"):
+            made = improve(result, fit_method, made=about.rounds, origin=origin, keep=keep)
+            if made.rounds and not made.rounds[-1].taken:
+                keep(made.fit, made.rounds)  # it was kept up to the last round that was taken
+            put_diagnosis(made.diagnosis, output)
+    else:
+        made = Improvement(fit=result, diagnosis=diagnosis, rounds=about.rounds)
+    if not (made.diagnosis.passed or force):
+        drawn = drawn or "no draws, because the diagnosis failed (--force writes them)"
+    elif not drawn:
+        complete = False
+        with one_step("draws were written", output, "posterior"):
+            drawn = f"{put_draws(made.fit, made.diagnosis, output, draws)} ({draws} draws)"
+    if complete:
+        tell(f"{output} is complete: nothing was left to do. Without --resume it is fitted anew.")
+    return made, drawn
+
+
+def _as_json(improvement: Improvement, output: Path, about: About) -> str:
+    result = improvement.fit
+    return to_json(
         {
-            "program": model.program.name,
+            "program": result.model.program.name,
             "method": result.method.name,
-            "verdict": str(structure.verdict),
-            "reason": result.reason or structure.reason,
+            "verdict": about.verdict,
+            "reason": result.reason or about.verdict_reason,
             "outcome": result.outcome.name,
             "advice": result.outcome.value,
             "units": 0 if result.level is None else result.level.num_units,
-            "engine": model.bound.engine,
-            "seed": seed,
+            "engine": result.model.engine,
+            "seed": result.seed,
             "elbo": result.elbo,
             "elbo_se": result.elbo_se,
             "seconds": result.timing.prepare + result.timing.train + result.timing.evaluate,
@@ -161,8 +206,7 @@ def fit(
             "variational_parameters": result.num_variational_parameters,
             "khat": result.evaluation.khat,
             "improvement": [made.to_json() for made in improvement.rounds],
-            "diagnosis": diagnosis.to_json(),
+            "diagnosis": improvement.diagnosis.to_json(),
             "output": str(output),
         }
     )
-    return text if trusted else Refusal(text)

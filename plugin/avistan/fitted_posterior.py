@@ -29,7 +29,7 @@ from .posterior import certificate, elbo_trace, to_datatree, unit_diagnostics
 
 FloatArray = npt.NDArray[np.float64]
 _MIXTURE = 24  # purpose of random numbers
-_LARGE = 2**27  # numbers of all draws, 1 GiB, from which a posterior is better written than held
+_LARGE = 2**30  # bytes of all draws from which a posterior is better written than held
 
 
 def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
@@ -41,7 +41,12 @@ def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.D
 
 def is_large(fit: Fitted, draws: int) -> bool:
     """Whether a posterior of so many draws is better written batch by batch than held in memory."""
-    return draws * len(fit.chains) * sum(numbers_per_draw(fit.model)) > _LARGE
+    return num_bytes(fit, draws) > _LARGE
+
+
+def num_bytes(fit: Fitted, draws: int) -> int:
+    """Of all draws in memory."""
+    return 8 * draws * len(fit.chains) * sum(numbers_per_draw(fit.model))
 
 
 def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:

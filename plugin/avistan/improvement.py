@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,12 @@ class Round:
             f"{self.elbo_se:.2f} nats: {self.gain:+.2f} +- {self.gain_se:.2f} against the fit before, {end}."
         )
 
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any]) -> Round:
+        """The inverse of `to_json`."""
+        parts: dict[str, Any] = {name: float("nan") if part is None else part for name, part in read.items()}
+        return cls(**parts)
+
     def to_json(self) -> dict[str, Any]:
         def number(value: float) -> float | None:
             return value if np.isfinite(value) else None
@@ -100,18 +106,29 @@ class Improvement:
         return "\n".join(str(made) for made in self.rounds)
 
 
-def improve(fit: Fit, train: Callable[..., Fit], *, most_rounds: int = MOST_ROUNDS) -> Improvement:
+def improve(
+    fit: Fit,
+    train: Callable[..., Fit],
+    *,
+    most_rounds: int = MOST_ROUNDS,
+    made: Sequence[Round] = (),
+    origin: Callable[[], Origin] | None = None,
+    keep: Callable[[Fit, Sequence[Round]], None] | None = None,
+) -> Improvement:
     """Go on from the better optimum that a fit's diagnosis found, and diagnose the result, as long as that finds one.
 
     Args:
         train: `fit.fit_method`.
         most_rounds: trainings, at most.
+        made: rounds that led to this fit, if it goes on after an interruption.
+        origin: what a loaded fit was trained from.
+        keep: called with a fit that took the place of the one before, and all rounds so far, before it is diagnosed.
     """
-    diagnosis, rounds = fit.diagnose(), list[Round]()
+    diagnosis, rounds = fit.diagnose(), list(made)
     while diagnosis.better_start is not None and len(rounds) < most_rounds and not out_of_time():
         begin_stage("going on from a better optimum", next="training, and another diagnosis")
         try:
-            other = _trained_from(fit, diagnosis.better_start, train)
+            other = _trained_from(fit, diagnosis.better_start, train, origin)
         except Exception as error:  # whatever it is, the fit before is not lost
             _logger.debug("training from a better optimum failed", exc_info=True)
             rounds.append(Round(problem=f"{type(error).__name__}: {error}"))
@@ -123,13 +140,17 @@ def improve(fit: Fit, train: Callable[..., Fit], *, most_rounds: int = MOST_ROUN
             if gain < -LIKE - _ERRORS * gain_se and other.outcome is not FitOutcome.out_of_time:
                 diagnosis = _with_worse_start(diagnosis, gain)
             break
+        if keep is not None:
+            keep(other, tuple(rounds))
         fit, diagnosis = other, other.diagnose()
     return Improvement(fit=fit, diagnosis=diagnosis, rounds=tuple(rounds))
 
 
-def _trained_from(fit: Fit, start: QuickFit, train: Callable[..., Fit]) -> Fit:
+def _trained_from(
+    fit: Fit, start: QuickFit, train: Callable[..., Fit], given: Callable[[], Origin] | None
+) -> Fit:
     """The same method trained from a start; its seconds are those of both fits."""
-    origin = fit.origin or _origin_of(fit)
+    origin = fit.origin or (_origin_of(fit) if given is None else given())
     other = train(
         started_at(origin.preparation, start),
         origin.method,

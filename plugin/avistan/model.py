@@ -27,6 +27,7 @@ from .checkpoints import Checkpoint, check_checkpoint_place
 from .deadline import time_limit
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
+from .improvement import Origin
 from .large_preparation import prepare_large
 from .method_choice import level_for, needs_whole, others_beside, readable, resolve
 from .methods import parse_method
@@ -189,7 +190,7 @@ class Model:
                 method=method,
                 seed=seed,
                 level=level,
-                grow=(family or ("auto" if method == "auto" else "fixed")) == "auto",
+                grow=_grows(method, family),
                 chains=chains,
                 show_progress=show_progress,
                 checkpoint=checkpoint,
@@ -213,15 +214,8 @@ class Model:
         options: FitOptions,
     ) -> Fit:
         """As of `fit`; `fitted` belongs to the identity of its checkpoint."""
-        structure = self._structure(level)
-        parsed, reason = resolve(method, structure, self.bound.dim, grow=grow)
-        target, named = level_for(parsed, structure), method != "auto"
-        needs = {
-            "whole": needs_whole([parsed] if named else [], options),
-            "settled": parsed.second is not None,
-        }
-        preparation, seconds = self._prepare(target, structure, seed, options, **needs)
-        parsed, reason = readable(preparation, parsed, reason, asked=method)
+        origin, reason, seconds = self._origin(method, seed, level, grow, options)
+        preparation, parsed = origin.preparation, origin.method
         with contextlib.ExitStack() as stack:
             saves = None
             if checkpoint is not None:
@@ -244,8 +238,35 @@ class Model:
                 checkpoint=saves,
                 chains=chains,
                 grow=grow,
-                certificate=structure.certificate,
+                certificate=self._structure(level).certificate,
             )
+
+    def origin(
+        self,
+        *,
+        method: str = "auto",
+        seed: int = 1,
+        level: str | None = None,
+        family: str | None = None,
+        **options: Any,
+    ) -> Origin:
+        """What `fit` trains from, arguments as there; a fit that was loaded can go on from it. Nothing is trained."""
+        return self._origin(method, seed, level, _grows(method, family), make_options(options))[0]
+
+    def _origin(
+        self, method: str, seed: int, level: str | None, grow: bool, options: FitOptions
+    ) -> tuple[Origin, str, float]:
+        """With the reason for the method, and the seconds that the preparation took."""
+        structure = self._structure(level)
+        parsed, reason = resolve(method, structure, self.bound.dim, grow=grow)
+        target, named = level_for(parsed, structure), method != "auto"
+        needs = {
+            "whole": needs_whole([parsed] if named else [], options),
+            "settled": parsed.second is not None,
+        }
+        preparation, seconds = self._prepare(target, structure, seed, options, **needs)
+        parsed, reason = readable(preparation, parsed, reason, asked=method)
+        return Origin(preparation=preparation, method=parsed, grow=grow), reason, seconds
 
     def compare(
         self,
@@ -412,3 +433,8 @@ def _check_reference(name: str) -> None:
     raise MethodError(
         f"unknown reference {name!r}.{hint} References: {', '.join(REFERENCES)}, or the path of a netCDF file."
     )
+
+
+def _grows(method: str, family: str | None) -> bool:
+    """Whether a family may grow beyond the method's own."""
+    return (family or ("auto" if method == "auto" else "fixed")) == "auto"

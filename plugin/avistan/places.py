@@ -93,6 +93,14 @@ def whole_file(path: StrPath) -> Iterator[Path]:
         new.replace(place)
 
 
+def remove_folder(path: StrPath) -> None:
+    """Delete a folder, if it is there, which is none from the first moment on."""
+    place = Path(path).resolve()
+    if place.is_dir():
+        with _made_beside(place) as temporary:
+            place.rename(temporary / "dropped")
+
+
 def clear_leftovers(path: StrPath) -> None:
     """Delete what a process that was killed while it wrote `path` left beside it; what a running one writes stays."""
     place = Path(path).resolve()

@@ -42,7 +42,7 @@ def describe_fit(
     """Everything that decides the bytes of a fit, by name: strings and numbers, digests in place of long values."""
     return {
         "program": model.program.digest,
-        "data": {name: digest(_parts(value)) for name, value in model.data.items()},
+        "data": data_digests(model.data),
         "level": None if level is None else {"name": level.name, "latents": ", ".join(level.latents)},
         "method": method,
         "options": dict(options),
@@ -67,6 +67,11 @@ def describe_fit(
             "default_matmul_precision": str(jax.config.jax_default_matmul_precision),
         },
     }
+
+
+def data_digests(data: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of every data entry."""
+    return {name: digest(_parts(value)) for name, value in data.items()}
 
 
 def digest(arrays: Arrays) -> str:
@@ -102,12 +107,14 @@ def _sources() -> str:
     return found.hexdigest()[:16]
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str = "the checkpoint"
+) -> list[str]:
     """One line for every entry that is not the same in two nested records."""
     one, two = _flat(saved), _flat(now)
     missing = "none"
     return [
-        f"  {name}: {one.get(name, missing)} in the checkpoint, {two.get(name, missing)} now"
+        f"  {name}: {one.get(name, missing)} in {where}, {two.get(name, missing)} now"
         for name in (one | two)
         if one.get(name, missing) != two.get(name, missing)
     ]

@@ -37,14 +37,15 @@ _CORE = (_PROGRAM, _DATA, _ARRAYS, _LEAVES)
 _MOST_BYTES_OF_HEADER = 1 << 28
 _MOST_BYTES_OF_EXTRAS = 1 << 28  # of what others added, whose digests a load looks at; of more at their bytes
 
+DIAGNOSIS, UNITS = "diagnosis.json", "diagnosis.npz"
 FIT_FILES = (
     _HEADER,
     _LEAVES,
     _ARRAYS,
     _PROGRAM,
     _DATA,
-    "diagnosis.json",
-    "diagnosis.npz",
+    DIAGNOSIS,
+    UNITS,
     "posterior.nc",
     "posterior.zarr",
 )  # the command line's last

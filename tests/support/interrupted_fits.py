@@ -3,6 +3,7 @@
 A server that has imported everything forks them, and what the first one compiles the others load: a start costs little.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import arviz_base  # noqa: F401  imported here, so that no fit has to
@@ -21,6 +23,7 @@ import zarr  # noqa: F401
 
 import avistan.checkpoints
 import avistan.files
+import avistan.places
 import avistan.provenance
 from avistan.cli import app
 from avistan.compile_cache import FOLDER, SWITCH
@@ -31,8 +34,23 @@ avistan.provenance._sources()  # kept from here on: what was imported is what ru
 _UNDER_WAY = "*/*.partial"
 
 
-def _fit(arguments: list[str], log: Path, compiled: Path) -> None:
+def _wait_at(name: str) -> None:
+    """Before anything is written to a place of that name, wait to be killed."""
+    made_beside = avistan.places._made_beside
+
+    @contextlib.contextmanager
+    def waiting(place: Path) -> Iterator[Path]:
+        with made_beside(place) as temporary:
+            if place.name == name:
+                time.sleep(3600)
+            yield temporary
+
+    avistan.places._made_beside = waiting
+
+
+def _fit(arguments: list[str], log: Path, compiled: Path, wait_at: str) -> None:
     avistan.checkpoints.SECONDS = 0.0
+    _wait_at(wait_at)
     os.environ |= {FOLDER: str(compiled), SWITCH: ""}
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
@@ -58,10 +76,11 @@ class InterruptedFits:
         warm_up.start()
         warm_up.join()
 
-    def start(self, name: str, *more: str) -> multiprocessing.context.ForkServerProcess:
+    def start(self, name: str, *more: str, wait_at: str = "") -> multiprocessing.context.ForkServerProcess:
+        """Start a fit; it waits before it writes to a place of the name `wait_at`."""
         arguments = [*self.arguments, "--output", str(self.output(name)), *more]
         process = self._context.Process(
-            target=_fit, args=(arguments, self.log(name), self.folder / "compiled")
+            target=_fit, args=(arguments, self.log(name), self.folder / "compiled", wait_at)
         )
         process.start()
         return process
@@ -97,6 +116,11 @@ class InterruptedFits:
                 return
             time.sleep(0.001)
 
+    def wait_for_file(self, process: multiprocessing.context.ForkServerProcess, pattern: str) -> None:
+        """Until a file is there, by its name below the folder of all fits, or the fit is done."""
+        while process.is_alive() and not any(self.folder.glob(pattern)):
+            time.sleep(0.001)
+
     def stop(
         self, process: multiprocessing.context.ForkServerProcess, number: int = signal.SIGKILL
     ) -> int | None:
@@ -111,12 +135,19 @@ def bytes_that_matter(folder: Path) -> dict[str, bytes]:
     """All that a fit's folder holds but its times: files, arrays and numbers by name."""
     parts = {name: (folder / name).read_bytes() for name in ("family.eqx", "program.stan", "data.json")}
     header = json.loads((folder / "fit.json").read_text())
+    assert {"arrays.npz", "diagnosis.json", "diagnosis.npz", "posterior.nc"} < set(header.pop("files"))
+    assert header.pop("digest")
     assert set(header.pop("timing")) == {"prepare", "compile", "train", "evaluate"}
     for chain in header["chains"]:
         assert chain.pop("seconds_train") > 0
         assert chain.pop("seconds_evaluate") > 0
         chain.pop("seconds_compile")
     parts["fit.json"] = json.dumps(header).encode()
+    diagnosis = json.loads((folder / "diagnosis.json").read_text())
+    assert diagnosis.pop("seconds") > 0
+    parts["diagnosis.json"] = json.dumps(diagnosis).encode()
+    with np.load(folder / "diagnosis.npz") as units:
+        parts |= {f"diagnosis.npz {name}": units[name].tobytes() for name in units}
     times = re.compile(r"chain_\d+_trace_\d+_seconds(_compile)?")
     with np.load(folder / "arrays.npz") as arrays:
         parts |= {f"arrays.npz {n}": arrays[n].tobytes() for n in arrays if not times.fullmatch(n)}
