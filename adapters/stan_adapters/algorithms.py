@@ -80,10 +80,7 @@ def nuts(model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, d
     try:
         fit = _stanli(model, seed).sample(chains=chains, seed=seed, warmup=warmup, samples=draws, refresh=0)
     except RuntimeError as error:
-        raise EngineError(
-            f"stanli's NUTS failed on {model.program.name}: {error}. Ways out: cmdstan-nuts, which samples the program "
-            "compiled by CmdStan, or the netCDF file of draws made elsewhere."
-        ) from error
+        raise EngineError(f"stanli's NUTS failed on {model.program.name}: {error}") from error
     seconds = time.perf_counter() - started
     flat = {
         c.name: np.asarray(fit[c.name]).reshape(chains * draws, *c.shape)

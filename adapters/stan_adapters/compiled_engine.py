@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -58,11 +59,13 @@ def compiled_library(program: Program) -> Path:
     sources, compiler = _checked_sources(), _compiler()
     folder = library_folder() / build_key(program, FLAGS, sources, compiler)
     stan_file, library, marker = folder / "program.stan", folder / "program_model.so", folder / "complete"
-    name_in_messages(stan_file, str(program.file or f"{program.name}.stan"))
+    name_in_messages(stan_file, _users_file(program))
     try:
         with _lock(folder.with_suffix(".lock"), program):
             if not (marker.exists() and library.exists()):
                 _compile(program, stan_file)
+                for rest in (stan_file.with_suffix(".o"), stan_file.with_suffix(".hpp")):
+                    rest.unlink(missing_ok=True)
                 marker.write_text(program.name)  # written last: a killed build is never reused
     except OSError as error:
         raise EngineError(
@@ -76,7 +79,6 @@ def build_key(program: Program, flags: tuple[str, ...], sources: Path, compiler:
     """Names everything that can change the built library: program, flags, compiler, and BridgeStan's sources by the
     files that change with each of their versions.
     """
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     files = sorted({file for pattern in _VERSION_FILES for file in sources.glob(pattern) if file.is_file()})
     parts = [
         program.source,
@@ -85,9 +87,22 @@ def build_key(program: Program, flags: tuple[str, ...], sources: Path, compiler:
         importlib.metadata.version("bridgestan"),
         str(sources),
         [(str(file.relative_to(sources)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files],
-        version.splitlines()[0] if version else compiler,
+        _version(compiler),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    return told.splitlines()[0] if told else compiler
+
+
+def _users_file(program: Program) -> str:
+    """What messages call the program; their lines are those of its expanded text."""
+    if program.file is None:
+        return f"{program.name}.stan"
+    return f"{program.file} with its #include lines expanded" if program.has_includes else str(program.file)
 
 
 def _checked_sources() -> Path:

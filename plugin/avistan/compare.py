@@ -191,6 +191,7 @@ class Comparison:
         return {
             "program": self.program,
             "verdict": str(self.structure.verdict),
+            "engine": self.model.engine,
             "units": self.units,
             "unconstrained_dim": self.unconstrained_dim,
             "seed": self.seed,

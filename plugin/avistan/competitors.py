@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 REFERENCES = ("nuts", "cmdstan-nuts")
 COMPETITORS = ("cmdstan-advi", "cmdstan-pathfinder", "pathfinder")
+_WAYS_OUT = {
+    "nuts": "\nWays out: the reference cmdstan-nuts, which samples the program compiled by CmdStan, or the netCDF file "
+    "of draws made elsewhere."
+}
 _RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
 _LEAST_WEIGHTS = 25  # whose fifth, the tail, a Pareto distribution can be fitted to
 
@@ -145,7 +149,7 @@ class External:
         try:
             return self.reference(source, seed=seed, **options), ""
         except (EngineError, CmdStanError) as error:
-            return None, f"the reference {source} is missing: {error}"
+            return None, f"the reference {source} is missing: {error}{_WAYS_OUT.get(str(source), '')}"
 
     # -- inside -------------------------------------------------------------------------------------------------
 

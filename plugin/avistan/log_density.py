@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from stan_adapters.errors import BindingError
 from stan_adapters.library_lock import LibraryLock
+from stan_adapters.message_paths import in_users_words
 
 from . import native
 from .density_handles import DensityHandles
@@ -177,7 +178,8 @@ class Slot:
         record = _records.get(self.index)
         if record is None:
             return None
-        return (native.last_message(self.index) if native.loaded() else None) or record.message
+        said = (native.last_message(self.index) if native.loaded() else None) or record.message
+        return said and in_users_words(said)
 
     def close(self) -> None:
         """Release the model; later use of the slot, in compiled programs too, is an error."""

@@ -13,7 +13,7 @@ import pytest
 from fake_engine import Toy
 from stan_adapters import cache_folder
 from stan_adapters.binding import BoundModel
-from stan_adapters.compiled_engine import FLAGS, bridgestan_sources, build_key, compiled_library
+from stan_adapters.compiled_engine import FLAGS, _users_file, bridgestan_sources, build_key, compiled_library
 from stan_adapters.data import read_data
 from stan_adapters.engines import load
 from stan_adapters.errors import EngineError, EngineNotice
@@ -189,6 +189,14 @@ def test_waiting_for_another_process_that_compiles_is_said(compiles, tmp_path):
         compiled_library(program())
     assert told[0] == "another process is compiling mine: waiting for it, which can take minutes."
     assert len(compiles) == 1
+
+
+def test_messages_about_a_program_that_includes_others_say_how_lines_count(tmp_path):
+    (tmp_path / "inner.stan").write_text("real z;\n")
+    file = tmp_path / "outer.stan"
+    file.write_text("parameters {\n#include inner.stan\n}\nmodel { z ~ std_normal(); }\n")
+    assert _users_file(Program.from_file(file)) == f"{file} with its #include lines expanded"
+    assert _users_file(program()) == "mine.stan"
 
 
 def test_messages_name_the_users_file(sources, toy_library, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 
+import bridgestan
 import pytest
 
 import avistan as avi
@@ -56,6 +57,46 @@ def test_a_reference_that_stanli_can_not_sample_is_missing_with_the_ways_out(toy
     assert comparison.to_json()["reference"] is None
     with pytest.raises(avi.AvistanError, match="there is no reference file"):
         model.compare(["fvi"], reference=tmp_path / "gone.nc", seed=1, **SMALL)
+
+
+def test_auto_goes_on_to_the_compiled_engine_and_says_so_everywhere(toy_library, tmp_path, monkeypatch):
+    code = """
+    functions { tuple(real, real) twice(real x) { return (x, 2 * x); } }
+    data { int N; vector[N] x; }
+    parameters { real theta; vector[N] z; }
+    model {
+      real a; real b; (a, b) = twice(theta);
+      a ~ std_normal(); z ~ normal(b - a, 1); x ~ normal(z, 1);
+    }"""
+    (tmp_path / "Makefile").write_text("all:\n")
+    monkeypatch.setenv("BRIDGESTAN", str(tmp_path))
+    monkeypatch.setenv("AVISTAN_CACHE_DIR", str(tmp_path / "cache"))
+    compiled = []
+
+    def compile_model(stan_file, *, make_args):
+        compiled.append(stan_file)
+        names = ("theta", *(f"z.{n + 1}" for n in range(N)))
+        toy_library(Toy(density=DENSITY, names=names), stan_file.with_name("program_model.so"))
+
+    monkeypatch.setattr(bridgestan, "compile_model", compile_model)
+    monkeypatch.setattr(errors, "_told", set())
+    with pytest.warns(EngineNotice) as notices:
+        model = avi.Model(stan_code=code, data=DATA)
+    told = [str(notice.message) for notice in notices]
+    assert told[0].startswith("going on with the compiled engine, bridgestan: stanli can't run model: ")
+    assert "mir: malformed" in told[0]
+    assert told[1].startswith(
+        "compiling model with BridgeStan, which takes minutes and happens once: it is kept in "
+    )
+    structure = model.inspect()
+    assert "engine bridgestan" in str(structure)
+    assert structure.to_json()["engine"] == "bridgestan"
+    fit = model.fit(method="avi:polynomial(1)", **SMALL)
+    assert "engine bridgestan" in str(fit)
+    assert fit.posterior(10).attrs["engine"] == "bridgestan"
+    fit.save(tmp_path / "fit")
+    assert avi.load(tmp_path / "fit").model.engine == "bridgestan"
+    assert len(compiled) == 1
 
 
 def test_components_of_tuples_are_explained_where_they_appear(toy_library, tmp_path):
