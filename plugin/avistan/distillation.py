@@ -22,6 +22,7 @@ Layers = list[tuple[Array32, Array32]]
 
 ENOUGH = 1.0  # nats of divergence in all, below which nothing is done
 _UNITS = 1000  # that are looked at
+_MOST = 1e18  # of a target or a weight: single precision holds their products with a square
 _STEPS, _RATE, _WARM_UP = 400, 0.02, 50
 _DECAYS = 0.9, 0.99  # of Adam's moments
 
@@ -49,7 +50,10 @@ def distil(
         bounded: columns of the outputs that flatten at `limit` before they are compared.
     """
     some = np.unique(np.linspace(0, len(inputs) - 1, min(_UNITS, len(inputs))).astype(int))
-    x, y, w = inputs[some], targets[some].astype(np.float32), weights[some].astype(np.float32)
+    x, y, w = (
+        inputs[some],
+        *(np.clip(part[some], -_MOST, _MOST).astype(np.float32) for part in (targets, weights)),
+    )
     scale = len(inputs) / len(some)
     parameters: list[Array32] = [part.copy() for layer in layers for part in layer]
     if linear is not None:

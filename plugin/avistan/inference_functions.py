@@ -207,13 +207,18 @@ class MLP(AbstractInferenceFunction):
     def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> MLP:
         x = np.asarray(inputs, dtype=np.float32)
         coefficients, intercept = _regress(self.features(x), nu)
-        width = len(coefficients) - (0 if self.linear is None else x.shape[1])
-        last = (coefficients[:width], intercept - np.asarray(self.start))
-        layers = [
-            tuple(np.asarray(p, dtype=np.float32) for p in layer) for layer in (*self.layers[:-1], last)
-        ]
-        linear = None if self.linear is None else coefficients[width:].astype(np.float32)
-        return self._distilled(layers, linear, x, nu)
+        with np.errstate(over="ignore"):  # looked for below
+            readout, bias = (
+                part.astype(np.float32) for part in (coefficients, intercept - np.asarray(self.start))
+            )
+        if not (np.isfinite(readout).all() and np.isfinite(bias).all()):
+            return (
+                self  # the quick fit is so far off that single precision can't hold it: all units begin alike
+            )
+        width = len(readout) - (0 if self.linear is None else x.shape[1])
+        layers = [tuple(np.asarray(p, dtype=np.float32) for p in layer) for layer in self.layers[:-1]]
+        linear = None if self.linear is None else readout[width:]
+        return self._distilled([*layers, (readout[:width], bias)], linear, x, nu)
 
     def _distilled(
         self,

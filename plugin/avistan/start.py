@@ -176,6 +176,7 @@ class _Ascent:
         """One round; `done` where it gained little."""
         dim, rate = self.model.dim, self.learning_rate / (1 + self._number) ** 0.5
         mean, log_sd = self._mean, self.log_sd
+        last = inside = mean  # the latest mean around which a draw was accepted, and that draw
         values = []
         tail_mean, tail_log_sd, kept = np.zeros(dim), np.zeros(dim), 0
         for step in range(steps):
@@ -184,8 +185,15 @@ class _Ascent:
             lp, gradient = self.model.log_density_gradient(self.center + self.scale * (mean + sd * noise))
             accepted = np.isfinite(lp)
             if not accepted.any():
-                log_sd = log_sd - 0.1  # too wide for the support: narrow and try again
+                if (
+                    mean is last
+                ):  # too wide for the support, or outside: narrower, nearer to what is inside, and again
+                    mean = last = 0.5 * (last + inside)
+                    log_sd = log_sd - 0.1
+                else:  # the last step led out of it: back, and shorter ones
+                    mean, rate = last, 0.7 * rate
                 continue
+            last, inside = mean, mean + sd * noise[int(np.argmax(accepted))]
             noise, gradient = noise[accepted], self.scale * gradient[accepted]
             path = gradient + noise / sd
             move = self._adam.step(np.concatenate([path.mean(axis=0), (path * noise * sd).mean(axis=0)]))
