@@ -22,11 +22,22 @@ _RUN = frozenset({"transformed parameters", "model", "generated quantities"})
 
 
 class Edit(NamedTuple):
-    """`text` in place of what stands from `start` to `end`."""
+    """`text` in place of what stands from `start` to `end`. At one place, edits are in the order of their `rank`."""
 
     start: int
     end: int
     text: str
+    rank: tuple[int, int] = (2, 0)
+
+
+def _before(node: Tree[Token], text: str) -> Edit:
+    """Text in front of a node; that in front of a larger one, which begins there too, comes first."""
+    return Edit(_start(node), _start(node), text, (1, -node.meta.end_pos))
+
+
+def _after(node: Tree[Token], text: str) -> Edit:
+    """Text behind a node; that behind a smaller one, which ends there too, comes first."""
+    return Edit(node.meta.end_pos, node.meta.end_pos, text, (0, -_start(node)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ def remedy(fault: Fault, source: str, statements: Statements, accepts: Accepts) 
 
 def rewritten(source: str, edits: tuple[Edit, ...], functions: str = "") -> str:
     """A program with edits, none within another, and further functions before its own. Lines keep their numbers."""
-    for start, end, text in sorted(edits, key=lambda edit: edit[:2], reverse=True):
+    for start, end, text, _ in sorted(edits, key=lambda edit: (edit.start, edit.rank), reverse=True):
         source = source[:start] + text + "\n" * source[start:end].count("\n") + source[end:]
     code = " ".join(functions.split())
     if not code:
@@ -127,8 +138,8 @@ def _loops_over_containers(_: Fault, source: str, statements: Statements, accept
             declared = _declared(kind, text, str(name))
             edits += [
                 Edit(int(name.start_pos or 0), container.meta.end_pos, f"{position} in 1:size({text})"),
-                Edit(_start(body), _start(body), f"{{ {declared} = {text}[{position}]; "),
-                Edit(body.meta.end_pos, body.meta.end_pos, " }"),
+                _before(body, f"{{ {declared} = {text}[{position}]; "),
+                _after(body, " }"),
             ]
     return Remedy(tuple(edits), refused=tuple(refused))
 
@@ -171,15 +182,48 @@ def _stays(container: Tree[Token], body: Tree[Token]) -> bool:
 
 
 def _return_in_while(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
-    return Remedy(
-        refused=tuple(
-            _start(site.node)
-            for site in statements.sites
-            if site.node.data == "return"
-            and any(around.data == "while" for around in site.inside)
-            and statements.blocks(site) & _RUN
-        )
-    )
+    """A `return` within `while` becomes a `break`, and what it returns is returned after the loop."""
+    edits: dict[Edit, None] = {}
+    refused = []
+    for site in statements.sites:
+        loops = [around for around in site.inside if around.data in ("for", "foreach", "while")]
+        outer = next((loop for loop in loops if loop.data == "while"), None)
+        if site.node.data != "return" or outer is None or not statements.blocks(site) & _RUN:
+            continue
+        kind, value = statements.results.get(site.function), site.node.children[0]
+        if kind is None or kind.base not in ("int", "real") or kind.dims or not isinstance(value, Tree):
+            refused.append(_start(site.node))
+            continue
+        left, result = (f"{_unused(stem, source)}_{_start(outer)}" for stem in ("left", "result"))
+        changes = [
+            Edit(_start(site.node), _start(value), f"{{ {result} = "),
+            _after(site.node, f" {left} = 1; break; }}"),
+            *_left_with(outer, site.inside, f"int {left} = 0; {kind.base} {result} = 0;", left, result),
+        ]
+        for loop in loops[loops.index(outer) + 1 :]:  # each is left in turn
+            changes += [_before(loop, "{ "), _after(loop, f" if ({left}) break; }}")]
+        edits |= dict.fromkeys(changes)
+    return Remedy(tuple(edits), refused=tuple(refused))
+
+
+def _left_with(
+    loop: Tree[Token], inside: tuple[Tree[Token], ...], declared: str, left: str, result: str
+) -> Iterator[Edit]:
+    """What stands before and after a loop that may have been left with a result."""
+    body = inside[0].children  # of the function
+    after = body[[node is loop for node in body].index(True) + 1 :] if inside[1] is loop else [None, None]
+    if not after:
+        yield _before(loop, f"{declared} ")
+        yield _after(loop, f" return {result};")
+    elif len(after) == 1 and isinstance(after[0], Tree) and after[0].data == "return":
+        last, (value,) = after[0], after[0].children
+        assert isinstance(value, Tree)
+        yield _before(loop, f"{declared} ")
+        yield Edit(_start(last), _start(value), f"if (!{left}) {result} = ")
+        yield _after(last, f" return {result};")
+    else:
+        yield _before(loop, f"{{ {declared} ")
+        yield _after(loop, f" if ({left}) return {result}; }}")
 
 
 def _early_void_return(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:

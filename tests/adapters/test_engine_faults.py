@@ -306,18 +306,95 @@ def test_names_of_the_program_are_not_taken():
     stan_to_mir(for_stanli(taken))
 
 
-# ---- statements that are refused
+# ---- returns
 
-WHILE = "functions {{ int f(int n) {{ int q = 1; while (q < 100) {{ q *= 2; {} }} return 0; }} }}\n"
-RETURN, BREAK = "if (q > n) return q;", "if (q > n) break;"
+RETURNS = {
+    "from the loop": ("int q = 1; while (q < 100) { q *= 2; if (q > n) return q; } return -1;", 8, -1),
+    "one of two": (
+        "int q = 1; while (q < 99) { q *= 2; if (q > n) return q; if (q == 64) return 5; } return -1;",
+        8,
+        5,
+    ),
+    "with more behind it": (
+        "int q = 1; while (q < 100) { q *= 2; if (q > n) return q; } q += 3; return -q;",
+        8,
+        -131,
+    ),
+    "from an endless loop": ("int q = 1; while (1) { q *= 2; if (q > n) return q; }", 8, 1024),
+    "within for": (
+        "int c = 0; for (i in 1:5) { int q = 1; while (q < 20) { q *= 2; c += 1; if (c > n) return q + 10 * i; } } "
+        "return -c;",
+        28,
+        -25,
+    ),
+    "within for, without braces": (
+        "int c = 0; for (i in 1:5) while (c < 5 * i) { c += 1; if (c > n) return c + 10 * i; } return -c;",
+        28,
+        -25,
+    ),
+    "from a for in it": (
+        "int q = 1; while (q < 100) { q += 1; for (i in 1:3) if (q * i > n) return q * 10 + i; } return -1;",
+        33,
+        -1,
+    ),
+    "from a while in it": (
+        "int q = 1; while (q < 10) { int r = 0; q += 1; while (r < 3) { r += 1; if (q * r > n) return q * 10 + r; } } "
+        "return -1;",
+        33,
+        -1,
+    ),
+    "in a branch": (
+        "int q = 1; if (n < 50) while (q < 100) { q *= 2; if (q > n) return q; } else return 3; return -1;",
+        8,
+        3,
+    ),
+    "as its only statement": ("int q = 1; while (q < 100) return q + n; return -1;", 8, 1001),
+}
+CALLED = {
+    "model": "parameters { real y; } model { target += f(n) * y; }",
+    "transformed data": "transformed data { int s = f(n); } parameters { real y; } model { target += s * y; }",
+    "both": "transformed data { int s = f(n); } parameters { real y; } model { target += (s + f(n)) / 2 * y; }",
+}
 
 
-def test_a_return_within_while_is_refused_where_the_model_calls_it():
-    called = "parameters { real x; } model { target += f(7) * x; }"
-    with pytest.raises(UnsupportedError, match=r"mine\.stan:1:76: stanli .*`return` within `while`.*`break`"):
-        bind(WHILE.format(RETURN) + called)
-    assert gradient(WHILE.format(BREAK).replace("return 0", "return q") + called) == [8]
-    assert gradient(WHILE.format(RETURN) + f"transformed data {{ int s = f(7); }} {TAIL}") == [8]
+@pytest.mark.parametrize("where", CALLED)
+@pytest.mark.parametrize("name", RETURNS)
+def test_a_return_within_while_ends_the_function(name, where):
+    body, *truths = RETURNS[name]
+    for n, truth in zip((7, 1000), truths, strict=True):
+        found = gradient(
+            f"functions {{ int f(int n) {{ {body} }} }} data {{ int n; }} {CALLED[where]}", {"n": n}
+        )
+        assert found == [truth]
+
+
+@pytest.mark.parametrize("head", ["while (1)", "while (it < 50)"])
+def test_a_return_within_while_may_depend_on_parameters(head):
+    """Newton's iteration for the square root of exp(y)."""
+    code = f"""
+    functions {{
+      real root(real a) {{
+        real x = 1;
+        int it = 0;
+        {head} {{
+          real next = (x + a / x) / 2;
+          it += 1;
+          if (abs(next - x) < 1e-12) return next;
+          x = next;
+        }}
+        return 0;
+      }}
+    }}
+    parameters {{ real y; }} model {{ target += root(exp(y)); }}"""
+    np.testing.assert_allclose(gradient(code, point=[0.7]), [np.exp(0.35) / 2], rtol=1e-12)
+
+
+def test_a_return_of_a_container_within_while_is_refused_with_its_place():
+    code = "functions { vector f(int n) {\n while (1) {\n  if (n > 0) return [n, 1]';\n }\n} }\n"
+    with pytest.raises(UnsupportedError, match=r"mine\.stan:3:14: stanli .*`return` within `while`.*`break`"):
+        bind(code + "parameters { real x; } model { target += f(7)[1] * x; }")
+    prepared = "transformed data { real s = f(7)[1]; }"
+    assert gradient(f"{code}{prepared} {TAIL}") == [7]  # where it is right
 
 
 def test_an_early_return_of_a_void_function_is_refused():
