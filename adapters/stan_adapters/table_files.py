@@ -13,6 +13,7 @@ import numpy as np
 
 from .constraints import Array
 from .errors import DataError
+from .foreign_files import check_zarr
 from .program import Program, StrPath
 
 
@@ -62,6 +63,7 @@ def read_group(path: Path, program: Program) -> dict[str, Array]:
     import zarr
 
     try:
+        check_zarr(Path(path))
         group = zarr.open_group(path, mode="r")
         arrays = dict(group.arrays())
         wanted = [declaration.name for declaration in program.data if declaration.name in arrays]

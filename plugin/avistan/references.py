@@ -15,6 +15,7 @@ from stan_adapters import algorithms
 from stan_adapters.algorithms import Draws
 from stan_adapters.binding import BoundModel
 from stan_adapters.errors import BindingError
+from stan_adapters.foreign_files import check_hdf5, check_zarr
 from stan_adapters.program import StrPath
 
 from .errors import CompetitorError
@@ -221,6 +222,7 @@ def _read(path: Path) -> xr.DataTree:
     if not path.exists():
         raise CompetitorError(f"there is no reference file {path}.")
     try:
+        check_zarr(path) if path.is_dir() else check_hdf5(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # how a zarr folder could be read faster
             with xr.open_datatree(path, engine="zarr" if path.is_dir() else "h5netcdf") as tree:
