@@ -30,6 +30,7 @@ from .errors import AvistanError
 from .locks import held, holder, take
 from .places import StrPath, check_folder_place
 from .provenance import Arrays, differences
+from .records import RecordError, read_record
 
 FORMAT = 3
 SECONDS = 5.0  # training between two saves
@@ -276,6 +277,11 @@ class ChainCheckpoint:
         self._checkpoint, self._number = checkpoint, number
         self._training: Mapping[str, Any] = {}
 
+    @property
+    def folder(self) -> Path:
+        """The checkpoint's folder."""
+        return self._checkpoint.folder
+
     def load(self, training: Mapping[str, Any]) -> Arrays | None:
         """The arrays of the last save; None where there is none.
 
@@ -296,6 +302,20 @@ class ChainCheckpoint:
     def save(self, steps: int, arrays: Arrays) -> None:
         """Save the arrays of a run after some steps; a failure is a warning."""
         self._checkpoint._write(self._number, steps, self._training, arrays)
+
+
+@contextlib.contextmanager
+def going_on(checkpoint: ChainCheckpoint | None) -> Iterator[None]:
+    """Within the block a training takes up what was loaded. Arrays that it can't are a `CheckpointError`."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+        if checkpoint is None:
+            raise
+        raise CheckpointError(
+            f"{checkpoint.folder} holds arrays that this training can't go on from: {type(error).__name__}: {error}. "
+            "Delete the folder to start over."
+        ) from error
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -335,6 +355,17 @@ def _told(saves: list[_Place]) -> str:
 # --- one save -----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What `header.json` says beside its digest; `arrays` have a type and a shape each."""
+
+    format: int
+    fit: Mapping[str, Any]
+    training: Mapping[str, Any]
+    arrays: Mapping[str, tuple[str, tuple[int, ...]]]
+    files: Mapping[str, str]
+
+
 def _write_save(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
     """Write a save beside its place and put it there when it is whole."""
     import orbax.checkpoint as orbax  # here, because most fits end before their first save
@@ -359,14 +390,18 @@ def _read_header(save: _Place) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads((save.path / _HEADER).read_text())
         known = header.pop("digest")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise _damaged(save, f"{_HEADER}: {type(error).__name__}: {error}") from error
     if known != record_digest(header):
         raise _damaged(save, f"{_HEADER} changed since the save")
-    if header["format"] != FORMAT:
+    if header.get("format") != FORMAT:
         raise CheckpointError(
-            f"{save.path} has format {header['format']}, this version of avistan reads {FORMAT}. {_ways_out(save)}"
+            f"{save.path} has format {header.get('format')}, this version of avistan reads {FORMAT}. {_ways_out(save)}"
         )
+    try:
+        read_record(_Header, header, _HEADER)
+    except RecordError as error:
+        raise _damaged(save, str(error)) from error
     return header
 
 
@@ -374,25 +409,30 @@ def _read_arrays(save: _Place, header: Mapping[str, Any]) -> Arrays:
     """The arrays of a save whose files are what was written: a reader of damaged files may fail in any way."""
     import orbax.checkpoint as orbax
 
+    if any(path.is_symlink() for path in save.path.rglob("*")):
+        raise _damaged(save, "it holds links to files elsewhere")
     differing = differences(header["files"], folder_digests(save.path / _ARRAYS))
     if differing:
         raise _damaged(
             save, f"{_ARRAYS}: {len(differing)} of {len(header['files'])} files changed since the save"
         )
-    kinds = {name: (np.dtype(kind), tuple(shape)) for name, (kind, shape) in header["arrays"].items()}
-    wanted = {
-        name: orbax.RestoreArgs(restore_type=np.ndarray)
-        for name, (_, shape) in kinds.items()
-        if 0 not in shape
-    }
-    with orbax.PyTreeCheckpointer() as checkpointer:
-        restored = checkpointer.restore(
-            save.path / _ARRAYS, args=orbax.args.PyTreeRestore(restore_args=wanted)
-        )
-    return {
-        name: np.asarray(restored[name], kind) if name in wanted else np.empty(shape, kind)
-        for name, (kind, shape) in kinds.items()
-    }
+    try:
+        kinds = {name: (np.dtype(kind), tuple(shape)) for name, (kind, shape) in header["arrays"].items()}
+        wanted = {
+            name: orbax.RestoreArgs(restore_type=np.ndarray)
+            for name, (_, shape) in kinds.items()
+            if 0 not in shape
+        }
+        with orbax.PyTreeCheckpointer() as checkpointer:
+            restored = checkpointer.restore(
+                save.path / _ARRAYS, args=orbax.args.PyTreeRestore(restore_args=wanted)
+            )
+        return {
+            name: np.asarray(restored[name], kind) if name in wanted else np.empty(shape, kind)
+            for name, (kind, shape) in kinds.items()
+        }
+    except Exception as error:
+        raise _damaged(save, f"{_ARRAYS}: {type(error).__name__}: {error}") from error
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:

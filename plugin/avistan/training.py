@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
 from .arrays import on_device, zeros
 from .batches import Batches, one_batch
-from .checkpoints import ChainCheckpoint
+from .checkpoints import ChainCheckpoint, going_on
 from .common_numbers import fold_in, key_as_number
 from .deadline import out_of_time
 from .errors import FitError
@@ -277,14 +277,16 @@ def train(
     saved = None
     if checkpoint is not None:
         saved = checkpoint.load({"training": asdict(options), "start of training": trainer.start_digest()})
-    elbos, rejected, chunk_steps, seconds, seconds_compile = _seen(saved)
-    if saved is not None:
-        plan.restore(saved)
+    with going_on(checkpoint):
+        elbos, rejected, chunk_steps, seconds, seconds_compile = _seen(saved)
+        if saved is not None:
+            plan.restore(saved)
     started = time.perf_counter()
     plan.compile(trainer.compile, chunk_steps[-1])
     seconds_compile += time.perf_counter() - started
     if saved is not None:
-        trainer.restore(saved)
+        with going_on(checkpoint):
+            trainer.restore(saved)
         if progress is not None:
             progress(chunk_steps[-1], plan.most_steps, float(elbos[0][-1]))
     started, cut = time.perf_counter() - seconds[-1], False

@@ -1,5 +1,6 @@
 """Interrupted training: killed at random moments and resumed to the same bytes; what does not belong is refused."""
 
+import json
 import shutil
 import signal
 import threading
@@ -22,6 +23,7 @@ from avistan.checkpoints import (
     interruptible,
     remove,
 )
+from avistan.digests import record_digest
 from avistan.errors import FitError
 from avistan.log_density import register
 from avistan.methods import parse_method
@@ -426,6 +428,50 @@ def test_a_damaged_save_is_one_clear_error(tmp_path, damage):
     assert_same(read(folder), expected)
     (save / "arrays" / "more").write_text("more")
     with pytest.raises(CheckpointError, match=r"1 of .* files changed"):
+        read(folder)
+
+
+def places(header):
+    for name in header:
+        yield {key: value for key, value in header.items() if key != name}
+        for wrong in (None, [], "x", -1, 10**9, {"a": 1}):
+            yield header | {name: wrong}
+    for kind, shape in (("O", [2]), ("V8", [2]), ("<f8", [10**9, 0]), ("<f8", "x"), ("<f8", [-1]), (1, [1])):
+        yield header | {"arrays": {name: [kind, shape] for name in header["arrays"]}}
+
+
+def test_a_save_that_was_edited_on_purpose_is_one_clear_error_too(rejecting, tmp_path):
+    folder = tmp_path / "fit"
+    started = begin(rejecting)
+
+    def resumed():
+        with Checkpoint(folder, FIT, seconds=0, resume=True) as checkpoint:
+            return run(rejecting, started, checkpoint.chain())
+
+    with pytest.raises(Stop), Checkpoint(folder, FIT, seconds=0) as checkpoint:
+        run(rejecting, started, checkpoint.chain(), stop_after=40)
+    save = max(folder.glob("chain-0/*"))
+    kept = (save / "header.json").read_text()
+    headers = list(places({name: of for name, of in json.loads(kept).items() if name != "digest"}))
+    for header in headers:
+        text = json.dumps({"digest": record_digest(header), **header})  # put right by who edits on purpose
+        (save / "header.json").write_text(text)
+        try:
+            resumed()
+        except CheckpointError:
+            (save / "header.json").write_text(kept)
+        else:
+            raise AssertionError(str(header)[:300])
+    assert len(headers) > 40
+
+
+def test_a_save_holds_no_links(tmp_path):
+    folder = tmp_path / "fit"
+    write(folder, 20)
+    file = next((folder / "chain-0" / "000000020" / "arrays").rglob("manifest.ocdbt"))
+    shutil.move(file, tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="links to files elsewhere"):
         read(folder)
 
 
