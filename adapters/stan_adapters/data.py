@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
+from .bounds import check_bounds
 from .constraints import Array, Entry, Misfit, declared_dims, fit_value
 from .errors import DataError
 from .json_files import read_json
@@ -145,6 +146,7 @@ def _check(program: Program, values: Mapping[str, Any], source: str) -> StanData
         except Misfit as misfit:
             where = f"{_declared(declaration, entries)}. Data: {source}."
             raise DataError(f"data entry `{declaration.name}` {misfit}. {where}") from None
+    check_bounds(program, entries, source)
     _warn_about_extras(program, values, source)
     return StanData(program, entries, source)
 

@@ -7,6 +7,7 @@ import os
 import resource
 from pathlib import Path
 
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _CGROUPS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 _CGROUP_FOLDERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
 
@@ -37,10 +38,11 @@ def _of_machine() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def in_bytes(count: float) -> str:
-    """A number of bytes as text: "3.2 GiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+def in_bytes(number: int | float) -> str:
+    """A size: 512 bytes, 1.5 KiB, 120 MiB."""
+    if number < 1024:
+        return f"{number:.0f} byte{'' if number == 1 else 's'}"
+    size, unit = float(number), 0
+    while size >= 1000 and unit < len(_UNITS):
+        size, unit = size / 1024, unit + 1
+    return f"{size:.{1 if size < 10 else 0}f} {_UNITS[unit - 1]}"

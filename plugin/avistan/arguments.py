@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import MethodError
+from .limits import check_numbers
+from .places import check_apart
 
 if TYPE_CHECKING:
     from .model import Model
@@ -125,6 +127,28 @@ def open_model(
     return Model(stan_file, data=data or None, engine=engine, include_paths=include_path or (), level=level)
 
 
+def check_request(
+    output: Path | None, stan_file: Path, *others: Path | list[Path] | None, **numbers: int | None
+) -> None:
+    """That numbers are in range, and that the output replaces nothing that is read.
+
+    Args:
+        others: further files, or lists of them.
+
+    Raises:
+        FitError: one is not, or it does.
+    """
+    check_numbers(**numbers)
+    if output is not None:
+        lists = [other if isinstance(other, list) else [other] for other in others if other is not None]
+        check_apart(output, [stan_file, *(file for files in lists for file in files)])
+
+
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given a value."""
+    """The options that were given a value, all of them in range.
+
+    Raises:
+        FitError: one is out of range.
+    """
+    check_numbers(**options)
     return {name: value for name, value in options.items() if value is not None}

@@ -30,15 +30,18 @@ from .arguments import (
     Seed,
     StanFile,
     Steps,
+    check_request,
     given,
     open_model,
     split_methods,
     split_variables,
 )
 from .console import answers, standard_streams, to_json
-from .errors import AvistanError
+from .errors import AvistanError, FitError
 from .fit_command import fit
 from .fitted_commands import diagnose, posterior
+from .limits import check_numbers
+from .methods import check_methods
 from .sbc_command import sbc
 
 app = typer.Typer(
@@ -94,6 +97,7 @@ def inspect(
 
     if plot is not None:
         check_file_place(plot)
+    check_request(plot, stan_file, data)
     model = open_model(stan_file, data, engine, include_path, level)
     structure = model.inspect(level=level, seed=seed)
     if plot is not None:
@@ -129,7 +133,10 @@ def predict(
     from .fit import load
     from .places import check_file_place
 
+    check_request(output, data, draws=draws)
     check_file_place(output)
+    if output.resolve().is_relative_to(fit_folder.resolve()):
+        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
     loaded = load(fit_folder, engine=engine)
     tree = loaded.predict(data, draws, seed=seed)
     write_netcdf(tree, output)
@@ -221,17 +228,28 @@ def compare(
         max_rank=max_rank,
         elbo_draws=elbo_draws,
     )
-    from .files import PAGE, REPORT, best_row, write_report
+    from .budget import check_draws
+    from .compare import meaning
+    from .files import COMPARISON, PAGE, REPORT, best_row, write_report
     from .intervals import check_variables
     from .places import check_folder_place, whole_folder
 
-    check_folder_place(output, REPORT)
+    check_request(output, stan_file, data, cmdstan_exe, draws=draws, repeats=repeats)
+    check_numbers(
+        reference_chains=reference_chains,
+        reference_warmup=reference_warmup,
+        reference_draws=reference_draws,
+    )
+    check_folder_place(output, REPORT, mark=COMPARISON)
+    names = split_methods(methods)
+    check_methods(names, meaning)
     model = open_model(stan_file, data, engine, include_path, level)
+    check_draws(model.bound, draws)
     shown_variables = None if variables is None else split_variables(variables)
     if shown_variables is not None:
         check_variables(model.bound, shown_variables)
     comparison = model.compare(
-        split_methods(methods),
+        names,
         reference=reference,
         seed=seed,
         repeats=repeats,

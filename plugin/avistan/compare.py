@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -233,7 +233,7 @@ def run_competition(
         MethodError: a name that is no method, before anything runs.
     """
     for name in methods:
-        check_method(name)
+        meaning(name)
     rounds = [
         _one_round(made, seconds, methods, options, external, reference, progress, number)
         for number, (made, seconds) in enumerate(preparations)
@@ -254,14 +254,15 @@ def run_competition(
     )
 
 
-def check_method(name: str) -> None:
-    """That a name is a method's or a competitor's.
+def meaning(name: str) -> Hashable:
+    """What a method's or a competitor's name stands for: equal for two names of the same.
 
     Raises:
-        MethodError: it is not, with what there is.
+        MethodError: it is none, with what there is.
     """
-    if name not in COMPETITORS:
-        parse_method(name)
+    if isinstance(name, str) and name in COMPETITORS:
+        return name
+    return replace(parse_method(name), name="")
 
 
 def _one_round(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,9 +17,11 @@ from stan_adapters.algorithms import Paths, pathfinder_paths
 from stan_adapters.binding import BoundModel
 from stan_adapters.cmdstan import CmdStan
 from stan_adapters.errors import CmdStanError, EngineError
+from stan_adapters.names import nearest
 from stan_adapters.program import StrPath
 
-from .errors import AvistanError, CompetitorError
+from .errors import AvistanError, CompetitorError, MethodError
+from .limits import whole_number
 from .references import Reference as Reference
 from .references import nuts as nuts
 from .references import reference_from as reference_from
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 REFERENCES = ("nuts", "cmdstan-nuts")
+SAMPLER_OPTIONS = ("chains", "warmup", "draws")
 COMPETITORS = ("cmdstan-advi", "cmdstan-pathfinder", "pathfinder")
 _WAYS_OUT = {
     "nuts": "\nWays out: the reference cmdstan-nuts, which samples the program compiled by CmdStan, or the netCDF file "
@@ -35,6 +40,57 @@ _WAYS_OUT = {
 }
 _RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
 _LEAST_WEIGHTS = 25  # whose fifth, the tail, a Pareto distribution can be fitted to
+
+
+def check_reference(name: str) -> None:
+    """That a text names a reference or a file.
+
+    Raises:
+        MethodError: it does neither.
+    """
+    if name in REFERENCES or os.path.exists(name):
+        return
+    near = nearest(name, REFERENCES)
+    hint = f" Did you mean {near!r}?" if near else ""
+    raise MethodError(
+        f"unknown reference {name!r}.{hint} References: {', '.join(REFERENCES)}, or the path of a netCDF file."
+    )
+
+
+def check_executable(path: StrPath | None) -> None:
+    """That a program compiled by CmdStan is there, if one is named.
+
+    Raises:
+        CompetitorError: it is not.
+    """
+    if path is not None and not os.access(path, os.X_OK):
+        seen = "can't be run" if os.path.exists(path) else "is not there"
+        raise CompetitorError(f"{path}, given as the program compiled by CmdStan, {seen}.")
+
+
+def sampler_options(options: Mapping[str, Any], reference: object) -> dict[str, int]:
+    """The options of a reference that is sampled here: chains, warmup, draws.
+
+    Raises:
+        CompetitorError: another option, with the nearest one, or options of no such reference.
+        FitError: a number out of range.
+    """
+    if options and not (isinstance(reference, str) and reference in REFERENCES):
+        raise CompetitorError(
+            f"{', '.join(map(str, options))} of the reference: options are for the references {', '.join(REFERENCES)}. "
+            "Name one of them (reference=, --reference)."
+        )
+    for name in options:
+        if name not in SAMPLER_OPTIONS:
+            near = nearest(str(name), SAMPLER_OPTIONS)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise CompetitorError(
+                f"a reference has no option {name!r}.{hint} Options: {', '.join(SAMPLER_OPTIONS)}."
+            )
+    return {
+        name: whole_number(f"{name} of the reference", value, f"reference_{name}")
+        for name, value in options.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from .checked_fit import CheckedFit
 from .deadline import out_of_time
 from .diagnosis import Check, Diagnosis, Trust
 from .global_checks import check_globals
+from .limits import check_seed
 from .precision import in_float64
 from .progress import begin_stage
 from .restart_checks import check_restarts
@@ -60,7 +61,7 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
         nuts: run the spot check too.
     """
     started = time.perf_counter()
-    checked = CheckedFit(fit=fit, seed=fit.seed if seed is None else seed)
+    checked = CheckedFit(fit=fit, seed=check_seed(fit.seed if seed is None else seed))
     checks: list[Check] = []
     wanted = _CHECKS | (_WITH_NUTS if nuts else {})
     for (name, make), later in zip(wanted.items(), [*list(wanted)[1:], "saving"], strict=True):

@@ -18,9 +18,9 @@ from stan_adapters.certificate import Probe
 from stan_adapters.layout import declared_shape
 from stan_adapters.levels import Level
 
-from .errors import FitError
 from .evaluation import sample, tabulated
 from .families import Family
+from .limits import check_seed, whole_number
 from .methods import Method
 from .precision import in_float64
 from .progress import begin_stage, report_step
@@ -97,16 +97,6 @@ class Batch:
         return {"lp": self.lp, "log_q": self.log_q, "log_weight": self.lp - self.log_q}
 
 
-def check_draws(draws: int) -> None:
-    """That a number of draws can be drawn.
-
-    Raises:
-        FitError: it can't.
-    """
-    if draws < 1:
-        raise FitError(f"draws={draws}: give a positive whole number.")
-
-
 def numbers_per_draw(model: BoundModel) -> tuple[int, int]:
     """How many parameters, on the unconstrained scale, and derived outputs one draw of a bound model has."""
     declared = (*model.program.transformed_parameters, *model.program.generated_quantities)
@@ -169,7 +159,7 @@ def _unconstrained_batches(
     purpose: int,
 ) -> Iterator[tuple[int, int, FloatArray, FloatArray]]:
     """Chain, number of the first draw, draws of q and log q."""
-    check_draws(draws)
+    draws, seed = whole_number("draws", draws), check_seed(seed)
     size = min(draws, batch_size(model))
     for chain, (fitted, inputs) in enumerate(chains):
         family = _tabulated(fitted, inputs)

@@ -26,6 +26,7 @@ from .evaluation import Evaluation
 from .families import Family, num_variational_parameters
 from .growth import GrowthStep
 from .improvement import Improvement, Origin, improve
+from .limits import whole_number
 from .methods import Method
 from .options import FitOptions
 from .outcome import FitOutcome
@@ -390,7 +391,7 @@ class Fit:
 
     def create_inits(self, seed: int | None = None, chains: int = 4) -> list[dict[str, npt.NDArray[Any]]]:
         """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name."""
-        theta, _ = self.unconstrained_draws(chains, seed=seed)
+        theta, _ = self.unconstrained_draws(whole_number("chains", chains), seed=seed)
         draws, _ = self.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
         return [{name: np.asarray(v[chain]) for name, v in draws.items()} for chain in range(chains)]
 

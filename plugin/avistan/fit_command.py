@@ -25,10 +25,12 @@ from .arguments import (
     Seed,
     StanFile,
     Steps,
+    check_request,
     given,
     open_model,
 )
 from .console import Refusal, answers, tell, to_json
+from .methods import check_choice
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -105,20 +107,27 @@ def fit(
         max_rank=max_rank,
         elbo_draws=elbo_draws,
     )
+    from .budget import check_training
     from .checkpoints import beside, check_checkpoint_place, holds_training, in_use, interruptible, remove
     from .deadline import time_limit
     from .fit_folder import About, put_fit, trained_fit, what_is_asked
+    from .fitted_posterior import check_posterior
+    from .options import make_options
     from .outcome import FitOutcome
     from .places import check_folder_place
     from .storage import DIAGNOSIS, FIT_FILES
 
-    check_folder_place(output, FIT_FILES)
+    check_request(output, stan_file, data, chains=chains, draws=draws)
+    check_choice(method, family)
+    check_folder_place(output, FIT_FILES, mark=FIT_FILES[0])
     checkpoint = beside(output)
     shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
     with in_use(checkpoint, share=True), time_limit(max_seconds):
         check_checkpoint_place(checkpoint, resume=resume)
         with interruptible(checkpoint):
             model = open_model(stan_file, data, engine, include_path, level)
+            check_training(model.bound, make_options(options), chains=chains)
+            check_posterior(model.bound, draws, chains, output)
             asked = what_is_asked(model, options, engine=engine, chains=chains, **shared)
             known = None
             if resume and not holds_training(checkpoint):

@@ -10,6 +10,7 @@ import typer
 
 from .arguments import Draws, FitEngine, Json
 from .console import Refusal, answers, to_json
+from .limits import check_numbers
 
 FitFolder = Annotated[Path, typer.Argument(metavar="FIT/", help="A folder that `avistan fit` wrote.")]
 OwnSeed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's")]
@@ -83,6 +84,7 @@ def posterior(
     from .places import check_folder_place
     from .storage import FIT_FILES
 
+    check_numbers(draws=draws)
     chosen = None if resample is None else resample.value
     with in_use(beside(fit_folder)):
         loaded = load(fit_folder, engine=engine)

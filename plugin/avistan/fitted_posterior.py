@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from stan_adapters.binding import Draws
+from stan_adapters.binding import BoundModel, Draws
 
+from .budget import check_draws
 from .draw_store import write_batches
 from .drawing import (
     FITTED_UNITS,
     Batch,
     Fitted,
-    check_draws,
     draw_batches,
     joined,
     numbers_per_draw,
@@ -24,16 +25,19 @@ from .drawing import (
 )
 from .errors import FitError
 from .importance import corrected_draws
+from .limits import check_seed
 from .places import StrPath
 from .posterior import certificate, elbo_trace, to_datatree, unit_diagnostics
 
 FloatArray = npt.NDArray[np.float64]
+_HELD = "Give fewer draws, or write them a batch at a time with Fit.write_posterior."
 _MIXTURE = 24  # purpose of random numbers
 _LARGE = 2**30  # bytes of all draws from which a posterior is better written than held
 
 
 def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
     """The DataTree of a fit with `draws` draws of every chain; options as in `Fit.posterior`."""
+    _check(fit, draws, seed)
     drawn = joined(list(_batches(fit, draws, seed)))
     warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
     return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), **options)
@@ -49,13 +53,23 @@ def num_bytes(fit: Fitted, draws: int) -> int:
     return 8 * draws * len(fit.chains) * sum(numbers_per_draw(fit.model))
 
 
+def check_posterior(model: BoundModel, draws: int, chains: int, folder: Path) -> None:
+    """That a posterior can be held, or written to a folder where it `is_large`, before anything is trained.
+
+    Raises:
+        FitError: it can't, with what it would take.
+    """
+    large = draws * chains * sum(numbers_per_draw(model)) > _LARGE
+    check_draws(model, draws, chains=chains, folder=folder if large else None)
+
+
 def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
     """The DataTree of importance-resampled draws, one chain; the k-hat of the weights is among the attributes.
 
     Raises:
         FitError: k-hat says that the weights can't be relied on.
     """
-    check_draws(draws)
+    _check(fit, draws, seed)
     theta, weights = corrected_draws(fit, draws, seed=seed)
     lp, _ = fit.model.log_density_gradient(theta)
     values, num_rejected = fit.model.constrain(theta, seed=fit.seed if seed is None else seed)
@@ -70,6 +84,7 @@ def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any
     `sample_stats` says which restart a draw is from, the attribute `weights` how the restarts weigh. The ELBO bounds
     the mass that q covers: restarts in separate modes are weighted by it, restarts in one mode compete.
     """
+    _check(fit, draws, seed)
     elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
     weights = np.exp(elbos - elbos.max())
     weights /= weights.sum()
@@ -90,7 +105,7 @@ def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **
     Raises:
         FitError: the path holds something else or can't be written.
     """
-    check_draws(draws)
+    _check(fit, draws, seed, folder=Path(path))
     num_rejected = 0
 
     def trees() -> Iterator[tuple[int, int, xr.DataTree]]:
@@ -105,6 +120,13 @@ def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **
 
     write_batches(trees(), path, chains=len(fit.chains), draws=draws)
     warn_of_rejected(num_rejected, draws * len(fit.chains), fit.model.program.name, stacklevel=3)
+
+
+def _check(fit: Fitted, draws: int, seed: int | None, folder: Path | None = None) -> None:
+    """That so many draws of every chain can be made, and held or written to a folder. Raises FitError."""
+    if seed is not None:
+        check_seed(seed)
+    check_draws(fit.model, draws, chains=len(fit.chains), folder=folder, advice=_HELD)
 
 
 def _batches(fit: Fitted, draws: int, seed: int | None) -> Iterator[Batch]:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .errors import MethodError
-from .families import Conditional, GlobalKind, LocalKind
+from .limits import LIMITS
+
+if TYPE_CHECKING:  # names of methods are checked before anything heavy is loaded
+    from .families import Conditional, GlobalKind, LocalKind
 
 FunctionKind = Literal["table", "constant", "polynomial", "mlp"]
 DataColumn = tuple[str, tuple[int, ...]]  # a data entry and row offsets: ("x", (-1, 0))
@@ -39,6 +42,8 @@ _PARTS = (
     "levels",
     "mlp",
     "polynomial",
+    "neighbours",
+    "data",
     "window",
 )
 _ELSEWHERE = {
@@ -47,6 +52,11 @@ _ELSEWHERE = {
     "advi": " CmdStan's ADVI is a competitor: model.compare(['avi', 'cmdstan-advi']); 'fvi' is the same family.",
 }
 _OFFSET = re.compile(r"[+-]?\d+")
+_SIZES = {"mlp": "width", "polynomial": "degree", "low-rank": "rank", "neighbours": "neighbours"}
+_OF_FUNCTIONS = ("mlp", "polynomial", "neighbours", "data", "window", "levels")
+_SEVERAL = ("data", "window")  # parts that a name may have more than one of
+_CONTRARY = (("full-rank", "low-rank"), ("mlp", "polynomial"))
+_MOST_OFFSET, _LONGEST = 10**9, 1000
 _PART = re.compile(r"(?P<word>[a-z-]+)(?:\((?P<argument>[^()]*)\))?")
 
 
@@ -119,14 +129,17 @@ def parse_method(text: str) -> Method:
     """
     if not isinstance(text, str):
         raise MethodError(f"method={text!r}: give a method's name, such as 'avi' or 'fvi', or 'auto'.")
+    if len(text) > _LONGEST:
+        raise MethodError(f"method={_clipped(text)!r}: no method has a name of {len(text)} characters.")
     head, *parts = [part.strip() for part in text.split(":")]
     if head not in _KNOWN:
         hint = _ELSEWHERE.get(head.lower(), _nearest(head, _KNOWN))
         raise MethodError(
-            f"unknown method {text!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
+            f"unknown method {_clipped(text)!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
             "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
             ":full, :banded, :full-rank, :low-rank(RANK), :conditional or :flow for a richer family."
         )
+    _check_parts(text, parts)
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
     method = Method(name=text, function=start[head], size=DEFAULT_WIDTH if head == "avi" else 0)
     for part in parts:
@@ -135,12 +148,27 @@ def parse_method(text: str) -> Method:
         raise MethodError(
             f"{text!r} reads signatures of neighbours and declared data: for neighbours' data say window(x, -1, 0, 1)."
         )
+    read = [(name, offset) for name, offsets in method.data for offset in offsets]
+    twice = next((name for name, offset in read if read.count((name, offset)) > 1), None)
+    if twice is not None:
+        raise MethodError(f"{text!r} reads a row of {twice} twice. Say it once.")
     if method.second is not None and (method.globals != "mean-field" or method.local == "banded"):
         raise MethodError(
             f"{text!r}: with two amortized levels the globals, which hold the second level's latents, are factorized, "
             "and units do not hang on their neighbours: leave out :full-rank, :low-rank and :banded, or :levels."
         )
     return replace(method, name=":".join([head, *parts]))
+
+
+def _check_parts(text: str, parts: Sequence[str]) -> None:
+    """That no part is said twice, and none contradicts another."""
+    words = [part.partition("(")[0].strip() for part in parts]
+    for word in words:
+        if word and words.count(word) > 1 and word not in _SEVERAL:
+            raise MethodError(f"{text!r} says {word!r} more than once. Say it once.")
+    for one, other in _CONTRARY:
+        if one in words and other in words:
+            raise MethodError(f"{text!r} says {one!r} and {other!r}, which exclude each other. Keep one.")
 
 
 def _with_part(method: Method, head: str, part: str) -> Method:
@@ -175,8 +203,45 @@ def _with_part(method: Method, head: str, part: str) -> Method:
         f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional, "
         "conditional(mean+scale), conditional(curved), flow"
     )
-    hint = _nearest(part, _PARTS)
+    hint = "" if word in _PARTS else _nearest(part, _PARTS)
+    if head != "avi" and word in _OF_FUNCTIONS:
+        hint = " That belongs to avi, which learns a function of what it reads."
     raise MethodError(f"{head} has no part {part!r} (in {method.name!r}).{hint} It takes {allowed}.")
+
+
+def check_choice(method: object, family: object) -> None:
+    """That a method and a family can be asked for, whatever the program.
+
+    Raises:
+        MethodError: one can't.
+    """
+    if family not in (None, "auto", "fixed"):
+        raise MethodError(f"unknown family {family!r}: choose 'auto' or 'fixed', or name one in method=.")
+    if method != "auto":
+        parse_method(method)  # type: ignore[arg-type]
+
+
+def check_methods(names: Sequence[str], parse: Callable[[str], Hashable]) -> None:
+    """That there are methods to compare, each of them once; `parse` says what a name means.
+
+    Raises:
+        MethodError: none, or one twice, maybe under two names.
+    """
+    if not names:
+        raise MethodError("methods is empty: name one at least, such as 'avi'.")
+    seen: dict[Hashable, str] = {}
+    for name in names:
+        meant = parse(name)
+        if meant in seen:
+            same = (
+                f"{seen[meant]!r} and {name!r} are the same method"
+                if seen[meant] != name
+                else f"{name!r} is named twice"
+            )
+            raise MethodError(
+                f"{same}: its rows would be equal. Name it once; repeats= (--repeats) gives more seeds."
+            )
+        seen[meant] = name
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -187,13 +252,19 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 def _count(method: Method, part: str, argument: str | None) -> int:
     """The positive number in a part such as `mlp(32)`."""
-    if argument is None or not argument.strip().isdecimal() or int(argument) < 1:
-        word = part.partition("(")[0]
-        what = {"mlp": "width", "polynomial": "degree", "low-rank": "rank"}.get(word, "number")
+    word = part.partition("(")[0]
+    kind = _SIZES[word]
+    what, limit = "number" if kind == word else kind, LIMITS[kind]
+    digits = (argument or "").strip()
+    if not digits.isdecimal() or not digits.isascii() or not digits.strip("0"):
         raise MethodError(
             f"{word} in {method.name!r} needs a positive {what}, such as {word}(2); got {part!r}."
         )
-    return int(argument)
+    if len(digits) > 20 or int(digits) > limit.most:
+        raise MethodError(
+            f"{word} in {_clipped(method.name)!r}: {limit.most} is the most, as {limit.why}. Give a smaller {what}."
+        )
+    return int(digits)
 
 
 def _items(argument: str) -> list[str]:
@@ -202,10 +273,21 @@ def _items(argument: str) -> list[str]:
 
 def _window(method: Method, part: str, items: list[str]) -> list[DataColumn]:
     names = [item for item in items if not _OFFSET.fullmatch(item)]
-    offsets = tuple(int(item) for item in items if _OFFSET.fullmatch(item))
+    written = [item for item in items if _OFFSET.fullmatch(item)]
+    far = next((item for item in written if len(item) > 20 or abs(int(item)) > _MOST_OFFSET), None)
+    if far is not None:
+        raise MethodError(
+            f"window in {_clipped(method.name)!r} reads a row {_clipped(far)} rows from the unit's own: offsets are "
+            "small, such as -1, 0 and 1."
+        )
+    offsets = tuple(int(item) for item in written)
     if not names or not all(names) or not offsets or len(set(offsets)) < len(offsets):
         raise MethodError(
             f"window in {method.name!r} needs data entries and the offsets of their rows from the unit's own, such as "
             f"window(x, -1, 0); got {part!r}."
         )
     return [(name, offsets) for name in names]
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) < 80 else f"{text[:76]} ..."

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from stan_adapters.binding import BoundModel
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels import Level
 from stan_adapters.program import Program
+from stan_adapters.propriety import check_posterior_exists
 from stan_adapters.shards import FEWEST_UNITS, minibatches_pay
 from stan_adapters.sources import DataSource, read
 from stan_adapters.structure import Structure, inspect_structure, with_unit_data
@@ -23,14 +21,16 @@ from stan_adapters.unit_data import Slicing
 
 from .bars import bars, quiet, shown
 from .blas_threads import one_blas_thread
+from .budget import check_method, check_sampling, check_training
 from .checkpoints import Checkpoint, check_checkpoint_place
 from .deadline import time_limit
 from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .improvement import Origin
 from .large_preparation import prepare_large
+from .limits import check_level, check_seed, whole_number
 from .method_choice import level_for, needs_whole, others_beside, readable, resolve
-from .methods import parse_method
+from .methods import check_choice, check_methods, parse_method
 from .options import FitOptions, make_options
 from .preparation import Preparation, prepare
 from .progress import ProgressCallback, begin_stage, reporting
@@ -83,6 +83,7 @@ class Model:
             assert stan_code is not None
             self.program = Program.from_code(stan_code, include_paths=include_paths)
         begin_stage("reading data", next="binding the program")
+        check_level(level)
         self.data = read(self.program, data, level=level, rules=slicing)
         begin_stage("binding the program", next="inspection")
         self.bound = BoundModel(self.program, self.data, engine=engine)
@@ -110,7 +111,8 @@ class Model:
         Raises:
             StructureError: no finite density, no such level, or hand-given slicing rules that are wrong.
         """
-        key = (level or self._level_name, seed)
+        check_level(level)
+        key = (level or self._level_name, check_seed(seed))
         if key not in self._inspections:
             with reporting(progress_callback):
                 structure = self._structure(level, seed)
@@ -122,10 +124,13 @@ class Model:
 
     def _structure(self, level: str | None, seed: int = 1) -> Structure:
         """The verdict alone, which fits rest on."""
+        check_level(level)
         key = (level or self._level_name, seed)
         if key not in self._structures:
             begin_stage("inspection: levels of units")
-            self._structures[key] = inspect_structure(self.bound, level=key[0], seed=seed)
+            gradients = check_posterior_exists(self.bound, seed=seed)
+            found = inspect_structure(self.bound, level=key[0], seed=seed)
+            self._structures[key] = replace(found, evaluations=found.evaluations + gradients)
         return self._structures[key]
 
     def fit(
@@ -181,10 +186,8 @@ class Model:
             check_checkpoint_place(checkpoint, resume=resume)
         elif resume:
             raise FitError("resume=True continues a checkpoint: give its folder as checkpoint=.")
-        if family not in (None, "auto", "fixed"):
-            raise MethodError(f"unknown family {family!r}: choose 'auto' or 'fixed', or name one in method=.")
-        if isinstance(chains, bool) or chains < 1:
-            raise MethodError(f"chains={chains!r}: give a positive whole number.")
+        check_choice(method, family)
+        check_training(self.bound, chosen_options, chains=whole_number("chains", chains))
         with time_limit(max_seconds), reporting(progress_callback):
             return self._fit(
                 method=method,
@@ -260,6 +263,7 @@ class Model:
         structure = self._structure(level)
         parsed, reason = resolve(method, structure, self.bound.dim, grow=grow)
         target, named = level_for(parsed, structure), method != "auto"
+        check_method(self.bound, target, parsed, options)
         needs = {
             "whole": needs_whole([parsed] if named else [], options),
             "settled": parsed.second is not None,
@@ -298,23 +302,35 @@ class Model:
         """
         import xarray as xr
 
-        from .compare import check_method, run_competition
-        from .competitors import COMPETITORS, External, Reference
+        from .compare import meaning, run_competition
+        from .competitors import (
+            COMPETITORS,
+            External,
+            Reference,
+            check_executable,
+            check_reference,
+            sampler_options,
+        )
 
         chosen_options = make_options(options)
         self._check_fittable(seed)
         if isinstance(methods, str):
             raise MethodError(f"methods={methods!r}: give a list of names, such as [{methods!r}, 'fvi'].")
-        for name in methods:
-            check_method(name)
-        if isinstance(repeats, bool) or repeats < 1:
-            raise MethodError(f"repeats={repeats!r}: give a positive whole number.")
+        check_methods(methods, meaning)
+        whole_number("repeats", repeats)
+        chosen_reference = sampler_options(reference_options or {}, reference)
+        check_executable(cmdstan_exe)
         if isinstance(reference, str):
-            _check_reference(reference)
+            check_reference(reference)
+        check_training(self.bound, chosen_options)
+        check_sampling(self.bound, **chosen_reference)
         structure = self._structure(level)
         parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
         banded = next((method for method in parsed if method.reach), parse_method("avi"))
         target = level_for(banded, structure)
+        for each in parsed:
+            with contextlib.suppress(MethodError):  # its row says why it can't serve
+                check_method(self.bound, target, each, chosen_options)
         needs = {
             "whole": needs_whole(parsed, chosen_options),
             "settled": any(method.second is not None for method in parsed),
@@ -326,9 +342,7 @@ class Model:
             failure = ""
             if reference is not None and not isinstance(reference, Reference):
                 waiting = progress("reference" if isinstance(reference, xr.DataTree) else str(reference))
-                reference, failure = external.reference_or_reason(
-                    reference, seed=seed, **dict(reference_options or {})
-                )
+                reference, failure = external.reference_or_reason(reference, seed=seed, **chosen_reference)
                 if waiting is not None:
                     waiting(1, 1, float("nan"))
             return run_competition(
@@ -357,8 +371,7 @@ class Model:
             raise FitError(
                 f"{self.program.name} declares no parameters with free values: there is nothing to fit."
             )
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-            raise FitError(f"seed={seed!r}: give a whole number from 0 to {2**32 - 1}.")
+        check_seed(seed)
 
     @one_blas_thread
     def _prepare(
@@ -416,23 +429,6 @@ class Model:
             structure = self.inspect(level=level.latents[0])
         same = structure.level is not None and structure.level.latents == level.latents
         return structure.slicing if same and isinstance(structure.slicing, Slicing) else None
-
-
-def _check_reference(name: str) -> None:
-    """That a text names a reference or a file.
-
-    Raises:
-        MethodError: it does neither.
-    """
-    from .competitors import REFERENCES
-
-    if name in REFERENCES or os.path.exists(name):
-        return
-    near = difflib.get_close_matches(name, REFERENCES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise MethodError(
-        f"unknown reference {name!r}.{hint} References: {', '.join(REFERENCES)}, or the path of a netCDF file."
-    )
 
 
 def _grows(method: str, family: str | None) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .errors import FitError, MethodError
+from .limits import check_numbers
 from .objective import Estimator
 from .training import TrainingOptions
+
+_NUMBERS = ("steps", "draws_per_step", "learning_rate", "num_references", "max_rank", "elbo_draws")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +43,10 @@ class FitOptions:
     elbo_draws: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "draws_per_step", "num_references", "max_rank", "elbo_draws"):
-            value = getattr(self, name)
-            if name == "steps" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise FitError(f"{name}={value!r}: give a positive whole number.")
-        if not 0 < self.learning_rate < np.inf:
-            raise FitError(f"learning_rate={self.learning_rate!r}: give a positive number.")
+        for name in _NUMBERS[1:]:
+            if getattr(self, name) is None:
+                raise FitError(f"{name}=None: leave it out for its default.")
+        check_numbers(**{name: getattr(self, name) for name in _NUMBERS})
         if self.estimator not in ("path", "entropy"):
             raise FitError(f"estimator={self.estimator!r}: choose 'path' or 'entropy'.")
 

@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from stan_adapters.memory import in_bytes
+
 from .errors import FitError
 from .locks import take
-from .words import in_bytes
 
 StrPath = str | os.PathLike[str]
 
@@ -31,10 +32,30 @@ def check_file_place(path: StrPath) -> None:
     _check_writable(place)
 
 
-def check_folder_place(path: StrPath, names: Collection[str]) -> None:
+def check_apart(output: StrPath, inputs: Iterable[StrPath]) -> None:
+    """That writing `output`, a file or a folder, replaces nothing that is read.
+
+    Raises:
+        FitError: it would, with the file.
+    """
+    place = Path(output).resolve()
+    for given in inputs:
+        read = Path(given).resolve()
+        if read == place:
+            raise FitError(f"{output} is read and would be replaced: give another path for the output.")
+        if place in read.parents:
+            raise FitError(
+                f"{given} lies in {output} and would be lost with what is there: give another folder for the output."
+            )
+
+
+def check_folder_place(path: StrPath, names: Collection[str], *, mark: str = "") -> None:
     """That a folder can be made at `path`, or an older one with nothing but `names` replaced; leaves nothing behind.
 
     What a killed process left, hidden, beside the place or in it is cleared away.
+
+    Args:
+        mark: a file that every such folder has: what is without it is somebody else's.
 
     Raises:
         FitError: it can't, with the reason.
@@ -56,6 +77,10 @@ def check_folder_place(path: StrPath, names: Collection[str]) -> None:
         more = ", ..." if len(others) > 3 else ""
         raise FitError(
             f"{path} holds other files ({', '.join(others[:3])}{more}): give a new or empty folder."
+        )
+    if mark and place.is_dir() and any(place.iterdir()) and not (place / mark).exists():
+        raise FitError(
+            f"{path} holds files and no {mark}, so nothing of ours is to be replaced there: give a new or empty folder."
         )
     _check_writable(Path(path))
 

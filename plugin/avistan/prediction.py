@@ -17,9 +17,11 @@ from stan_adapters.reasons import listed
 from stan_adapters.sources import DataSource, read
 from stan_adapters.unit_data import entries_of_all_units
 
-from .drawing import NEW_UNITS, Fitted, check_draws, draw_batches, joined, warn_of_rejected
+from .budget import check_draws
+from .drawing import NEW_UNITS, Fitted, draw_batches, joined, warn_of_rejected
 from .errors import FitError
 from .families import make_placement
+from .limits import check_seed, whole_number
 from .novelty import FAR, Cloud, make_cloud, unit_features
 from .posterior import to_datatree, unit_diagnostics
 from .precision import in_float64
@@ -62,12 +64,13 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
         raise FitError(
             f"{fit.method.name} has a free factor for each fitted unit and none for new ones: fit with method='avi'."
         )
-    check_draws(draws)
+    whole_number("draws", draws)
     program = fit.model.program
-    given = fit.seed if seed is None else seed
+    given = check_seed(fit.seed if seed is None else seed)
     new = read(program, data, level=fit.level.name)
     refuse_other_program(fit, new)
     with BoundModel(program, new, engine=fit.model.engine_choice) as model:
+        check_draws(model, draws, chains=len(fit.chains))
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
         placement = make_placement(globals_index, level.index)

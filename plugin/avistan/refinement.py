@@ -24,6 +24,7 @@ from .evaluation import evaluate
 from .families import Family
 from .importance import Approximation, approximation, unit_density
 from .inference_functions import LocalNu, Refined
+from .limits import whole_number
 from .log_density import register
 from .precision import in_float64
 from .runs import Chain, evaluation_key
@@ -212,8 +213,7 @@ def refine(
             "refine frees units of a separable level, and this fit has none: every parameter is a global already, or "
             "the units are coupled given the globals."
         )
-    if steps < 1:
-        raise FitError(f"steps={steps}: give a positive whole number.")
+    whole_number("steps", steps)
     numbers = _checked(units, fit.level.num_units, fit.level.name)
     chains = tuple(_refined_chain(fit, density, chain, numbers, steps) for chain in fit.chains)
     return replace(fit, chains=chains, _kept={})

@@ -23,6 +23,8 @@ from stan_adapters.program import Program, StrPath
 from .calibration import Calibration, Entry
 from .errors import AvistanError, FitError, MethodError
 from .fit import Fit, fit_method
+from .limits import check_seed, number_between, whole_number
+from .methods import check_choice
 from .model import Model
 from .options import FitOptions, make_options
 from .outcome import FitOutcome
@@ -35,7 +37,6 @@ IntArray = npt.NDArray[np.int64]
 OnSimulation = Callable[[int, int, float], None]  # simulations done, in all, nan
 
 LOG_DENSITY = "lp__"
-_LEAST = {"simulations": 10, "draws": 9, "entries": 1}
 
 
 def calibrate(
@@ -75,15 +76,12 @@ def calibrate(
         SimulatorError: the simulator gives no parameter or no data of the program, or another shape than it declares.
         FitError: a number out of range, or no refit succeeded.
     """
-    for name, value, least in (
-        ("simulations", simulations, 10),
-        ("draws", draws, 9),
-        ("entries", entries, 1),
-    ):
-        if isinstance(value, bool) or value < least:
-            raise FitError(f"{name}={value!r}: give a whole number of at least {least}.")
-    if not 0 < probability < 1:
-        raise FitError(f"probability={probability!r}: give a number between 0 and 1, such as 0.99.")
+    whole_number("simulations", simulations)
+    whole_number("draws", draws, "ranked_draws")
+    whole_number("entries", entries)
+    number_between("probability", probability, 0, 1, 0.99)
+    check_seed(seed)
+    check_choice(method, None)
     started = time.perf_counter()
     program, source = (p if isinstance(p, Program) else Program.from_file(p) for p in (stan_file, simulator))
     chosen = make_options(options)

@@ -17,8 +17,11 @@ from .arguments import (
     Seed,
     StanFile,
     Steps,
+    check_request,
+    given,
 )
 from .console import Refusal, answers, to_json
+from .limits import whole_number
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -79,8 +82,10 @@ def sbc(
     from .places import check_folder_place
     from .sbc import calibrate
 
-    check_folder_place(output, SBC_FILES)
-    options = {"steps": steps, "draws_per_step": draws_per_step, "learning_rate": learning_rate}
+    check_request(output, stan_file, simulator, data, simulations=simulations, entries=entries)
+    whole_number("draws", draws, "ranked_draws")
+    check_folder_place(output, SBC_FILES, mark=RESULT)
+    options = given(steps=steps, draws_per_step=draws_per_step, learning_rate=learning_rate)
     with bars() if shown(None) else quiet() as progress:
         found = calibrate(
             Program.from_file(stan_file, include_path or ()),
@@ -96,7 +101,7 @@ def sbc(
             log_density=log_density,
             probability=probability,
             progress=progress("refits"),
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         )
     write_calibration(found, output)
     text = f"{found}\n\nwritten to {output}: {', '.join(SBC_FILES)}"

@@ -23,6 +23,7 @@ from stan_adapters.levels import Level
 
 from .errors import FitError
 from .importance import is_separable
+from .limits import check_seed, whole_number
 from .places import whole_folder
 from .preparation import split
 
@@ -161,9 +162,8 @@ def warm_start(fit: Approximate, *, chains: int = 4, seed: int | None = None) ->
     Raises:
         FitError: `chains` is not positive, the fit is unusable, or no start of finite density was found.
     """
-    if isinstance(chains, bool) or chains < 1:
-        raise FitError(f"chains={chains!r}: give a positive whole number.")
-    given = fit.seed if seed is None else seed
+    whole_number("chains", chains)
+    given = check_seed(fit.seed if seed is None else seed)
     draws, _ = fit.unconstrained_draws(_SPREAD_DRAWS, seed=given)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     if not np.isfinite(mean).all() or not (sd > 0).all():

@@ -8,7 +8,6 @@ from math import floor, isfinite, log10
 from markupsafe import Markup, escape
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _THIN = "\N{NARROW NO-BREAK SPACE}"
 _TOGETHER = re.compile(rf"[AF]-VI\b|[kR]-hat\b|{MINUS}?[\d.]+ ± [\d.]+(?: nats)?|\([\d.]+ s\)")
 _APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
@@ -56,16 +55,6 @@ def small(value: float) -> str:
 def several(number: int, one: str, many: str | None = None) -> str:
     """A count with its noun: 1 unit, 2 units."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
-
-
-def in_bytes(number: int) -> str:
-    """A size: 512 bytes, 1.5 KiB, 120 MiB."""
-    if number < 1024:
-        return several(number, "byte")
-    size, unit = float(number), 0
-    while size >= 1000 and unit < len(_UNITS):
-        size, unit = size / 1024, unit + 1
-    return f"{size:.{1 if size < 10 else 0}f} {_UNITS[unit - 1]}"
 
 
 def typeset(text: str) -> Markup:

@@ -226,16 +226,15 @@ def test_a_fit_replaces_an_earlier_fit_in_the_same_place(tmp_path):
 
 def test_data_of_no_units_are_fitted_by_free_factors_with_the_reason(tmp_path):
     data = tmp_path / "none.json"
-    data.write_text('{"N": 0, "x": [], "tau": 1, "sigma": 2}')
-    linear = avi.models_root() / "linear" / "linear.stan"
-    result = run("fit", linear, data, "--output", tmp_path / "fit", *QUICK, "--force", "--json")
+    data.write_text('{"J": 0, "y": [], "sigma": []}')
+    result = run("fit", PROGRAM, data, "--output", tmp_path / "fit", *QUICK, "--force", "--json")
     assert result.exit_code == 0, result.stderr
     summary = strict_json(result.stdout)
     assert summary["method"].partition(":")[0] == "fvi"
     assert summary["verdict"] == "nothing-to-amortize"
     assert summary["units"] == 0
     tree = xr.open_datatree(tmp_path / "fit" / "posterior.nc").load()
-    assert tree["posterior"]["z"].shape == (1, 50, 0)
+    assert tree["posterior"]["theta"].shape == (1, 50, 0)
 
 
 def test_predict_writes_the_latents_of_new_units(fitted, tmp_path):

@@ -12,8 +12,8 @@ import xarray as xr
 from avistan import files, places
 from avistan.errors import FitError
 from avistan.locks import held, holder, take
-from avistan.words import in_bytes
 from small_disk import small_disk
+from stan_adapters.memory import in_bytes
 
 KILLED = """
 import os, signal, sys
