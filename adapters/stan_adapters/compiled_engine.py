@@ -8,8 +8,10 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,7 +96,8 @@ def build_key(program: Program, flags: tuple[str, ...], sources: Path, compiler:
 
 @functools.cache
 def _version(compiler: str) -> str:
-    told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    command = [*shlex.split(compiler), "--version"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return told.splitlines()[0] if told else compiler
 
 
@@ -119,12 +122,19 @@ def _checked_sources() -> Path:
 
 
 def _compiler() -> str:
-    """The C++ compiler. Raises EngineError where it or make is missing."""
-    compiler, make = os.environ.get("CXX") or "c++", os.environ.get("MAKE") or "make"
-    for what, command in (("a C++ compiler", compiler), ("make", make)):
-        if shutil.which(command.split()[0]) is None:
-            raise EngineError(f"the engine bridgestan needs {what}, and {command!r} is not on the PATH.")
-    return compiler.split()[0]
+    """The C++ compiler that Stan's makefiles take, a command with arguments perhaps.
+
+    Raises EngineError where it or make is missing.
+    """
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    make = os.environ.get("MAKE") or "make"
+    for what, command, variable in (("a C++ compiler", compiler, "CXX"), ("make", make, "MAKE")):
+        if shutil.which(shlex.split(command)[0]) is None:
+            raise EngineError(
+                f"the engine bridgestan needs {what}, and {command!r} is not on the PATH: install it, or name another "
+                f"by {variable}."
+            )
+    return compiler
 
 
 def _compile(program: Program, stan_file: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fake_engine import Toy
-from stan_adapters import cache_folder
+from stan_adapters import cache_folder, compiled_engine
 from stan_adapters.binding import BoundModel
 from stan_adapters.compiled_engine import FLAGS, _users_file, bridgestan_sources, build_key, compiled_library
 from stan_adapters.data import read_data
@@ -104,7 +104,7 @@ def test_the_build_key_names_what_can_change_the_library(sources, tmp_path, monk
 
     first = key()
     assert key() == first
-    changed = [key(NORMAL + " "), key(flags=(*FLAGS, "O=0")), key(compiler=str(other))]
+    changed = [key(NORMAL + " "), key(flags=(*FLAGS, "O=0")), key(compiler=f"{other} -m64")]
     for file, text in {
         "make/local": "CXXFLAGS += -march=native\n",
         "src/version.hpp": "#define BRIDGESTAN_MINOR 10\n",
@@ -171,7 +171,7 @@ def test_without_a_cache_a_build_lives_as_long_as_the_process(compiles, tmp_path
 
 
 def test_waiting_for_another_process_that_compiles_is_said(compiles, tmp_path):
-    key = build_key(program(), FLAGS, bridgestan_sources(), "c++")
+    key = build_key(program(), FLAGS, bridgestan_sources(), compiled_engine._compiler())
     lock = tmp_path / "cache" / "bridgestan" / f"{key}.lock"
     lock.parent.mkdir(parents=True)
     holder = os.open(lock, os.O_CREAT | os.O_WRONLY)
