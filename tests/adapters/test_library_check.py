@@ -7,8 +7,8 @@ from fake_engine import Toy
 from stan_adapters.abi import Abi
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
+from stan_adapters.density_check import _up_to_parameters
 from stan_adapters.errors import EngineError, EngineNotice
-from stan_adapters.library_check import _up_to_parameters
 from stan_adapters.program import Program
 
 CODE = """
@@ -18,6 +18,7 @@ model { theta ~ normal(0, sd); z ~ normal(theta, 1); x ~ normal(z, 1); }
 generated quantities { real twice = 2 * theta; }"""
 DATA = {"N": 2, "x": [0.0, 0.0], "sd": 5.0}
 DENSITY = """
+void toy_outputs(const Data&, const double* q, double* out) { out[0] = FACTOR * q[0]; }
 std::string toy_density(const Data& data, const double* q, bool, double* lp, double* gradient) {
   const double sd = PRIOR, theta = q[0];
   *lp = CONSTANT - theta * theta / (2 * sd * sd);
@@ -32,9 +33,10 @@ std::string toy_density(const Data& data, const double* q, bool, double* lp, dou
 """
 
 
-def toy(prior: str = 'data.number("sd")', constant: str = "0.0") -> Toy:
+def toy(prior: str = 'data.number("sd")', constant: str = "0.0", factor: str = "2") -> Toy:
+    density = DENSITY.replace("FACTOR", factor)
     return Toy(
-        density=DENSITY.replace("PRIOR", prior).replace("CONSTANT", constant),
+        density=density.replace("PRIOR", prior).replace("CONSTANT", constant),
         names=("theta", "z.1", "z.2"),
         generated=("twice",),
         name="mine_model",
@@ -66,6 +68,29 @@ def test_another_prior_is_refused_with_the_parameter_that_it_moves(bind):
     assert "`theta` (" in message
     assert "`z.1`" not in message
     assert "compiled as mine_model" in message
+
+
+def test_other_generated_quantities_are_refused(bind):
+    with pytest.raises(EngineError, match=r"at the same parameters its `twice` is .*, where the program has"):
+        bind(toy(constant="7.08", factor="3"))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    {
+        "bounds": (
+            "parameters { real<lower=0> z; } model { z ~ std_normal(); }",
+            "its constraints on `z` are others",
+        ),
+        "a narrow interval": (
+            "parameters { real<lower=50, upper=60> z; } model { z ~ std_normal(); }",
+            "at random points its parameters lie outside the program's constraints",
+        ),
+    }.values(),
+)
+def test_other_constraints_are_refused(bind, code, words):
+    with pytest.raises(EngineError, match=words):
+        bind(Toy(density=ONE_NORMAL, names=("z",)), code, {})
 
 
 def test_the_comparison_is_with_the_same_data(bind):
@@ -135,6 +160,18 @@ def test_another_transform_of_a_simplex_is_no_other_program(bind, shift, same):
             bind(library, SIMPLEX, {"a": 3.0})
 
 
+def test_a_vector_is_no_simplex(bind):
+    with pytest.raises(EngineError, match="it has 2 unconstrained coordinates, the program 1"):
+        bind(Toy(density=ONE_NORMAL, names=("p.1", "p.2")), SIMPLEX, {"a": 3.0})
+
+
+ONE_NORMAL = """
+std::string toy_density(const Data&, const double* q, bool, double* lp, double* gradient) {
+  *lp = -q[0] * q[0] / 2;
+  gradient[0] = -q[0];
+  return "";
+}
+"""
 REJECTING = """
 std::string toy_density(const Data&, const double*, bool, double*, double*) { return "never"; }
 """
@@ -145,16 +182,12 @@ std::string toy_density(const Data&, const double*, bool, double*, double*) { re
     {
         "stanli can't take it": (
             "parameters { real z; } model { z ~ std_normal(); target += determinant([[exp(z)]]); }",
-            Toy(
-                density=DENSITY.replace("PRIOR", "1").replace("CONSTANT", "0").replace("3", "1"), names=("z",)
-            ),
+            Toy(density=ONE_NORMAL, names=("z",)),
             r"could not be checked, only names and sizes: .*unsupported function determinant",
         ),
         "random transformed data": (
             "transformed data { real r = normal_rng(0, 1); } parameters { real z; } model { z ~ normal(r, 1); }",
-            Toy(
-                density=DENSITY.replace("PRIOR", "1").replace("CONSTANT", "0").replace("3", "1"), names=("z",)
-            ),
+            Toy(density=ONE_NORMAL, names=("z",)),
             "may draw random numbers",
         ),
         "it rejects everything": (

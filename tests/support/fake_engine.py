@@ -83,9 +83,10 @@ EXPORT const char* bs_param_names(const Data*, bool tp, bool gq) {
 EXPORT const char* bs_param_unc_names(const Data*) { return UNCONSTRAINED; }
 EXPORT int bs_param_num(const Data*, bool, bool) { return X; }
 EXPORT int bs_param_unc_num(const Data*) { return D; }
-EXPORT int bs_param_constrain(const Data* data, bool, bool, const double* q, double* x, void*, char**) {
+EXPORT int bs_param_constrain(const Data* data, bool tp, bool gq, const double* q, double* x, void*, char**) {
   Call call;
   toy_constrain(*data, q, x);
+  if (tp && gq && OUTPUTS > 0) toy_outputs(*data, q, x + X);
   return 0;
 }
 EXPORT int bs_param_unconstrain(const Data* data, const double* x, double* q, char**) {
@@ -107,6 +108,7 @@ EXPORT int bs_set_print_callback(void (*callback)(const char*, int), char**) {
 }
 """
 
+_NO_OUTPUTS = "void toy_outputs(const Data&, const double*, double*) {}"
 _UNBOUNDED = """
 std::string toy_refusal(const Data&) { return ""; }
 void toy_constrain(const Data&, const double* q, double* x) { std::memcpy(x, q, D * sizeof(double)); }
@@ -150,12 +152,14 @@ class Toy:
             "GENERATED": "".join(f",{name}" for name in self.generated),
             "UNCONSTRAINED": ",".join(free),
         }
-        numbers = {"X": len(self.names), "D": len(free), "SPIN": self.spin}
+        outputs = len(self.transformed) + len(self.generated)
+        numbers = {"X": len(self.names), "D": len(free), "OUTPUTS": outputs, "SPIN": self.spin}
         quoted = {
             name: '"' + text.replace("\n", "\\n").replace("\t", "\\t") + '"' for name, text in words.items()
         }
         defines = "".join(f"#define {name} {value}\n" for name, value in (numbers | quoted).items())
         whole = self.density if "toy_constrain" in self.density else _UNBOUNDED + self.density
+        whole += "" if "toy_outputs" in whole else _NO_OUTPUTS
         return defines + _COMMON.replace("DENSITY", whole)
 
 
