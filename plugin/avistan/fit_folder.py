@@ -24,10 +24,10 @@ from .improvement import Round
 from .model import Model
 from .options import make_options
 from .outcome import FitOutcome
-from .places import check_room, remove_folder, whole_file, whole_folder
+from .places import check_room, remove_folder, whole_file
 from .provenance import data_digests, differences
 from .saved_arrays import ArrayError, read_arrays, write_arrays
-from .storage import DIAGNOSIS, FIT_FILES, UNITS, forget_file, read_asked, record_file
+from .storage import DIAGNOSIS, UNITS, forget_file, read_asked, record_file
 
 _DRAWS = (POSTERIOR, POSTERIOR_STORE)
 _LEAST_SHARE = 0.5  # of the bytes of draws that a compressed store may come down to
@@ -77,8 +77,7 @@ class About:
 
 def put_fit(fit: Fit, folder: Path, about: About) -> None:
     """Put a trained fit in place, alone: whatever lay there before is gone."""
-    with whole_folder(folder, FIT_FILES) as new:
-        fit.save(new, asked=about.to_json())
+    fit.save(folder, asked=about.to_json())
 
 
 def trained_fit(folder: Path, asked: Mapping[str, Any], engine: str) -> tuple[Fit, About] | None:
