@@ -84,7 +84,7 @@ def walk(
         to_beat: nats; an ELBO below it counts for nothing.
         patience: steps without a better ELBO, after which the path ends; three times as many once one has been found.
     """
-    climb = _Climb(model, start)
+    climb = Climb(model, start)
     climb.measure()
     best: PathPoint | None = None
     evaluations, waited = 0, 0
@@ -125,7 +125,7 @@ def _expected(value: float, sd: FloatArray, width: float, noise: FloatArray) -> 
 
 
 @dataclass(slots=True, eq=False)
-class _Climb:
+class Climb:
     """L-BFGS on the negative log density. Source: Nocedal & Wright, Numerical Optimization, 2006, section 7.2; the
     line search is Lewis & Overton's by bisection (2013); diagonals as in Pathfinder, after Gilbert & Lemarechal (1989).
     """
@@ -166,6 +166,10 @@ class _Climb:
         curvature = np.where(count > 0, np.maximum(curvature, shortest), 1 / self._variance)
         self._variance = np.clip(1 / np.maximum(curvature, 1e-12), *_RANGE)
         self._steps, self._changes = [], []
+
+    def expect(self, variance: FloatArray) -> None:
+        """Begin with a diagonal (D,) of the inverse Hessian."""
+        self._variance = np.clip(variance, *_RANGE)
 
     def step(self) -> bool:
         """Move along the line of descent; False where there is no way on."""

@@ -3,6 +3,8 @@
 Where a quasi-Newton path from one of its rounds finds a much better normal, the run begins anew there, in that normal's
 units: Adam's steps of a tenth never arrive at 1e4, and are wild on a scale of 1e-3.
 
+Its end is a climb along the ridges that Adam's steps can't follow (`fixed_draws`).
+
 It costs no compilation, its globals place the reference points of the signatures, and its locals place the first
 inference function, so that globals and locals of a start always belong together.
 """
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from stan_adapters.certificate import Density
 from stan_adapters.errors import AvistanError
 
+from .fixed_draws import climbed
 from .path_start import DRAWS, PathPoint, elbo_at, walk
 
 FloatArray = npt.NDArray[np.float64]
@@ -58,8 +61,9 @@ def quick_fit(
     scattered: bool = False,
     start: FloatArray | None = None,
     path: bool = True,
+    climb: bool = True,
 ) -> QuickFit:
-    """Mean-field ADVI with Adam, in rounds, until a round gains little.
+    """Mean-field ADVI with Adam, in rounds, until a round gains little; then a climb on fixed draws.
 
     Source: Kucukelbir et al., "Automatic Differentiation Variational Inference", JMLR 2017, with the path-derivative
     gradient of Roeder et al., NeurIPS 2017.
@@ -69,6 +73,7 @@ def quick_fit(
         start: start at this point (D,) of finite density.
         path: whether quasi-Newton paths may offer a better place after three rounds and later. With `scattered` or
             `start` they begin where the run is, and not at other points too.
+        climb: whether quasi-Newton steps on fixed draws may improve on the last round (`fixed_draws`).
 
     Raises:
         StartError: no point of finite density was found, with Stan's reason.
@@ -99,7 +104,12 @@ def quick_fit(
         raise StartError(
             f"every draw around the start was rejected: {model.why_rejected(ascent.theta) or 'no reason given'}"
         )
-    return QuickFit(ascent.theta, ascent.sd, _TRIES + counted.evaluations, np.array(elbos))
+    mean, sd = ascent.theta, ascent.sd
+    better = climbed(counted, mean, sd, np.random.default_rng([seed, 58])) if climb else None
+    if better is not None:
+        mean, sd = better.mean, better.sd
+        elbos.append(elbos[-1] + better.gain)
+    return QuickFit(mean, sd, _TRIES + counted.evaluations, np.array(elbos))
 
 
 def _better_on_a_path(

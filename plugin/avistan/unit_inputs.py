@@ -19,6 +19,18 @@ from .methods import DataColumn
 
 FloatArray = npt.NDArray[np.float64]
 _TRANSFORM = ("center", "scale", "heavy", "mean", "components")
+KNEE = 4.0
+
+
+def pulled_in(inputs: FloatArray, knee: float) -> FloatArray:
+    """Inputs (N, R), rows beyond a length of `knee` sqrt(R) shortened so that lengths grow as a logarithm from there.
+
+    Whitened components have heavy tails, and a unit at 50 sds has leverage: the step that a network's weights take for
+    all others moves it by many of its own sds, and from there it drives all others. The directions stay, and so does
+    the order of lengths: nothing that the inputs say is lost.
+    """
+    length = np.sqrt(np.mean(inputs**2, axis=1, keepdims=True)) / knee if inputs.size else np.zeros((0, 1))
+    return np.where(length > 1, inputs * (1 + np.log(np.maximum(length, 1.0))) / np.maximum(length, 1.0), inputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +40,13 @@ class SignatureInput:
     Attributes:
         neighbours: on how many units to each side along the axis the signatures are read too. Those that do not exist
             count as the mean, 0, and a column for each place says so.
+        knee: sds from the mean (root mean square of an input) from which on a unit's inputs grow as a logarithm only.
     """
 
     references: References
     transform: SignatureTransform
     neighbours: int = 0
+    knee: float = KNEE
     kind = "signature"
 
     def __call__(self, model: BoundModel, index: IndexArray, globals_index: IndexArray) -> FloatArray:
@@ -44,7 +58,8 @@ class SignatureInput:
         return self._beside(self.transform(scores))
 
     def _beside(self, own: FloatArray) -> FloatArray:
-        """Signatures (N, R) with those of the neighbours."""
+        """Signatures (N, R), those far out nearer, with those of the neighbours."""
+        own = pulled_in(own, self.knee)
         if not self.neighbours:
             return own
         parts = [own]
@@ -59,7 +74,8 @@ class SignatureInput:
         """Everything that a saved fit needs of it."""
         parts = {name: getattr(self.transform, name) for name in _TRANSFORM}
         own = {"theta": self.references.theta, "z": self.references.z}
-        return own | {"neighbours": np.asarray(self.neighbours)} | parts
+        more = {"neighbours": np.asarray(self.neighbours), "knee": np.asarray(self.knee)}
+        return own | more | parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +125,8 @@ def read_unit_input(
     if kind == SignatureInput.kind:
         transform = SignatureTransform(*(arrays[name] for name in _TRANSFORM))
         references = References(arrays["theta"], arrays["z"])
-        return SignatureInput(references, transform, int(arrays.get("neighbours", np.asarray(0))))
+        knee = float(arrays.get("knee", np.asarray(np.inf)))  # earlier fits have none
+        return SignatureInput(references, transform, int(arrays.get("neighbours", np.asarray(0))), knee)
     if kind == DataInput.kind:
         return DataInput(columns, arrays["mean"], arrays["sd"], arrays["marked"])
     return None
