@@ -23,7 +23,7 @@ from .path_start import Climb
 FloatArray = npt.NDArray[np.float64]
 
 _PAIRS, _JUDGING_PAIRS = 4, 8  # of draws, of the climb and of those by which its end is judged
-_STEPS = 8  # between two looks at the gain,
+_STEPS = 16  # between two looks at the gain,
 _GAIN, _SHARE = 0.3, 3e-4  # nats, and nats a parameter: less, and the climb begins anew or ends
 _MOST_STEPS = 400
 _REACH = 5.0  # sds: the first step of a climb, at most

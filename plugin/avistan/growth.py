@@ -18,6 +18,7 @@ from .families import Conditional, Family, GlobalGaussian, LevelGlobals, LocalGa
 from .inference_functions import MLP, Constant, LocalNu, Polynomial, Table
 from .methods import DEFAULT_RANK, Method
 from .preparation import local_form
+from .stopping import tolerance
 
 MAX_FULL_RANK = 500  # globals with a full covariance
 # Parameters for which low-rank families, trained by XLA, take on flows, and scales.
@@ -90,19 +91,26 @@ def stages(
     return found
 
 
-def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int) -> bool:
+def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int, evaluation: Evaluation) -> bool:
     """Whether a stage may pay after what was tried: of many parameters the shapes (scales that follow the globals,
-    curves and flows) are left alone where no correlation paid.
+    curves and flows) are left alone where no correlation paid and little is left, by the weights of the family so far.
     """
-    return dim <= MAX_TRIED or not has_shapes(method) or not tried or any(step.kept for step in tried)
+    if dim <= MAX_TRIED or not has_shapes(method) or not tried or any(step.kept for step in tried):
+        return True
+    return _left(evaluation) > tolerance(evaluation.elbo, dim)
 
 
 def leaves_nothing(evaluation: Evaluation) -> bool:
-    """Whether no richer family can bring what it would have to: near the posterior the divergence that is left is half
-    the variance of the log weights, which are constant at the posterior itself.
+    """Whether no richer family can bring what it would have to."""
+    return _left(evaluation) < _WORTH
+
+
+def _left(evaluation: Evaluation) -> float:
+    """Nats that a family may lack: near the posterior the divergence that is left is half the variance of the log
+    weights, which are constant at the posterior itself. Infinite where no draws tell.
     """
     kept = evaluation.log_weights[evaluation.accepted]
-    return kept.size > 1 and bool(0.5 * kept.var(ddof=1) < _WORTH)
+    return 0.5 * float(kept.var(ddof=1)) if kept.size > 1 else np.inf
 
 
 def has_shapes(method: Method) -> bool:

@@ -7,7 +7,7 @@ import enum
 import numpy as np
 
 from .evaluation import Evaluation
-from .stopping import Ending
+from .stopping import NATS, SHARE, Ending
 from .training import Trace
 
 _WINDOW = 0.2  # shares of the trace: its last fifth is held against the fifth before
@@ -39,6 +39,11 @@ class FitOutcome(enum.Enum):
         "The final ELBO is far below what the trace showed: rare draws of the approximation are disastrous. Lower "
         "learning_rate (command line: --learning-rate), or choose a poorer family."
     )
+    uncertain = (
+        "The ELBO's standard error is more than 1 nat and 0.1 % of it: few draws decide it, and neither it nor the fit "
+        "can be relied on. Try another seed and a lower learning_rate (command line: --learning-rate), or choose a "
+        "poorer family; where the error is a little too large, raise elbo_draws (--elbo-draws)."
+    )
     nonfinite = (
         "Stan's log density was not finite for any draw at the end: the fit is unusable. Try another seed, or declare "
         "the parameters' constraints."
@@ -58,6 +63,8 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
         return FitOutcome.draws_rejected
     if last.mean() - evaluation.elbo > max(_FALL, 3 * float(last.std())):
         return FitOutcome.unstable
+    if evaluation.elbo_se > max(NATS, SHARE * abs(evaluation.elbo)):
+        return FitOutcome.uncertain
     if trace.ended is Ending.spent:
         return FitOutcome.budget_spent
     if before.size and trace.ended is Ending.given:

@@ -358,7 +358,7 @@ def _run_chain(
                 break
             if not judged:
                 best = run.next(best, stage, richer)
-            elif worth_trying(richer, growth, preparation.model.dim):
+            elif worth_trying(richer, growth, preparation.model.dim, best.weights.made):
                 if run.leaves_nothing(best):
                     break
                 found, step = run.judged(best, stage, richer)

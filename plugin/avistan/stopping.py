@@ -95,6 +95,10 @@ class FixedBudget:
     def see(self, done: int, elbo: FloatArray, mean: Callable[[], Family]) -> None:
         """A chunk that ended after `done` steps: its ELBO estimates, and the family at the mean of its iterates."""
 
+    def retreat(self, done: int) -> None:
+        """A chunk that was taken back: smaller steps from here on."""
+        self._rates[done:] /= _RATE_DROP
+
     def result(self, last: Family) -> Family:
         """What training ends with, given the last iterate."""
         return last
@@ -105,10 +109,11 @@ class FixedBudget:
 
     def arrays(self) -> Arrays:
         """The state by name, for a checkpoint."""
-        return {}
+        return {"rule.rates": self._rates}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from a state that `arrays` gave."""
+        self._rates = np.array(arrays["rule.rates"])
 
 
 class StoppingRule:
@@ -182,8 +187,19 @@ class StoppingRule:
             elif self.most_steps - done < _SHORTEST:
                 self._done, self.ended = True, Ending.spent
             else:
-                self._stage, self._began, self._falls = self._stage + 1, done, (0, 0)
-                self._means, self._rows, self._elbos = BlockMeans(_BLOCK_CHUNKS), [], []
+                self._next_stage(done)
+
+    def retreat(self, done: int) -> None:
+        """A chunk that was taken back: a stage of smaller steps from here, or the end where too few are left."""
+        self._steady = []
+        if self.most_steps - done < _SHORTEST:
+            self._done, self.ended = True, Ending.spent
+        else:
+            self._next_stage(done)
+
+    def _next_stage(self, done: int) -> None:
+        self._stage, self._began, self._falls = self._stage + 1, done, (0, 0)
+        self._means, self._rows, self._elbos = BlockMeans(_BLOCK_CHUNKS), [], []
 
     def _begin_fall(self, done: int) -> None:
         pairs = max(1, (done - self._began) // 2 // (2 * CHUNK))
@@ -255,11 +271,16 @@ class StoppingRule:
         """The best of a short mean of iterates, a long one and the last iterate, by the ELBO: where the noise of the
         iterates is what is left, long means are better, where the way is not quite done, late ones.
         """
+        if not self._means.count:  # of a stage that was taken back
+            return last
         later, whole = self._at(self._means.last(1)), self._means.last(2)
         if self._measure is None:
             return later
-        longest = self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)])
-        families = [later, longest, last]
+        families = [later, last]
+        if self._steady:
+            families.insert(
+                1, self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)])
+            )
         return families[int(np.argmax([self._measure(family, 0).elbo for family in families]))]
 
     def so_far(self, last: Family) -> Family:

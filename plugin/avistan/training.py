@@ -37,6 +37,7 @@ from .optimizer import GuardedAdamState, Optimizer, guarded_adam
 from .path_gradient import Batch, Form, elbo_estimate, form_of, frame_of, parts_of
 from .progress import report_step
 from .provenance import Arrays, digest
+from .safeguard import Safeguard
 from .stopping import MEASURE_DRAWS, Ending, FixedBudget, Measure, StoppingRule
 from .table_training import TableSteps
 
@@ -277,10 +278,12 @@ def train(
     saved = None
     if checkpoint is not None:
         saved = checkpoint.load({"training": asdict(options), "start of training": trainer.start_digest()})
+    guard = Safeguard(trainer, measure)
     with going_on(checkpoint):
         elbos, rejected, chunk_steps, seconds, seconds_compile = _seen(saved)
         if saved is not None:
             plan.restore(saved)
+            guard.restore(saved)
     started = time.perf_counter()
     plan.compile(trainer.compile, chunk_steps[-1])
     seconds_compile += time.perf_counter() - started
@@ -293,7 +296,10 @@ def train(
     while (rates := plan.rates(chunk_steps[-1])).size:
         chunk = trainer.run(rates)
         done = chunk_steps[-1] + len(rates)
-        plan.see(done, chunk.elbo, chunk.mean)
+        if guard.went_wrong(chunk.elbo):
+            plan.retreat(done)
+        else:
+            plan.see(done, chunk.elbo, chunk.mean)
         elbos.append(chunk.elbo)
         rejected.append(chunk.num_rejected)
         chunk_steps.append(done)
@@ -303,7 +309,7 @@ def train(
         cut = not finished and out_of_time()
         if checkpoint is not None and (cut or checkpoint.due(finished=finished)):
             seen = _to_save(elbos, rejected, chunk_steps, seconds, seconds_compile)
-            checkpoint.save(done, {**trainer.arrays(), **plan.arrays(), **seen})
+            checkpoint.save(done, {**trainer.arrays(), **plan.arrays(), **guard.arrays(), **seen})
             started = time.perf_counter() - seconds[-1]  # saving is no training
         if progress is not None:
             progress(done, done if finished else plan.most_steps, float(chunk.elbo[-1]))
@@ -317,7 +323,7 @@ def train(
         seconds_compile=seconds_compile,
         ended=Ending.out_of_time if cut else plan.ended,
     )
-    return (plan.so_far if cut else plan.result)(trainer.family), trace
+    return guard.best_of((plan.so_far if cut else plan.result)(trainer.family)), trace
 
 
 def _measure_of(inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray) -> Measure:

@@ -29,8 +29,10 @@ def pulled_in(inputs: FloatArray, knee: float) -> FloatArray:
     all others moves it by many of its own sds, and from there it drives all others. The directions stay, and so does
     the order of lengths: nothing that the inputs say is lost.
     """
-    length = np.sqrt(np.mean(inputs**2, axis=1, keepdims=True)) / knee if inputs.size else np.zeros((0, 1))
-    return np.where(length > 1, inputs * (1 + np.log(np.maximum(length, 1.0))) / np.maximum(length, 1.0), inputs)
+    if not inputs.size:
+        return inputs
+    length = np.maximum(np.sqrt(np.mean(inputs**2, axis=1, keepdims=True)) / knee, 1.0)
+    return np.asarray(inputs * (1 + np.log(length)) / length)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,18 +117,20 @@ def test_stages_add_what_the_program_has_room_for():
         assert parse_method(name).name == name
 
 
-def test_of_many_parameters_shapes_are_tried_only_where_correlations_paid():
+def test_of_many_parameters_shapes_are_tried_only_where_correlations_paid_or_much_is_left():
     correlated, shaped = parse_method("avi:conditional"), parse_method("avi:conditional(curved):flow")
     no, yes = (
         [judge_step(correlated, Evaluation(np.full(400, gain)), Evaluation(np.zeros(400)))]
         for gain in (0.0, 1.0)
     )
-    assert worth_trying(shaped, no, 100)
-    assert worth_trying(shaped, yes, 100_000)
-    assert worth_trying(correlated, no, 100_000)
-    assert worth_trying(shaped, [], 100_000)
-    assert not worth_trying(shaped, no, 100_000)
-    assert worth_trying(parse_method("fvi:banded:conditional(mean+scale)"), no, 100_000)
+    near, far = Evaluation(np.array([0.0, 1.0] * 100)), Evaluation(np.array([0.0, 30.0] * 100))
+    assert worth_trying(shaped, no, 100, near)
+    assert worth_trying(shaped, yes, 100_000, near)
+    assert worth_trying(correlated, no, 100_000, near)
+    assert worth_trying(shaped, [], 100_000, near)
+    assert not worth_trying(shaped, no, 100_000, near)
+    assert worth_trying(shaped, no, 100_000, far)
+    assert worth_trying(parse_method("fvi:banded:conditional(mean+scale)"), no, 100_000, near)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Inputs from declared data: own rows, windows, rows that do not exist."""
+"""Inputs from declared data: own rows, windows, rows that do not exist; signatures of units far out."""
 
 import numpy as np
 import pytest
 
 from avistan.errors import MethodError
-from avistan.unit_inputs import make_data_input, unit_columns
+from avistan.unit_inputs import make_data_input, pulled_in, read_unit_input, unit_columns
 from programs import bind
 
 CODE = """
@@ -48,3 +48,26 @@ def test_an_entry_with_fewer_rows_than_units_is_refused(model):
         unit_columns(model.data, (("x", (0,)),), N + 1)
     with pytest.raises(MethodError, match="no data entry 'q'"):
         unit_columns(model.data, (("q", (0,)),), N)
+
+
+def test_inputs_far_out_come_nearer_in_their_order_and_direction():
+    direction = np.array([3.0, -4.0]) / 5
+    lengths = np.array([0.5, 3.0, 10.0, 50.0, 1000.0])
+    inputs = np.sqrt(2) * lengths[:, None] * direction  # root mean squares
+    found = pulled_in(inputs, 4.0)
+    np.testing.assert_array_equal(found[:2], inputs[:2])
+    np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), np.tile(direction, (5, 1)))
+    lengths_found = np.sqrt((found**2).mean(axis=1))
+    np.testing.assert_allclose(lengths_found[2:], 4 * (1 + np.log(lengths[2:] / 4)))
+    np.testing.assert_array_equal(pulled_in(inputs, np.inf), inputs)
+    assert pulled_in(np.empty((3, 0)), 4.0).shape == (3, 0)
+
+
+def test_a_fit_saved_without_a_knee_reads_inputs_as_they_were():
+    parts = {"center": np.zeros(1), "scale": np.ones(1), "heavy": np.zeros(1, bool), "mean": np.zeros(1)}
+    saved = parts | {"components": np.ones((1, 1)), "theta": np.zeros((1, 0)), "z": np.zeros((1, 1))}
+    scores = np.array([[1.0], [100.0]])
+    np.testing.assert_array_equal(read_unit_input("signature", saved, ()).of_scores(scores), scores)
+    again = read_unit_input("signature", saved | {"knee": np.asarray(4.0)}, ())
+    np.testing.assert_array_equal(again.of_scores(scores), pulled_in(scores, 4.0))
+    assert read_unit_input("signature", again.arrays(), ()).knee == 4.0

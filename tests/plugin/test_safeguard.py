@@ -1,0 +1,112 @@
+"""The best state is kept: steps that lead far below it are taken back, and no run ends below its start."""
+
+import numpy as np
+import pytest
+
+import avistan as avi
+from avistan.evaluation import Evaluation
+from avistan.outcome import FitOutcome, judge
+from avistan.safeguard import Safeguard
+from avistan.stopping import Ending
+from avistan.training import Trace
+from programs import NORMALS
+
+
+class Walk:
+    """Steps whose family is one number, the ELBO."""
+
+    def __init__(self, value):
+        self.value, self.steps = value, 0
+
+    @property
+    def family(self):
+        return self.value
+
+    def go(self, value):
+        self.value, self.steps = value, self.steps + 25
+        return value + np.random.default_rng(self.steps).normal(size=25)
+
+    def arrays(self):
+        return {"value": np.asarray(self.value), "steps": np.asarray(self.steps)}
+
+    def restore(self, arrays):
+        self.value, self.steps = float(arrays["value"]), int(arrays["steps"])
+
+
+def exactly(family, number):
+    return Evaluation(family + np.random.default_rng(number).normal(size=100))
+
+
+def begin(measure=exactly, value=-50.0):
+    walk = Walk(value)
+    return walk, Safeguard(walk, measure)
+
+
+def test_a_fall_is_taken_back_and_random_numbers_go_on():
+    walk, guard = begin()
+    assert not guard.went_wrong(walk.go(-40.0))
+    assert not guard.went_wrong(walk.go(-30.0))
+    assert not guard.went_wrong(walk.go(-33.0))  # noise, or little
+    assert guard.went_wrong(walk.go(-1e6))
+    assert (walk.value, walk.steps) == (-30.0, 100)
+    walk.go(-1e6)
+    assert guard.went_wrong(np.full(25, np.nan))  # every draw rejected
+    assert walk.value == -30.0
+
+
+def test_what_only_the_trace_says_is_an_alarm_for_nothing():
+    walk, guard = begin(lambda family, number: exactly(0.0, number))
+    assert not guard.went_wrong(walk.go(-30.0))
+    assert not guard.went_wrong(walk.go(-100.0))
+    assert (walk.value, walk.steps) == (-100.0, 50)
+    assert not guard.went_wrong(walk.go(-45.0))
+
+
+def test_the_end_is_not_below_the_start_or_the_best_chunk():
+    walk, guard = begin(value=-20.0)
+    guard.went_wrong(walk.go(-28.0))
+    assert guard.best_of(walk.family) == -20.0
+    walk, guard = begin()
+    for value in (-45.0, -20.0, -26.0):
+        guard.went_wrong(walk.go(value))
+    assert guard.best_of(walk.family) == -20.0
+    assert walk.value == -26.0
+    walk, guard = begin()
+    for value in (-45.0, -20.0, -19.8):
+        guard.went_wrong(walk.go(value))
+    assert guard.best_of(walk.family) == -19.8
+
+
+def test_an_interrupted_guard_remembers():
+    walk, guard = begin()
+    guard.went_wrong(walk.go(-30.0))
+    guard.went_wrong(walk.go(-31.0))
+    again = Safeguard(walk, exactly)
+    again.restore(guard.arrays())
+    assert again.went_wrong(walk.go(-1e4))
+    assert walk.value == -30.0
+    assert again.arrays().keys() == guard.arrays().keys()
+
+
+@pytest.mark.parametrize("steps", [None, 500])
+def test_wild_steps_do_not_end_below_the_quick_fit(steps):
+    model = avi.Model(stan_code=NORMALS, data={"D": 3, "mean": [0.5, -1.0, 2.0], "sd": [0.1, 1.0, 10.0]})
+    calm = model.fit(method="fvi", seed=2, learning_rate=1e-9, steps=1)  # the quick fit
+    wild = model.fit(method="fvi", seed=2, learning_rate=20.0, steps=steps)
+    assert wild.elbo > calm.elbo - 3 * wild.elbo_se - 0.1
+
+
+def test_an_elbo_that_few_draws_decide_is_not_settled():
+    trace = Trace(
+        elbo=np.full(100, -10.0),
+        num_rejected=np.zeros(100, dtype=np.int64),
+        chunk_steps=np.array([0, 100]),
+        seconds=np.zeros(2),
+        seconds_compile=0.0,
+        ended=Ending.settled,
+    )
+    sure = np.full(2000, -10.0)
+    assert judge(trace, Evaluation(sure)) is FitOutcome.settled
+    doubtful = sure.copy()
+    doubtful[0] = -6000.0  # an ELBO of -13 +- 3
+    assert judge(trace, Evaluation(doubtful)) is FitOutcome.uncertain
