@@ -12,7 +12,7 @@ Maker = Callable[[], tuple[str, Data]]
 
 
 def growth_in_grams() -> tuple[str, Data]:
-    """Growth curves of 25 animals in grams and days: scales of units, globals and rows differ by orders of magnitude."""
+    """Growth curves of 25 animals in grams and days: scales differ by orders of magnitude."""
     code = """
     data { int<lower=0> J; int<lower=0> T; vector[T] day; matrix[J, T] weight; }
     parameters {

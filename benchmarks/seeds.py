@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from _family_programs import PROGRAMS
 from _further_programs import FURTHER
 from _seed_programs import SEED_PROGRAMS
-from stopping import CASES, SMALLER, structure_cases
-
 from avistan._bundled import models_root
 from avistan.model import Model
 from avistan.outcome import FitOutcome
 from stan_adapters.errors import AvistanError
+from stopping import CASES, SMALLER, structure_cases
 
 NATS, SHARE, ERRORS = 1.0, 1e-3, 3.0
 MOST_SHARE, MOST_NATS = 0.01, 10.0  # of all fits, short and silent; of one of them
@@ -169,12 +169,15 @@ def summary(name: str, rows: list[Row]) -> tuple[int, int, int, float]:
     for row in rows:
         if not row.silent:
             others[row.outcome] = others.get(row.outcome, 0) + 1
-    largest = max((best.elbo - row.elbo for row in ended), default=float("nan")) if best is not None else np.nan
+    largest = (
+        max((best.elbo - row.elbo for row in ended), default=float("nan")) if best is not None else np.nan
+    )
     seen = ", ".join(f"{outcome} {count}" for outcome, count in others.items())
     where = ", ".join(f"{row.seed}{'' if row.silent else ' (told)'}: {nats:.1f}" for row, nats in short)
+    said = "; ".join(filter(None, (seen, where)))
     print(
         f"{name:<24}{len(rows):>5}{best.elbo if best else np.nan:>14.2f}{best.elbo_se if best else np.nan:>8.2f}"
-        f"{largest:>15.2f}{len(short):>7}{len(silent):>8}{gradients:>11}{seconds:>7.1f}  {'; '.join(filter(None, (seen, where)))}",
+        f"{largest:>15.2f}{len(short):>7}{len(silent):>8}{gradients:>11}{seconds:>7.1f}  {said}",
         flush=True,
     )
     return len(rows), len(short), len(silent), max(silent, default=0.0)

@@ -139,7 +139,7 @@ class Safeguard[F]:
 
 
 def _level(elbo: FloatArray) -> tuple[float, float]:
-    """The mean of a chunk's ELBO estimates and its standard error, this from their median deviation; -inf without any."""
+    """The mean of a chunk's ELBO estimates, -inf without any, and its standard error by their median deviation."""
     kept = elbo[np.isfinite(elbo)]
     if not kept.size:
         return -np.inf, 0.0

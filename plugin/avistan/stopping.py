@@ -278,9 +278,7 @@ class StoppingRule:
             return later
         families = [later, last]
         if self._steady:
-            families.insert(
-                1, self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)])
-            )
+            families.insert(1, self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)]))
         return families[int(np.argmax([self._measure(family, 0).elbo for family in families]))]
 
     def so_far(self, last: Family) -> Family:

@@ -67,9 +67,15 @@ def test_the_climb_keeps_to_where_the_density_is_finite():
     found = climbed(density, np.array([8.0]), np.array([4.0]), np.random.default_rng(1))
     assert found.gain > 0
     assert 3.0 < found.mean[0] < 6.0
-    assert climbed(
-        Normal(np.zeros(1), np.eye(1), rejects=lambda row: True), np.ones(1), np.ones(1), np.random.default_rng(1)
-    ) is None
+    assert (
+        climbed(
+            Normal(np.zeros(1), np.eye(1), rejects=lambda row: True),
+            np.ones(1),
+            np.ones(1),
+            np.random.default_rng(1),
+        )
+        is None
+    )
 
 
 @pytest.fixture(scope="module")

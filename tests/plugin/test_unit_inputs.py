@@ -56,7 +56,9 @@ def test_inputs_far_out_come_nearer_in_their_order_and_direction():
     inputs = np.sqrt(2) * lengths[:, None] * direction  # root mean squares
     found = pulled_in(inputs, 4.0)
     np.testing.assert_array_equal(found[:2], inputs[:2])
-    np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), np.tile(direction, (5, 1)))
+    np.testing.assert_allclose(
+        found / np.linalg.norm(found, axis=1, keepdims=True), np.tile(direction, (5, 1))
+    )
     lengths_found = np.sqrt((found**2).mean(axis=1))
     np.testing.assert_allclose(lengths_found[2:], 4 * (1 + np.log(lengths[2:] / 4)))
     np.testing.assert_array_equal(pulled_in(inputs, np.inf), inputs)
