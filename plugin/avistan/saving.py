@@ -210,10 +210,12 @@ def _read_unit_input(
             "z": (*count, block),
             "components": (*features, *rank[:1]),
             "neighbours": (),
+            "knee": (),
         } | dict.fromkeys(("center", "scale", "heavy", "mean"), features)
         beside = 2 * method.neighbours
         columns = sum(rank) * (1 + beside) + beside
         sound = int(parts["neighbours"].sum()) == method.neighbours and bool((parts["scale"] >= 0).all())
+        sound = sound and bool((parts["knee"] > 0).all())
     elif wanted == DataInput.kind:
         width = parts["mean"].shape
         shapes = dict.fromkeys(names, width)
@@ -229,7 +231,7 @@ def _read_unit_input(
     return read_unit_input(wanted, parts, method.data)
 
 
-_SIGNATURE = ("theta", "z", "neighbours", "center", "scale", "heavy", "mean", "components")
+_SIGNATURE = ("theta", "z", "neighbours", "knee", "center", "scale", "heavy", "mean", "components")
 _COLUMNS = ("mean", "sd", "marked")
 _FLAGS = ("input_heavy", "input_marked")
 

@@ -127,8 +127,8 @@ def read_unit_input(
     if kind == SignatureInput.kind:
         transform = SignatureTransform(*(arrays[name] for name in _TRANSFORM))
         references = References(arrays["theta"], arrays["z"])
-        knee = float(arrays.get("knee", np.asarray(np.inf)))  # earlier fits have none
-        return SignatureInput(references, transform, int(arrays.get("neighbours", np.asarray(0))), knee)
+        neighbours = int(arrays.get("neighbours", np.asarray(0)))
+        return SignatureInput(references, transform, neighbours, float(arrays["knee"]))
     if kind == DataInput.kind:
         return DataInput(columns, arrays["mean"], arrays["sd"], arrays["marked"])
     return None
