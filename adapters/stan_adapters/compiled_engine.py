@@ -59,7 +59,7 @@ def compiled_library(program: Program) -> Path:
         EngineError: sources, a compiler or make are missing, the cache can't be written, or the compilation failed.
     """
     sources, compiler = _checked_sources(), _compiler()
-    folder = library_folder() / build_key(program, FLAGS, sources, compiler)
+    folder = library_folder().resolve() / build_key(program, FLAGS, sources, compiler)
     stan_file, library, marker = folder / "program.stan", folder / "program_model.so", folder / "complete"
     name_in_messages(stan_file, _users_file(program))
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .abi import Abi
 from .engines import Library, bridgestan_sources, load
-from .errors import UnsupportedError, notify_once
+from .errors import EngineError, UnsupportedError, notify_once
 from .outputs import Output, parse_names
 from .program import Program
 
@@ -56,5 +56,8 @@ def construct(
             raise
         reason = str(error).partition("\n")[0]
     notify_once(f"going on with the compiled engine, bridgestan: {reason}")
-    library = load(whole or program, "bridgestan")
-    return Instance(library, library.construct(data_json, seed, outputs=outputs))
+    try:
+        library = load(whole or program, "bridgestan")
+        return Instance(library, library.construct(data_json, seed, outputs=outputs))
+    except EngineError as error:
+        raise EngineError(f"{error}\nIt was tried because {reason}") from error

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import DataWarning, RawData, read_data, read_values
+from stan_adapters.engines import is_library_path
 from stan_adapters.program import Declaration, Program
 
 from .errors import AvistanError
@@ -84,6 +85,8 @@ def simulate(
     _warn_about_unknown(given, program, simulator)
     declared = {d.name for d in simulator.data}
     needed = read_data(simulator, {name: value for name, value in given.items() if name in declared})
+    if is_library_path(engine) and simulator.source != program.source:
+        engine = "auto"  # the library is of the program to fit
     with BoundModel(simulator, needed, engine=engine, seed=seed) as model:
         # A simulator inside the fitted program has parameters; what it draws does not depend on them.
         anywhere = np.zeros((count, model.dim))

@@ -8,9 +8,11 @@ import pytest
 import avistan as avi
 from avistan import log_density, native
 from avistan.findings import findings
+from avistan.simulation import simulate
 from fake_engine import Toy
 from stan_adapters import errors
 from stan_adapters.errors import EngineNotice
+from stan_adapters.program import Program
 
 pytestmark = pytest.mark.filterwarnings("ignore:whether the density of")
 N = 5
@@ -137,3 +139,19 @@ def test_callbacks_that_were_chosen_are_quiet(monkeypatch, how):
     else:
         with log_density.use_backend("callback"):
             assert log_density.backend() == "callback"
+
+
+def test_a_simulator_is_not_run_by_the_library_of_the_program_to_fit(toy_library, tmp_path):
+    names = ("theta", *(f"z.{n + 1}" for n in range(N)))
+    path = toy_library(Toy(density=DENSITY, names=names), tmp_path / "mine_model.so")
+    program = Program.from_code(
+        "data { int N; vector[N] x; } parameters { real theta; vector[N] z; }"
+        "model { theta ~ std_normal(); z ~ normal(theta, 1); x ~ normal(z, 1); }"
+    )
+    simulator = Program.from_code(
+        "data { int N; } generated quantities { real theta = normal_rng(0, 1); vector[N] x;"
+        "for (n in 1:N) x[n] = normal_rng(theta, sqrt(2)); }",
+        name="simulator",
+    )
+    simulated = simulate(program, simulator, {"N": N}, 3, seed=1, engine=str(path))
+    assert simulated.drawn["x"].shape == (3, N)
