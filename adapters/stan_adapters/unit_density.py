@@ -36,6 +36,7 @@ _GRADES: Mapping[Grade, tuple[int, float]] = {
     "finest": (24, _GAUSSIAN_REACH),
 }
 _LINEAR = 2.0  # conditional sds up to which scores lie evenly on a ray
+_MOST_RISE = 1.5  # of the rises that slopes at a ray's nodes add up to, whose quadrature is rough
 _RAY_CELLS = 32  # of the fine grid from which draws are taken
 _ROWS_AT_ONCE = 1 << 15  # units times draws whose fine grids are held at a time
 _NUMBERS_AT_ONCE = 2_500_000  # float64 of one array of draws: a few of them stay below 200 MB
@@ -323,22 +324,24 @@ class _Ray:
             rows = slice(start, start + _ROWS_AT_ONCE)
             chosen = slice(None) if common else rows
             slope = along[:, rows] * change[:, chosen]
-            log_density = self._to_nodes.T @ slope
+            # Between nodes whose slopes differ by orders of magnitude a polynomial rises where no slope does.
+            highest = _MOST_RISE * (self._weights @ np.maximum(slope, 0.0))
+            log_density = np.minimum(self._to_nodes.T @ slope, highest)
             top = np.maximum(log_density.max(axis=0), 0.0)
             density = np.exp(log_density - top) * (change[:, chosen] * self._measure(distance[:, chosen]))
             log_mass[rows] = top + np.log(np.maximum(self._weights @ density, 1e-300))
             if rng is not None:
-                place[rows] = self._draw(slope.T, far[rows], rng)
+                place[rows] = self._draw(slope.T, far[rows], highest, rng)
         return log_mass.reshape(reach.shape), place.reshape(reach.shape)
 
     def _measure(self, radius: FloatArray) -> FloatArray:
         """r^(d-1)."""
         return np.ones_like(radius) if self._power == 0 else radius**self._power
 
-    def _draw(self, slopes: FloatArray, reach: FloatArray, rng: Rng) -> FloatArray:
+    def _draw(self, slopes: FloatArray, reach: FloatArray, highest: FloatArray, rng: Rng) -> FloatArray:
         """Draws of r (R,), as if its density were linear between the points of a fine grid, from du / d share."""
         radius, stretch = bent(self._grid, reach[:, None])
-        log_density = slopes @ self._to_grid
+        log_density = np.minimum(slopes @ self._to_grid, highest[:, None])
         density = np.exp(log_density - log_density.max(axis=1, keepdims=True)) * stretch
         density *= self._measure(radius)
         cells = np.cumsum(density[:, :-1] + density[:, 1:], axis=1)

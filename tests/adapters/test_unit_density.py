@@ -272,3 +272,31 @@ def test_where_every_point_is_rejected_there_are_no_integrals():
     assert np.isnan(found.correction).all()
     assert found.correction.shape == (2, 4)
     np.testing.assert_array_equal(found.z, modes.z)
+
+
+WIDE_COUNTS = """
+data { int N; array[N] int y; }
+parameters { real m; real s; vector[N] z; }
+model { m ~ std_normal(); s ~ std_normal(); z ~ normal(0, exp(s)); y ~ poisson_log(m + z); }
+"""
+
+
+@pytest.mark.parametrize("log_sd", [0.0, 2.0, 4.5])
+@pytest.mark.parametrize("grade", ["coarse", "fine", "finest"])
+def test_a_unit_that_falls_off_like_an_exponential_of_an_exponential_gets_no_mass_there(log_sd, grade):
+    """A prior sd of 90 beside a likelihood of exp(-exp(z)): between few nodes a polynomial would rise by thousands."""
+    y = np.array([0, 1, 3, 12, 60])
+    with bind(WIDE_COUNTS, {"N": 5, "y": y}) as model:
+        density = UnitDensity(model, np.arange(2, 7)[:, None], np.array([0, 1]))
+        theta = np.array([[0.3, log_sd]])
+        modes = density.modes(theta, np.zeros((1, 5, 1)))
+        lines = line_directions(np.random.default_rng(1), (1, 5), 1)
+        found = density.conditionals(theta, modes, lines, np.random.default_rng(2), grade=grade)
+    grid = np.linspace(-12 * np.exp(log_sd), 12, 400_001)[:, None]
+    values = -0.5 * (grid * np.exp(-log_sd)) ** 2 + y * (0.3 + grid) - np.exp(0.3 + grid)
+    at_mode = modes.z[0, :, 0]
+    top = -0.5 * (at_mode * np.exp(-log_sd)) ** 2 + y * (0.3 + at_mode) - np.exp(0.3 + at_mode)
+    right = logsumexp(values, axis=0) + np.log(grid[1, 0] - grid[0, 0]) - top
+    error = modes.log_volume[0] + found.correction[0] - right
+    assert np.abs(error).max() < {"coarse": 0.5, "fine": 0.1, "finest": 0.01}[grade]
+    assert np.isfinite(found.z).all()
