@@ -34,6 +34,7 @@ from .records import RecordError, read_record
 
 FORMAT = 3
 SECONDS = 5.0  # training between two saves
+_ENDED = 0.2  # of these seconds, after which a training that ended is saved
 _SHARE = 0.05  # of the time, at most, goes to saving
 _KEPT = 2  # saves of a chain: should the last one be damaged, the one before is there
 _LOCK = "checkpoint.lock"
@@ -244,6 +245,10 @@ class Checkpoint:
     def _due(self, finished: bool) -> bool:
         since = self._began if finished and self._began is not None else self._last
         wait = max(self._seconds, self._cost / _SHARE) if self._seconds else 0.0
+        if (
+            finished and self._cost == 0
+        ):  # none yet: what follows, settling or a richer family, may take longer
+            wait = self._seconds * _ENDED
         return not self._failed and time.monotonic() - since >= wait
 
     def _write(self, number: int, steps: int, training: Mapping[str, Any], arrays: Arrays) -> None:

@@ -575,6 +575,18 @@ def test_saves_are_seldom_enough_to_cost_little(tmp_path, monkeypatch):
         assert (np.diff(written) > 2.0 / 0.05).all()
 
 
+def test_training_that_ended_is_saved_sooner_than_training_under_way(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    with Checkpoint(tmp_path / "fit", FIT, seconds=5.0) as checkpoint:
+        chain = checkpoint.chain()
+        assert chain.load(TRAINING) is None
+        for seconds, ended, under_way in [(0.9, False, False), (1.1, True, False), (5.1, True, True)]:
+            clock[0] = seconds
+            assert chain.due(finished=True) is ended
+            assert chain.due() is under_way
+
+
 def test_short_fits_write_nothing(rejecting, tmp_path):
     with Checkpoint(tmp_path / "fit", FIT, seconds=60.0) as checkpoint:
         run(rejecting, begin(rejecting), checkpoint.chain())
