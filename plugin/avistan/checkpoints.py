@@ -11,39 +11,38 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from .digests import folder_digests, record_digest
-from .errors import AvistanError
+from .checkpoint_saves import (
+    CHAIN,
+    STEPS,
+    CheckpointError,
+    Save,
+    drop,
+    entries,
+    newest_of,
+    read_arrays,
+    read_header,
+    saves_in,
+    write_save,
+)
 from .locks import held, holder, take
 from .places import StrPath, check_folder_place
 from .provenance import Arrays, differences
-from .records import RecordError, read_record
 
-FORMAT = 3
 SECONDS = 5.0  # training between two saves
 _ENDED = 0.2  # of these seconds, after which a training that ended is saved
 _SHARE = 0.05  # of the time, at most, goes to saving
 _KEPT = 2  # saves of a chain: should the last one be damaged, the one before is there
 _LOCK = "checkpoint.lock"
-_CHAIN, _STEPS = re.compile(r"chain-\d+"), re.compile(r"\d+")
-_HEADER, _ARRAYS = "header.json", "arrays"
-
-
-class CheckpointError(AvistanError):
-    """A checkpoint is damaged, in use, of another fit, or in the way."""
 
 
 class CheckpointWarning(UserWarning):
@@ -51,15 +50,6 @@ class CheckpointWarning(UserWarning):
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A complete save: where it is, of which chain, after how many steps."""
-
-    path: Path
-    chain: int
-    steps: int
 
 
 def beside(output: StrPath) -> Path:
@@ -76,9 +66,9 @@ def check_checkpoint_place(folder: StrPath, *, resume: bool) -> None:
         FitError: it holds something else, or can't be written.
     """
     place = Path(folder)
-    ours = [entry.name for entry in _entries(place) if entry.name == _LOCK or _CHAIN.fullmatch(entry.name)]
+    ours = [entry.name for entry in entries(place) if entry.name == _LOCK or CHAIN.fullmatch(entry.name)]
     check_folder_place(place, ours)
-    saves = _saves(place)
+    saves = saves_in(place)
     if saves and not resume:
         raise CheckpointError(
             f"{place} holds an interrupted fit ({_told(saves)}): continue it with resume=True (command line: "
@@ -88,7 +78,7 @@ def check_checkpoint_place(folder: StrPath, *, resume: bool) -> None:
 
 def holds_training(folder: StrPath) -> bool:
     """Whether there is something to continue."""
-    return bool(_saves(Path(folder)))
+    return bool(saves_in(Path(folder)))
 
 
 @contextlib.contextmanager
@@ -97,7 +87,7 @@ def interruptible(folder: StrPath) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        saves = _saves(Path(folder))
+        saves = saves_in(Path(folder))
         if not saves:
             raise
         raise KeyboardInterrupt(
@@ -141,15 +131,15 @@ def _remove_empty(folders: list[Path]) -> None:
 def remove(folder: StrPath) -> None:
     """Delete a checkpoint; what else lies in its folder stays."""
     place = Path(folder)
-    for save in _saves(place):
-        _drop(save)
-    for entry in _entries(place):
-        if _CHAIN.fullmatch(entry.name):
+    for save in saves_in(place):
+        drop(save)
+    for entry in entries(place):
+        if CHAIN.fullmatch(entry.name):
             shutil.rmtree(entry)
     if (place / _LOCK).exists() and (left := take(place / _LOCK)) is not None:  # whoever held it is dead
         with left:
             (place / _LOCK).unlink()
-    if place.is_dir() and not _entries(place):
+    if place.is_dir() and not entries(place):
         place.rmdir()
 
 
@@ -190,7 +180,7 @@ class Checkpoint:
             raise
 
     def _open(self, resume: bool) -> None:
-        newest = _newest(_saves(self.folder))
+        newest = newest_of(saves_in(self.folder))
         if resume and not newest:
             warnings.warn(
                 f"there is nothing to resume in {self.folder}: the fit starts from the beginning.",
@@ -198,13 +188,13 @@ class Checkpoint:
                 stacklevel=4,
             )
         for save in newest:
-            differing = differences(_read_header(save)["fit"], self._fit)
+            differing = differences(read_header(save)["fit"], self._fit)
             if differing:
                 raise self._other(differing)
-        for chain in _entries(self.folder):
-            if _CHAIN.fullmatch(chain.name):
+        for chain in entries(self.folder):
+            if CHAIN.fullmatch(chain.name):
                 for entry in chain.iterdir():
-                    if not _STEPS.fullmatch(entry.name):  # of a process that was killed while it saved
+                    if not STEPS.fullmatch(entry.name):  # of a process that was killed while it saved
                         shutil.rmtree(entry, ignore_errors=True)
 
     def __enter__(self) -> Checkpoint:
@@ -229,14 +219,14 @@ class Checkpoint:
         )
 
     def _read(self, number: int, training: Mapping[str, Any]) -> Arrays | None:
-        newest = [save for save in _newest(_saves(self.folder)) if save.chain == number]
+        newest = [save for save in newest_of(saves_in(self.folder)) if save.chain == number]
         if not newest:
             return None
-        header = _read_header(newest[0])
+        header = read_header(newest[0])
         differing = differences(header["training"], _plain(training))
         if differing:
             raise self._other(differing)
-        return _read_arrays(newest[0], header)
+        return read_arrays(newest[0], header)
 
     def _begin(self) -> None:
         self._last = time.monotonic()
@@ -258,9 +248,9 @@ class Checkpoint:
             chain.mkdir(parents=True, exist_ok=True)
             with _interrupts_wait():
                 about = {"fit": self._fit, "training": _plain(training)}
-                _write_save(chain / f"{steps:09d}", about, arrays)
-                for save in [save for save in _saves(self.folder) if save.chain == number][:-_KEPT]:
-                    _drop(save)
+                write_save(chain / f"{steps:09d}", about, arrays)
+                for save in [save for save in saves_in(self.folder) if save.chain == number][:-_KEPT]:
+                    drop(save)
         except CheckpointError:
             raise
         except Exception as error:  # a full disk, perhaps: training is worth more than its checkpoint
@@ -323,139 +313,16 @@ def going_on(checkpoint: ChainCheckpoint | None) -> Iterator[None]:
         ) from error
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _saves(folder: Path) -> list[_Place]:
-    """All complete saves, by chain and steps."""
-    found = [
-        _Place(entry, int(chain.name.partition("-")[2]), int(entry.name))
-        for chain in _entries(folder)
-        if _CHAIN.fullmatch(chain.name) and chain.is_dir()
-        for entry in chain.iterdir()
-        if _STEPS.fullmatch(entry.name)
-    ]
-    return sorted(found, key=lambda save: (save.chain, save.steps))
-
-
-def _drop(save: _Place) -> None:
-    """Delete a save, which is none from the first moment on: a kill leaves no half of it."""
-    dropped = save.path.with_name(f"{save.path.name}.dropped")
-    save.path.rename(dropped)
-    shutil.rmtree(dropped, ignore_errors=True)
-
-
-def _newest(saves: list[_Place]) -> list[_Place]:
-    """The last save of each chain."""
-    return list({save.chain: save for save in saves}.values())
-
-
-def _told(saves: list[_Place]) -> str:
-    newest = _newest(saves)
+def _told(saves: list[Save]) -> str:
+    newest = newest_of(saves)
     steps = f"{newest[-1].steps} steps"
     return steps if newest[-1].chain == 0 else f"{steps} of chain {newest[-1].chain}"
-
-
-# --- one save -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """What `header.json` says beside its digest; `arrays` have a type and a shape each."""
-
-    format: int
-    fit: Mapping[str, Any]
-    training: Mapping[str, Any]
-    arrays: Mapping[str, tuple[str, tuple[int, ...]]]
-    files: Mapping[str, str]
-
-
-def _write_save(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write a save beside its place and put it there when it is whole."""
-    import orbax.checkpoint as orbax  # here, because most fits end before their first save
-
-    partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    filled = {name: values for name, values in arrays.items() if values.size}  # orbax takes no empty ones
-    with orbax.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(partial / _ARRAYS, args=orbax.args.PyTreeSave(filled))
-    header = {
-        "format": FORMAT,
-        **about,
-        "arrays": {name: [values.dtype.str, list(values.shape)] for name, values in arrays.items()},
-        "files": folder_digests(partial / _ARRAYS),
-    }
-    (partial / _HEADER).write_text(json.dumps({"digest": record_digest(header), **header}, indent=1))
-    partial.rename(path)
-
-
-def _read_header(save: _Place) -> dict[str, Any]:
-    try:
-        header: dict[str, Any] = json.loads((save.path / _HEADER).read_text())
-        known = header.pop("digest")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise _damaged(save, f"{_HEADER}: {type(error).__name__}: {error}") from error
-    if known != record_digest(header):
-        raise _damaged(save, f"{_HEADER} changed since the save")
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{save.path} has format {header.get('format')}, this version of avistan reads {FORMAT}. {_ways_out(save)}"
-        )
-    try:
-        read_record(_Header, header, _HEADER)
-    except RecordError as error:
-        raise _damaged(save, str(error)) from error
-    return header
-
-
-def _read_arrays(save: _Place, header: Mapping[str, Any]) -> Arrays:
-    """The arrays of a save whose files are what was written: a reader of damaged files may fail in any way."""
-    import orbax.checkpoint as orbax
-
-    if any(path.is_symlink() for path in save.path.rglob("*")):
-        raise _damaged(save, "it holds links to files elsewhere")
-    differing = differences(header["files"], folder_digests(save.path / _ARRAYS))
-    if differing:
-        raise _damaged(
-            save, f"{_ARRAYS}: {len(differing)} of {len(header['files'])} files changed since the save"
-        )
-    try:
-        kinds = {name: (np.dtype(kind), tuple(shape)) for name, (kind, shape) in header["arrays"].items()}
-        wanted = {
-            name: orbax.RestoreArgs(restore_type=np.ndarray)
-            for name, (_, shape) in kinds.items()
-            if 0 not in shape
-        }
-        with orbax.PyTreeCheckpointer() as checkpointer:
-            restored = checkpointer.restore(
-                save.path / _ARRAYS, args=orbax.args.PyTreeRestore(restore_args=wanted)
-            )
-        return {
-            name: np.asarray(restored[name], kind) if name in wanted else np.empty(shape, kind)
-            for name, (kind, shape) in kinds.items()
-        }
-    except Exception as error:
-        raise _damaged(save, f"{_ARRAYS}: {type(error).__name__}: {error}") from error
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as it reads back from JSON; numpy's numbers are numbers."""
     plain: dict[str, Any] = json.loads(json.dumps(record, default=lambda value: value.item()))
     return plain
-
-
-def _damaged(save: _Place, reason: str) -> CheckpointError:
-    return CheckpointError(f"{save.path} is damaged: {reason}. {_ways_out(save)}")
-
-
-def _ways_out(save: _Place) -> str:
-    folder = save.path.parents[1]
-    of_chain = [other.steps for other in _saves(folder) if other.chain == save.chain]
-    if of_chain[0] < save.steps:
-        return f"Delete it to continue from the save at {of_chain[-2]} steps, or {folder} to start over."
-    return f"Delete {folder} to start over."
 
 
 @contextlib.contextmanager

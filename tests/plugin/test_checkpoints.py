@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan import checkpoints
+from avistan import checkpoint_saves, checkpoints
 from avistan.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -489,7 +489,7 @@ def test_a_damaged_save_can_be_deleted_to_continue_from_the_one_before(tmp_path)
 
 def test_a_save_of_another_format_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "fit"
-    monkeypatch.setattr(checkpoints, "FORMAT", 99)
+    monkeypatch.setattr(checkpoint_saves, "FORMAT", 99)
     write(folder, 20)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="has format 99"):
@@ -562,7 +562,7 @@ def test_saves_are_seldom_enough_to_cost_little(tmp_path, monkeypatch):
         clock[0] += 2.0  # a save takes two seconds
 
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "_write_save", slow)
+    monkeypatch.setattr(checkpoints, "write_save", slow)
     with Checkpoint(tmp_path / "fit", FIT, seconds=5.0) as checkpoint:
         chain = checkpoint.chain()
         assert chain.load({}) is None
@@ -600,7 +600,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_training_goes_on(
         raise OSError(28, "No space left on device")
 
     started = begin(rejecting)
-    monkeypatch.setattr(checkpoints, "_write_save", full)
+    monkeypatch.setattr(checkpoints, "write_save", full)
     with (
         Checkpoint(tmp_path / "fit", FIT, seconds=0) as checkpoint,
         pytest.warns(CheckpointWarning, match="No space left") as told,
@@ -610,14 +610,14 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_training_goes_on(
 
 
 def test_ctrl_c_waits_for_the_end_of_a_save(rejecting, tmp_path, whole, monkeypatch):
-    real = checkpoints._write_save
+    real = checkpoints.write_save
 
     def interrupted(path, about, arrays):
         signal.raise_signal(signal.SIGINT)
         real(path, about, arrays)
 
     started = begin(rejecting)
-    monkeypatch.setattr(checkpoints, "_write_save", interrupted)
+    monkeypatch.setattr(checkpoints, "write_save", interrupted)
     folder = tmp_path / "fit"
     with (
         pytest.raises(KeyboardInterrupt, match=r"20 steps are kept.*--resume"),
@@ -626,7 +626,7 @@ def test_ctrl_c_waits_for_the_end_of_a_save(rejecting, tmp_path, whole, monkeypa
     ):
         run(rejecting, started, checkpoint.chain())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    monkeypatch.setattr(checkpoints, "_write_save", real)
+    monkeypatch.setattr(checkpoints, "write_save", real)
     assert resumed(rejecting, started, folder) == whole(rejecting)
 
 
@@ -641,7 +641,7 @@ def test_ctrl_c_is_not_lost_when_the_save_fails(rejecting, tmp_path, monkeypatch
         signal.raise_signal(signal.SIGINT)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_write_save", interrupted)
+    monkeypatch.setattr(checkpoints, "write_save", interrupted)
     with Checkpoint(tmp_path / "fit", FIT, seconds=0) as checkpoint:
         chain = checkpoint.chain()
         chain.load(TRAINING)
