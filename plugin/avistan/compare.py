@@ -19,7 +19,7 @@ from stan_adapters.structure import Structure
 from . import comparison_table
 from .competitors import COMPETITORS, Approximation, External, Reference
 from .errors import AvistanError
-from .evaluation import Evaluation, evaluate, gap
+from .evaluation import Evaluation, evaluate, gap, shared_normals
 from .families import mean_field_family
 from .fit import Fit, fit_method
 from .log_density import register
@@ -208,6 +208,7 @@ class Comparison:
         return comparison_table.as_text(self)
 
 
+@shared_normals()
 def run_competition(
     preparations: Sequence[tuple[Preparation, float]],
     methods: Sequence[str],

@@ -5,6 +5,7 @@ Normals come in antithetic pairs (e, -e): what is odd in them, often most of the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections import OrderedDict
@@ -119,7 +120,8 @@ def evaluate(
     affordable = max(_FEWEST_DRAWS, _NUMBERS_IN_ALL // max(1, family.dim))
     pairs = max(1, min(num_draws, affordable) // 2)
     size = min(pairs, max(1, _NUMBERS_AT_ONCE // (2 * max(1, family.dim))))
-    words, keep, on_host = key_words(key), pairs * family.dim <= _KEPT, drawn_on_host(family)
+    words, on_host = key_words(key), drawn_on_host(family)
+    keep = _sharing > 0 and pairs * family.dim <= _KEPT
     made = np.empty(0) if known is None else known.log_weights[: 2 * pairs]
     batches = []
     for number in range(len(made) // 2 // size, -(-pairs // size)):
@@ -169,6 +171,26 @@ class _Batch:
 
 _lock = threading.Lock()
 _kept: OrderedDict[tuple[Words, int, int, int], FloatArray] = OrderedDict()
+_sharing = 0  # blocks that are running
+
+
+@contextlib.contextmanager
+def shared_normals() -> Iterator[None]:
+    """Within the block the families of one seed share their normals; they are dropped when the last block ends.
+
+    Blocks may be nested, and run in threads. Outside of them no normals are kept: what a fit of another seed left would
+    never be asked for again.
+    """
+    global _sharing
+    with _lock:
+        _sharing += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _sharing -= 1
+            if not _sharing:
+                _kept.clear()
 
 
 def _weighed_on_host(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # a fit alone does not need the competition
     from .references import Reference
 
 StrPath = str | os.PathLike[str]
+_MOST_PREPARATIONS = 4  # that a model keeps, the latest: of seeds, and of what else they depend on
 
 
 class Model:
@@ -412,6 +413,8 @@ class Model:
                 made = prepare(self.bound, level, others=others, **given)
                 _ = made.quick  # what it takes belongs to the preparation
             self._preparations[key] = (made, time.perf_counter() - started)
+            while len(self._preparations) > _MOST_PREPARATIONS:
+                del self._preparations[next(iter(self._preparations))]
         found, seconds = self._preparations[key]
         if settled and found.others and not found._settled:
             started = time.perf_counter()

@@ -15,7 +15,7 @@ from .arrays import on_device
 from .checkpoints import Checkpoint
 from .common_numbers import fold_in, key_as_number, make_key
 from .deadline import out_of_time
-from .evaluation import Evaluation, evaluate, gap
+from .evaluation import Evaluation, evaluate, gap, shared_normals
 from .families import Family
 from .following import following, with_settled_globals
 from .growth import (
@@ -85,6 +85,7 @@ def evaluation_key(key: PRNGKeyArray) -> PRNGKeyArray:
     return fold_in(key, 3)
 
 
+@shared_normals()
 def run_chains(
     preparation: Preparation,
     method: Method,
