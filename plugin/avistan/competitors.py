@@ -22,6 +22,7 @@ from stan_adapters.program import StrPath
 
 from .errors import AvistanError, CompetitorError, MethodError
 from .limits import whole_number
+from .progress import begin_stage
 from .references import Reference as Reference
 from .references import nuts as nuts
 from .references import reference_from as reference_from
@@ -157,6 +158,7 @@ class External:
         """
         if iterations is not None and name != "cmdstan-advi":
             raise CompetitorError(f"{name!r} has no iterations to set: iterations= is for cmdstan-advi.")
+        begin_stage(f"running {name}")
         if name == "cmdstan-advi":
             return self._advi(seed, iterations)
         if name == "cmdstan-pathfinder":
@@ -184,6 +186,7 @@ class External:
             CompetitorError: no such reference, or see `reference_from`.
             CmdStanError, EngineError: the sampler failed, with its reason.
         """
+        begin_stage(f"reference {source}" if isinstance(source, str) else "reference")
         if isinstance(source, str) and source == "nuts":
             return nuts(self.model, seed=seed, **options)
         if isinstance(source, str) and source == "cmdstan-nuts":

@@ -25,6 +25,7 @@ from .limits import check_seed, whole_number
 from .novelty import FAR, Cloud, make_cloud, unit_features
 from .posterior import to_datatree, unit_diagnostics
 from .precision import in_float64
+from .progress import begin_stage
 from .refinement import unrefined
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,6 +50,7 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
     Warns:
         NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far.
     """
+    begin_stage("binding the new units", next="draws of the posterior")
     if fit.level is None:
         raise FitError(
             f"{fit.model.program.name} has no level of units in this fit: all its parameters are globals, whose "

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
+from .deadline import seconds_left
+
 HEARTBEAT = 20.0  # seconds between two lines where standard error is no terminal
 
 
@@ -27,7 +29,8 @@ class ProgressRecord:
         step, steps: done, and in all where that is known; None in a stage without steps.
         elbo: of the last chunk of steps, nats; None where there is none.
         seconds: since the listener began to listen.
-        seconds_left: of this stage, as its steps go; None where that is not known.
+        seconds_left: of this stage, as its steps go, and no more than a limit of time leaves; None where that is not
+            known.
         next: what comes after this stage; empty where that is not known.
     """
 
@@ -83,11 +86,15 @@ class _Listener:
             elif record.steps is not None and record.step > self.first_step:
                 a_step = (now - self.stage_began) / (record.step - self.first_step)
                 left = a_step * max(0, record.steps - record.step)
+            limit = seconds_left()
+            if isfinite(limit):
+                left = max(0.0, limit if left is None else min(left, limit))
         self.latest = replace(record, seconds=now - self.began, seconds_left=left)
         self.callback(self.latest)
 
 
 _listeners: ContextVar[tuple[_Listener, ...]] = ContextVar("listeners", default=())
+_whole: ContextVar[str] = ContextVar("whole", default="")
 
 
 @contextlib.contextmanager
@@ -114,10 +121,20 @@ def _listening(listener: _Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
+@contextlib.contextmanager
+def part_of(whole: str) -> Iterator[None]:
+    """Stages that begin in the block are told as parts of something larger, such as "simulation 3 of 20"."""
+    token = _whole.set(f"{_whole.get()}{whole}: ")
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
 def begin_stage(name: str, *, next: str = "") -> None:
     """Say that a stage begins, and what comes after it."""
     for listener in _listeners.get():
-        listener.enter(ProgressRecord(stage=name, next=next))
+        listener.enter(ProgressRecord(stage=f"{_whole.get()}{name}", next=next))
 
 
 def report_step(done: int, steps: int | None = None, elbo: float | None = None) -> None:

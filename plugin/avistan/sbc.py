@@ -29,6 +29,7 @@ from .model import Model
 from .options import FitOptions, make_options
 from .outcome import FitOutcome
 from .preparation import prepare
+from .progress import part_of
 from .simulation import SimulatorError, simulate
 from .uniformity import p_value, shape
 
@@ -97,7 +98,8 @@ def calibrate(
     seeds = (np.random.SeedSequence([seed, 0]).generate_state(simulations) >> 1).tolist()
     for number, (values, own_seed) in enumerate(zip(simulated.data_sets(), seeds, strict=True)):
         try:
-            ranked.add(number, refits(values, own_seed))
+            with part_of(f"simulation {number + 1} of {simulations}"):
+                ranked.add(number, refits(values, own_seed))
         except MethodError:
             raise
         except AvistanError as error:

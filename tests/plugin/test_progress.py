@@ -7,10 +7,19 @@ import pytest
 from typer.testing import CliRunner
 
 import avistan as avi
-from avistan import progress
+from avistan import deadline, progress
+from avistan.bars import bars, one_line
 from avistan.cli import app
+from avistan.deadline import time_limit
 from avistan.diagnostics import diagnose
-from avistan.progress import ProgressRecord, begin_stage, heartbeat, report_step, reporting
+from avistan.progress import (
+    ProgressRecord,
+    begin_stage,
+    heartbeat,
+    part_of,
+    report_step,
+    reporting,
+)
 
 FINITE = "parameters { vector[2] x; } model { x ~ normal(1, 2); }"
 
@@ -52,6 +61,34 @@ def test_records_say_what_how_far_how_long_and_what_comes_next():
     assert str(seen[2]) == (
         "55 s: training avi, step 300 of 1000, ELBO -11.0, about 70 s left of this, next: diagnosis"
     )
+
+
+def test_a_limit_of_time_bounds_what_is_left(monkeypatch):
+    clock, seen = Clock(), []
+    monkeypatch.setattr(deadline, "clock", clock)
+    with reporting(seen.append, clock=clock), time_limit(50):
+        begin_stage("training")
+        report_step(10, 1000)
+        clock.now += 10
+        report_step(20, 1000)
+        report_step(30)
+    assert [record.seconds_left for record in seen] == [None, 50, 40, 40]
+
+
+def test_parts_of_something_larger_say_so():
+    seen = []
+    with reporting(seen.append):
+        with part_of("simulation 3 of 20"):
+            begin_stage("training avi")
+        begin_stage("writing")
+    assert [record.stage for record in seen] == ["simulation 3 of 20: training avi", "writing"]
+
+
+def test_what_a_terminal_shows_gives_way_to_bars_and_comes_back():
+    with one_line(), bars() as make:
+        begin_stage("training avi")
+        make("avi")(1, 2, -3.0)
+    begin_stage("nobody listens")
 
 
 def test_an_elbo_that_is_no_number_is_left_out():
