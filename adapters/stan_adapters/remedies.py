@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lark import Token, Tree
 
+from .branches import stale_variables
 from .engine_faults import Fault
 from .statements import Kind, Statements, expressions
 
@@ -226,6 +227,30 @@ def _left_with(
         yield _after(loop, f" if ({left}) return {result}; }}")
 
 
+def _stale_variables(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    """`v = (condition) ? v : v;` before a branch on parameters that changes a variable which decides later."""
+    edits: list[Edit] = []
+    refused = []
+    for stale in stale_variables(source, statements):
+        condition = _on_one_line(stale.condition)
+        if not condition or any(kind.own_dims is None for _, kind in stale.variables):
+            refused.append(_start(stale.statement))
+            continue
+        index = _unused("entry", source)
+        choices = [
+            f"{name} = ({condition}) ? {name} : {name};"
+            if kind.dims != 1
+            else f"for ({index} in 1:size({name})) {name}[{index}] = ({condition}) ? {name}[{index}] : {name}[{index}];"
+            for name, kind in stale.variables
+        ]
+        text = " ".join(choices)
+        if stale.listed:
+            edits.append(_before(stale.statement, f"{text} "))
+        else:
+            edits += [_before(stale.statement, f"{{ {text} "), _after(stale.statement, " }")]
+    return Remedy(tuple(edits), refused=tuple(refused))
+
+
 def _early_void_return(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
     return Remedy(
         refused=tuple(
@@ -309,6 +334,7 @@ _REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
     "chosen_rows": _chosen_rows,
     "loops_over_containers": _loops_over_containers,
     "return_in_while": _return_in_while,
+    "stale_variables": _stale_variables,
     "early_void_return": _early_void_return,
     "function": _function,
     "unless": _unless,

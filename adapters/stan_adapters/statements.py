@@ -84,7 +84,7 @@ class Statements:
         results: dict[str, Kind | None] = {}
         for function in functions:
             assert isinstance(function, Tree)
-            kind, name = _kind_of_type(function.children[0]), str(function.children[1])
+            kind, name = kind_of_type(function.children[0]), str(function.children[1])
             results[name] = kind if results.get(name, kind) == kind else None
         return cls(tuple(_sites(tree, results)), results, _callers(tree, results))
 
@@ -157,7 +157,7 @@ def _is_single(index: Node, scope: Scope, results: Scope) -> bool | None:
     return None if kind is None else kind.dims == 0
 
 
-def _kind_of_type(tree: Node) -> Kind | None:
+def kind_of_type(tree: Node) -> Kind | None:
     """The kind of a `stan_type` or an `unsized`; None of `void`."""
     if tree.data == "void":
         return None
@@ -206,7 +206,7 @@ def _list(nodes: Sequence[Node], around: Site, results: Scope) -> Generator[Site
             within = within._replace(scope={**scope, str(node.children[0]): entry})
         yield from _list(node.children, within, results)
         if node.data == "declared":
-            kind = _kind_of_type(node.children[0])
+            kind = kind_of_type(node.children[0])
             names = [str(declared.children[0]) for declared in node.children[1:]]
             scope = {**scope, **dict.fromkeys(names, kind)}
     return scope
@@ -221,7 +221,7 @@ def _entry(kind: Kind | None) -> Kind | None:
 
 def _parameters(function: Tree[Token]) -> Scope:
     trees = [child for child in function.children if isinstance(child, Tree) and child.data == "parameter"]
-    return {str(tree.children[-1]): _kind_of_type(tree.children[-2]) for tree in trees}
+    return {str(tree.children[-1]): kind_of_type(tree.children[-2]) for tree in trees}
 
 
 def _callers(tree: Tree[Token], results: Scope) -> dict[str, frozenset[str]]:
