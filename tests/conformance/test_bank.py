@@ -1,0 +1,61 @@
+"""Every construct of the bank, in every place: right, or refused by name with the way out; never silently wrong.
+
+What the installed engine refuses is in `refusals.json`, by its version: a construct that it learns is a stale row.
+Remake the rows of an engine with `python tests/conformance/list_refusals.py`.
+"""
+
+import importlib.metadata
+
+import pytest
+
+from conformance.bank import BANK, outcomes, refusals
+from conformance.places import PLACES
+
+STANLI = importlib.metadata.version("stanli")
+ROOMS = [(table, place) for table, (_, places) in BANK.items() for place in places]
+ALL_ROOMS = [
+    (table, place) for table, (_, places) in BANK.items() for place in (PLACES if len(places) > 2 else places)
+]
+
+
+def _check(table: str, place: str, *, batch: int) -> None:
+    cases = list(BANK[table][0]())
+    known = {name for name, places in refusals("stanli", STANLI).items() if place in places}
+    seen = {outcome.case.name: outcome for outcome in outcomes(cases, place, known, batch=batch)}
+    wrong = {name: outcome.detail for name, outcome in seen.items() if outcome.kind == "wrong"}
+    assert not wrong, f"silently wrong in {place}: {wrong}"
+    refused = {name: outcome.detail for name, outcome in seen.items() if outcome.kind == "refused"}
+    unknown = {name: why for name, why in refused.items() if name not in known}
+    assert not unknown, f"refused in {place}, and not in the table of stanli {STANLI}: {unknown}"
+    stale = sorted(name for name in known & set(seen) if name not in refused)
+    assert not stale, f"in the table of stanli {STANLI}, and right in {place}: take these rows out: {stale}"
+    silent = {name: why for name, why in refused.items() if 'engine="bridgestan"' not in why}
+    assert not silent, f"refused in {place} without the way out: {silent}"
+    blamed = {
+        name: why for name, why in refused.items() if "in the data" in why or "Give at least one row" in why
+    }
+    assert not blamed, f"refused in {place} with a reason that the data have not given: {blamed}"
+
+
+@pytest.mark.parametrize(("table", "place"), ROOMS, ids=[f"{table} in {place}" for table, place in ROOMS])
+def test_the_engine_gets_every_construct_right_or_refuses_it(table: str, place: str) -> None:
+    _check(table, place, batch=12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "place"), ALL_ROOMS, ids=[f"{table} in {place}" for table, place in ALL_ROOMS]
+)
+def test_every_construct_alone_in_its_program(table: str, place: str) -> None:
+    _check(table, place, batch=1)
+
+
+def test_the_bank_has_a_name_for_every_case() -> None:
+    names = [(table, case.name) for table, (cases, _) in BANK.items() for case in cases()]
+    assert len(names) == len(set(names))
+    assert len({name for _, name in names}) >= 300 + 76
+
+
+def test_every_row_of_the_table_of_refusals_is_a_case() -> None:
+    names = {case.name for cases, _ in BANK.values() for case in cases()}
+    assert set(refusals("stanli", STANLI)) <= names

@@ -1,0 +1,91 @@
+"""Cases run on an engine: right, wrong, rejected or refused."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stan_adapters.binding import BoundModel
+from stan_adapters.data import read_data
+from stan_adapters.errors import AvistanError
+from stan_adapters.program import Program
+
+from .cases import Case
+from .places import PLACES, data_for, program
+
+TOLERANCE = 1e-8  # relative to the larger of 1 and the right number
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`kind` is "right", "wrong" or "refused"; `detail` has the numbers, or the message of a refusal."""
+
+    case: Case
+    place: str
+    kind: str
+    detail: str = ""
+
+
+# Stan Math's own derivatives of these are series and rational approximations that end early (their values do not).
+APPROXIMATE = re.compile(
+    r"gamma_q|(std_)?normal_lc?cdf|(inv_)?gamma_l?c?cdf|(scaled_)?(inv_)?chi_square_l?c?cdf|ordered_probit"
+    r"|T\[.*\];"  # truncation goes through these
+)
+APPROXIMATELY = 1e-4
+
+
+def near(got: float, right: float, case: Case | None = None) -> bool:
+    """Whether a number is right; a derivative is asked with its case, which may be one of Stan's approximate ones."""
+    approximate = case is not None and APPROXIMATE.search(case.code)
+    return bool(abs(got - right) <= (APPROXIMATELY if approximate else TOLERANCE) * max(1.0, abs(right)))
+
+
+def run(cases: Sequence[Case], place: str, engine: str = "stanli") -> Iterator[Outcome]:
+    """What became of each case: all in one program, and each alone where that program is not right as a whole."""
+    outcomes = _together(cases, place, engine)
+    if len(cases) == 1 or all(outcome.kind == "right" for outcome in outcomes):
+        yield from outcomes
+    else:
+        for case in cases:
+            yield from _together([case], place, engine)
+
+
+def _together(cases: Sequence[Case], place: str, engine: str) -> list[Outcome]:
+    differentiated = PLACES[place][2]
+    rights = [(case.value(), case.slope() if differentiated else 0.0) for case in cases]
+    try:
+        gots = _numbers(cases, place, engine)
+    except AvistanError as error:
+        return [Outcome(case, place, "refused", f"{type(error).__name__}: {error}") for case in cases]
+    outcomes = []
+    for case, right, got in zip(cases, rights, gots, strict=True):
+        if isinstance(got, str):
+            outcomes.append(Outcome(case, place, "wrong", f"rejected: {got}"))
+        elif near(got[0], right[0]) and near(got[1], right[1], case):
+            outcomes.append(Outcome(case, place, "right"))
+        else:
+            outcomes.append(Outcome(case, place, "wrong", f"(value, derivative) {got} is not {right}"))
+    return outcomes
+
+
+def _numbers(cases: Sequence[Case], place: str, engine: str) -> list[tuple[float, float] | str]:
+    stan = Program.from_code(program(cases, place), name="case")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = read_data(stan, data_for(cases, place))
+    count = len(cases)
+    theta = np.concatenate([np.zeros(count), np.ones(count)])
+    with BoundModel(stan, data, engine=engine) as bound:
+        if PLACES[place][0] == "generated quantities":
+            draws, _ = bound.constrain(theta)
+            return [(float(draws[f"s{number}"][0]), 0.0) for number in range(1, count + 1)]
+        value, gradient = bound.log_density_gradient(theta)
+        if not np.isfinite(value):
+            return [bound.why_rejected(theta)] * count
+        if not near(float(value), float(gradient[count:].sum())):
+            return [f"target is {value}, its parts are {gradient[count:]}"] * count
+        return [(float(gradient[count + j]), float(gradient[j])) for j in range(count)]
