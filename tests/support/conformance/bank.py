@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from . import arrays, containers, distributions, elementwise, language, statements
+from . import arrays, containers, distributions, elementwise, extremes, language, statements, switching
 from .cases import Case
 from .places import PLACES
 from .running import Outcome, run
@@ -15,10 +15,13 @@ REFUSALS = Path(__file__).parents[2] / "conformance" / "refusals.json"
 EVERYWHERE = tuple(PLACES)
 # Of functions of numbers: one place for each way in which an engine evaluates, interpreted, compiled and differentiated.
 SOME = ("transformed data", "model with parameters", "generated quantities")
+DIFFERENTIATED = tuple(place for place, (_, _, differentiated) in PLACES.items() if differentiated)
 BANK: dict[str, tuple[Callable[[], Iterable[Case]], tuple[str, ...]]] = {
     "arrays": (arrays.cases, EVERYWHERE),
     "language": (language.cases, EVERYWHERE),
     "containers": (containers.cases, EVERYWHERE),
+    "switching": (switching.cases, DIFFERENTIATED),
+    "extremes": (extremes.cases, SOME),
     "elementwise": (elementwise.cases, SOME),
     "densities": (distributions.densities, SOME),
     "distribution functions": (distributions.distribution_functions, SOME),

@@ -31,7 +31,8 @@ class Case:
 
     `functions` is Stan for the functions block. `vary`: names that the parameter moves, all real ones if None; others
     are `data` in functions' arguments. `uses`: names of the environment, if the code has local ones of the same name. A
-    `statement` declares no `r`: it adds to the target.
+    `statement` declares no `r`: it adds to the target. `points` are values of the
+    parameter at which it is tried where it moves names: several, where its branches depend on them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     vary: frozenset[str] | None = None
     uses: tuple[str, ...] | None = None
     statement: bool = False
+    points: tuple[float, ...] = (0.0,)
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -90,17 +92,16 @@ class Case:
         return float(np.sum((1 + 0.31 * np.arange(result.size)) * result.ravel()))
 
     @functools.cache  # noqa: B019
-    def slope(self) -> float:
-        """The derivative of `value` by `t` at 0, from eighth-order central differences at two steps that agree."""
-        steps = (0.01, 0.005)
-        slopes = [self._difference(step) for step in steps]
+    def slope(self, t: float = 0.0) -> float:
+        """The derivative of `value` at `t`, from eighth-order central differences at two steps that agree."""
+        slopes = [self._difference(t, step) for step in (0.01, 0.005)]
         if abs(slopes[0] - slopes[1]) > 2e-9 * max(1.0, abs(slopes[1])):
             raise ValueError(f"{self.name}: numpy's derivative is uncertain: {slopes}")
         return slopes[1]
 
-    def _difference(self, step: float) -> float:
+    def _difference(self, t: float, step: float) -> float:
         weights = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
-        terms = ((self.value(j * step) - self.value(-j * step)) * w for j, w in enumerate(weights, 1))
+        terms = ((self.value(t + j * step) - self.value(t - j * step)) * w for j, w in enumerate(weights, 1))
         return sum(terms) / step
 
 

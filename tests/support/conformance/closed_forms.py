@@ -129,3 +129,17 @@ def lkj_lpdf(matrix, eta):
 def between(distribution, low, high, *arguments):
     """The log probability of (low, high]."""
     return np.log(distribution.cdf(high, *arguments) - distribution.cdf(low, *arguments))
+
+
+def doublings(start, end):
+    """How often a number must be doubled until it is at least `end`."""
+    return max(0, int(np.ceil(np.log2(end / start))))
+
+
+def halvings(start, end):
+    """How often a number must be halved until it is below `end`."""
+    return 0 if start < end else int(np.floor(np.log2(start / end))) + 1
+
+
+def switched(v, a, b):
+    return np.array([b, v[1], v[2]]) if a > 0 else np.array([v[0], v[1], b])

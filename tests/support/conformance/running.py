@@ -56,36 +56,49 @@ def run(cases: Sequence[Case], place: str, engine: str = "stanli") -> Iterator[O
 
 def _together(cases: Sequence[Case], place: str, engine: str) -> list[Outcome]:
     differentiated = PLACES[place][2]
-    rights = [(case.value(), case.slope() if differentiated else 0.0) for case in cases]
+    points = sorted({point for case in cases for point in case.points}) if differentiated else [0.0]
     try:
-        gots = _numbers(cases, place, engine)
+        numbers = _numbers(cases, place, points, engine)
     except AvistanError as error:
         return [Outcome(case, place, "refused", f"{type(error).__name__}: {error}") for case in cases]
     outcomes = []
-    for case, right, got in zip(cases, rights, gots, strict=True):
-        if isinstance(got, str):
-            outcomes.append(Outcome(case, place, "wrong", f"rejected: {got}"))
-        elif near(got[0], right[0]) and near(got[1], right[1], case):
-            outcomes.append(Outcome(case, place, "right"))
-        else:
-            outcomes.append(Outcome(case, place, "wrong", f"(value, derivative) {got} is not {right}"))
+    for case, column in zip(cases, numbers, strict=True):
+        faults = []
+        for point, got in zip(points, column, strict=True):
+            if differentiated and point not in case.points:
+                continue
+            if isinstance(got, str):
+                faults.append(f"rejected: {got}")
+                continue
+            right = case.value(point), case.slope(point) if differentiated else 0.0
+            if not (near(got[0], right[0]) and near(got[1], right[1], case)):
+                faults.append(f"(value, derivative) {got} is not {right} at {point}")
+        outcomes.append(Outcome(case, place, "wrong" if faults else "right", "; ".join(faults)))
     return outcomes
 
 
-def _numbers(cases: Sequence[Case], place: str, engine: str) -> list[tuple[float, float] | str]:
+def _numbers(
+    cases: Sequence[Case], place: str, points: Sequence[float], engine: str
+) -> list[list[tuple[float, float] | str]]:
+    """Of each case, and at each point: its value and derivative, or why the engine rejects the point."""
     stan = Program.from_code(program(cases, place), name="case")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = read_data(stan, data_for(cases, place))
     count = len(cases)
-    theta = np.concatenate([np.zeros(count), np.ones(count)])
+    found: list[list[tuple[float, float] | str]] = [[] for _ in cases]
     with BoundModel(stan, data, engine=engine) as bound:
-        if PLACES[place][0] == "generated quantities":
-            draws, _ = bound.constrain(theta)
-            return [(float(draws[f"s{number}"][0]), 0.0) for number in range(1, count + 1)]
-        value, gradient = bound.log_density_gradient(theta)
-        if not np.isfinite(value):
-            return [bound.why_rejected(theta)] * count
-        if not near(float(value), float(gradient[count:].sum())):
-            return [f"target is {value}, its parts are {gradient[count:]}"] * count
-        return [(float(gradient[count + j]), float(gradient[j])) for j in range(count)]
+        for point in points:
+            theta = np.concatenate([np.full(count, point), np.ones(count)])
+            if PLACES[place][0] == "generated quantities":
+                draws, _ = bound.constrain(theta)
+                for number, column in enumerate(found, 1):
+                    column.append((float(draws[f"s{number}"][0]), 0.0))
+                continue
+            value, gradient = bound.log_density_gradient(theta)
+            failure = "" if np.isfinite(value) else bound.why_rejected(theta) or "not finite"
+            if not failure and not near(float(value), float(gradient[count:].sum())):
+                failure = f"target is {value}, its parts are {gradient[count:]}"
+            for j, column in enumerate(found):
+                column.append(failure or (float(gradient[count + j]), float(gradient[j])))
+    return found

@@ -1,0 +1,143 @@
+"""Values at the ends of what numbers can hold, and containers without entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .cases import Case
+
+# Stan: numpy, of a close to 0.7
+EXTREMES = {
+    "real | log1p_exp(800 + a)": "800 + a",
+    "real | log1p_exp(-800 - a)": "0.0",
+    "real | inv_logit(800 + a)": "1.0",
+    "real | inv_logit(-40 + a)": "np.exp(-40 + a)",
+    "real | log_inv_logit(-800 + a)": "-800 + a",
+    "real | log_inv_logit(800 + a)": "0.0",
+    "real | log1m_inv_logit(800 + a)": "-800 - a",
+    "real | log1m_exp(-1e-10 * a)": "np.log(1e-10 * a)",
+    "real | log1m_exp(-800 - a)": "0.0",
+    "real | expm1(1e-12 * a)": "1e-12 * a",
+    "real | log1p(1e-14 * a)": "1e-14 * a",
+    "real | log_sum_exp(1000 + a, 1000 + b)": "1000 + np.logaddexp(a, b)",
+    "real | log_sum_exp(-1000 + a, -2000 + b)": "-1000 + a",
+    "real | log_sum_exp([-1000 + a, -1000 + b]')": "-1000 + np.logaddexp(a, b)",
+    "real | log_sum_exp({1000 + a, -1000 + b})": "1000 + a",
+    "real | log_sum_exp([a, negative_infinity()]')": "a",
+    "real | log_sum_exp(a, negative_infinity())": "a",
+    "vector[2] | softmax([1000 + a, 1000 + b]')": "softmax(np.array([a, b]))",
+    "vector[2] | log_softmax([1000 + a, 1000 + b]')": "np.array([a, b]) - np.logaddexp(a, b)",
+    "real | log_diff_exp(1000 + b, 1000 + a)": "1000 + b + np.log1p(-np.exp(a - b))",
+    "real | log_mix(1e-300, a, b)": "np.logaddexp(np.log(1e-300) + a, b)",
+    "real | lmultiply(0.0, 0.0) + a": "a",
+    "real | lmultiply(0.0, b)": "0.0",
+    "real | pow(0.0, 0.0) + a": "1 + a",
+    "real | 0.0 ^ b": "0.0",
+    "real | log(Phi(-30 + a))": "special.log_ndtr(-30 + a)",
+    "real | Phi(9 + a)": "1.0",
+    "real | inv_Phi(1e-20 * a)": "special.ndtri(1e-20 * a)",
+    "real | erfc(12 + a) * 1e60": "special.erfc(12 + a) * 1e60",
+    "real | lgamma(1e8 * i)": "special.gammaln(2e8)",
+    "real | lgamma(1e-10 * a)": "special.gammaln(1e-10 * a)",
+    "real | lgamma(-0.5 - u)": "special.gammaln(-0.5 - u)",
+    "real | tgamma(-0.5 - u)": "special.gamma(-0.5 - u)",
+    "real | digamma(-0.5 - u)": "special.digamma(-0.5 - u)",
+    "real | lbeta(1e3 * a, b)": "special.betaln(1e3 * a, b)",
+    "real | hypot(1e200 * a, 1e200 * b) / 1e200": "np.hypot(a, b)",
+    "real | atan2(-0.3 * a, -b)": "np.arctan2(-0.3 * a, -b)",
+    "real | fmod(-7.5 - u, 2.0)": "np.fmod(-7.5 - u, 2.0)",
+    "real | round(2.5) + 10 * round(-2.5) + 100 * round(0.49999999999999994)": "3 - 30",
+    "real | trunc(-2.7) + 10 * floor(-2.7) + 100 * ceil(-2.3)": "-2 - 30 - 200",
+    "int | -7 %/% 2 + 10 * (-7 % 2) + 100 * (7 % -2)": "-3 - 10 + 100",
+    "int | 2147483647 - 1": "2147483646",
+    "int | (-2147483647 - 1) %/% 2": "-1073741824",
+    "real | 2147483647 * 2.0": "4294967294.0",
+    "real | 1e308 * a / 1e300": "1e8 * a",
+    "real | positive_infinity() > a ? 1 : 2": "1",
+    "int | is_inf(log(0.0)) + is_nan(0.0 / 0.0) + is_nan(sqrt(-1.0))": "3",
+    "int | not_a_number() == not_a_number()": "0",
+    "real | exp(negative_infinity()) + a": "a",
+    "real | normal_lpdf(200 + a | 0, 1)": "stats.norm.logpdf(200 + a)",
+    "real | normal_lpdf(a | b, 1e-8)": "stats.norm.logpdf(a, b, 1e-8)",
+    "real | normal_lcdf(-40 + a | 0, 1)": "special.log_ndtr(-40 + a)",
+    "real | normal_lccdf(40 + a | 0, 1)": "special.log_ndtr(-40 - a)",
+    "real | student_t_lpdf(1e8 * a | 3, 0, 1)": "stats.t.logpdf(1e8 * a, 3)",
+    "real | cauchy_lpdf(1e12 * a | 0, 1)": "stats.cauchy.logpdf(1e12 * a)",
+    "real | poisson_lpmf(0 | 1e-300 * a)": "0.0",
+    "real | poisson_lpmf(1000 | 1000 * a)": "stats.poisson.logpmf(1000, 1000 * a)",
+    "real | poisson_log_lpmf(0 | -500 + a)": "0.0",
+    "real | poisson_log_lpmf(3 | -500 + a)": "3 * (-500 + a) - np.log(6)",
+    "real | bernoulli_logit_lpmf(0 | 800 + a)": "-800 - a",
+    "real | bernoulli_logit_lpmf(1 | 800 + a)": "0.0",
+    "real | bernoulli_lpmf(1 | 1e-300 * a)": "np.log(a) + np.log(1e-300)",
+    "real | binomial_lpmf(0 | 0, u)": "0.0",
+    "real | binomial_lpmf(5 | 5, u)": "5 * np.log(u)",
+    "real | binomial_logit_lpmf(5 | 5, 800 + a)": "0.0",
+    "real | binomial_logit_lpmf(0 | 5, 800 + a)": "-5 * (800 + a)",
+    "real | beta_lpdf(1e-300 | b, a)": "(b - 1) * np.log(1e-300) - special.betaln(b, a)",
+    "real | gamma_lpdf(1e-300 | b, a)": "(b - 1) * np.log(1e-300) + b * np.log(a) - special.gammaln(b)",
+    "real | neg_binomial_2_lpmf(3 | a, 1e10)": "stats.poisson.logpmf(3, a) + (3 * 2 / 2 - 3 * a + a**2 / 2) / 1e10",
+    "real | neg_binomial_2_log_lpmf(3 | -200 + a, b)": "3 * (-200 + a) - 3 * np.log(b) + special.gammaln(3 + b) - special.gammaln(b) - np.log(6)",
+    "real | categorical_logit_lpmf(2 | [1000 + a, 1000 + b]')": "b - np.logaddexp(a, b)",
+    "real | ordered_logistic_lpmf(1 | a, [300, 400]')": "0.0",
+    "real | ordered_logistic_lpmf(3 | a, [300, 400]')": "a - 400",
+    "real | von_mises_lpdf(a | b, 500)": "500 * np.cos(a - b) - np.log(2 * np.pi * special.ive(0, 500)) - 500",
+    "real | exponential_lpdf(0 | a)": "np.log(a)",
+    "real | uniform_lpdf(a | 0, 1e300)": "-np.log(1e300)",
+    "real | exp_mod_normal_lpdf(a | b, 1, 1e-3)": "exp_mod_normal_lpdf(a, b, 1.0, 1e-3)",
+    "real | lognormal_lpdf(1e-300 | a, b)": "stats.norm.logpdf(np.log(1e-300), a, b) - np.log(1e-300)",
+}
+# containers without entries
+EMPTY = {
+    "real | sum(none) + sum(v[3:2]) + sum(ra[3:2]) + sum(m[3:2]) + a": "a",
+    "real | prod(v[3:2]) + a": "1 + a",
+    "real | log_sum_exp(v[3:2]) < -1e300 ? a : b": "a",
+    "real | dot_product(v[3:2], w[3:2]) + dot_self(v[3:2]) + a": "a",
+    "int | size(v[3:2]) + size(d[3:2]) + rows(m[3:2]) + num_elements(av[3:2])": "0",
+    "int | cols(m[3:2])": "2",
+    "vector[0] | v[3:2] + w[3:2]": "v[:0]",
+    "vector[0] | exp(v[3:2])": "v[:0]",
+    "vector[0] | cumulative_sum(v[3:2])": "v[:0]",
+    "vector[0] | sort_asc(v[3:2])": "v[:0]",
+    "vector[2] | m[3:2]' * v[3:2]": "np.zeros(2)",
+    "matrix[3,3] | m[, 3:2] * mt[3:2]": "np.zeros((3, 3))",
+    "vector[3] | append_row(v[3:2], v)": "v",
+    "vector[0] | rep_vector(a, 0)": "np.zeros(0)",
+    "array[0] int | append_array(none, none)": "np.zeros(0)",
+    "array[0] int | sort_asc(none)": "np.zeros(0)",
+    "array[0,3] real | rb[3:2]": "rb[:0]",
+    "vector[0] | to_vector(none)": "np.zeros(0)",
+    "real | normal_lpdf(v[3:2] | a, b) + a": "a",
+    "real | normal_lpdf(v[3:2] | w[3:2], b) + a": "a",
+    "real | normal_lpdf(ra[3:2] | w[3:2], vp[3:2]) + a": "a",
+    "real | gamma_lpdf(vp[3:2] | a, b) + a": "a",
+    "real | normal_lcdf(v[3:2] | a, b) + a": "a",
+    "real | poisson_lpmf(none | b) + a": "a",
+    "real | poisson_lpmf(k[3:2] | vp[3:2]) + a": "a",
+    "real | bernoulli_logit_lpmf(none | v[3:2]) + a": "a",
+    "real | binomial_lpmf(none | none, u) + a": "a",
+    "real | categorical_lpmf(none | p) + a": "a",
+    "real | bernoulli_logit_glm_lpmf(none | A[3:2], a, w) + a": "a",
+    "real | normal_id_glm_lpdf(v[3:2] | A[3:2], a, w, b) + a": "a",
+}
+_LOOPS = {
+    "an empty loop over outcomes": (
+        "real r = a; for (x1 in 1:size(none)) r += poisson_lpmf(none[x1] | b);",
+        "a",
+    ),
+    "an empty loop over rows of outcomes": (
+        "real r = a; for (x1 in 3:2) r += poisson_lpmf(d[x1] | b);",
+        "a",
+    ),
+    "an empty loop that writes": ("vector[3] r = v; for (x1 in 3:2) r[x1] = a;", "v"),
+    "an empty loop that writes integers": ("array[3] int r = k; for (x1 in 3:2) r[x1] = k[x1 + 1];", "k"),
+}
+
+
+def cases() -> Iterator[Case]:
+    for table in (EXTREMES, EMPTY):
+        for text, truth in table.items():
+            kind, _, expression = text.partition(" | ")
+            yield Case(f"extreme: {expression}", f"{kind} r = {expression};", truth)
+    for name, (code, truth) in _LOOPS.items():
+        yield Case(name, code, truth)
