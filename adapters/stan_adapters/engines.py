@@ -23,6 +23,7 @@ from .errors import EngineError, UnsupportedError, notify_once
 from .program import Program
 from .refusals import COMPILED_ENGINE_HINT as COMPILED_ENGINE_HINT
 from .refusals import refusal
+from .refused_calls import call_sites
 from .stanli_programs import stanli_mir
 
 # What stanli prints when it can't evaluate transformed parameters or generated quantities and drops their columns.
@@ -60,9 +61,10 @@ class Library:
             ) from error
         if outputs and all(words in printed for words in _LOST_OUTPUT):
             self.abi.destruct(handle)
+            sites = call_sites(printed, self.program)
             raise UnsupportedError(
                 f"{self.engine} can't evaluate the transformed parameters or generated quantities of "
-                f"{self.program.name}: {printed.strip()}\n{COMPILED_ENGINE_HINT}"
+                f"{self.program.name}{f', for {sites}' if sites else ''}: {printed.strip()}\n{COMPILED_ENGINE_HINT}"
             )
         if self.abi.exclusive is not None:
             notify_once(

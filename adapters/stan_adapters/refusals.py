@@ -17,6 +17,7 @@ import orjson
 from .constraints import Misfit, declared_dims
 from .errors import EngineError, UnsupportedError
 from .program import Program
+from .refused_calls import call_sites
 
 COMPILED_ENGINE_HINT = (
     "Use the compiled engine for this program: install a C++ compiler and BridgeStan's sources, set BRIDGESTAN to "
@@ -48,8 +49,14 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
         )
     if "int argument must be int data" in message:
         return UnsupportedError(
-            f"{where}\nThis happens in stanli when a loop or slice over an integer outcome is empty (a size is 0). "
-            f"Give at least one row, or guard the statement with `if (N > 0)`. {COMPILED_ENGINE_HINT}"
+            f"{_unable(message, program)}\nstanli has to know these integers before it evaluates the model, and can't "
+            "tell them here. Often a loop or a slice over an integer outcome is empty, as a size is 0; then a guard "
+            f"such as `if (N > 0)` helps. {COMPILED_ENGINE_HINT}"
+        )
+    if "density outcome does not match matrix rows" in message:
+        return UnsupportedError(
+            f"{_unable(message, program)}\nhere stanli wants a row of the predictors for each outcome; that one row "
+            f"serves all of them is good Stan. Repeat it with `rep_matrix`. {COMPILED_ENGINE_HINT}"
         )
     if any(number in message for number in _GARBAGE):
         return UnsupportedError(
@@ -70,7 +77,12 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
         )
     if _is_of_the_data(message, program):
         return EngineError(where)
-    return UnsupportedError(f"stanli can't run {program.name}: {message}\n{COMPILED_ENGINE_HINT}")
+    return UnsupportedError(f"{_unable(message, program)}\n{COMPILED_ENGINE_HINT}")
+
+
+def _unable(message: str, program: Program) -> str:
+    sites = call_sites(message, program)
+    return f"stanli can't run {program.name}: {message}" + (f" ({sites})" if sites else "")
 
 
 def _is_of_the_data(message: str, program: Program) -> bool:

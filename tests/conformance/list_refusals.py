@@ -10,13 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from conformance.bank import BANK, REFUSALS, outcomes
+from conformance.bank import BANK, REFUSALS, SLOW_BANK, outcomes
 from conformance.places import PLACES
 
 version = importlib.metadata.version("stanli")
 rows: dict[str, list[str]] = {}
 wrong: dict[str, list[str]] = {}
-for cases, places in BANK.values():
+for cases, places in (BANK | SLOW_BANK).values():
     bank = list(cases())
     for place in PLACES if len(places) > 2 else places:
         for outcome in outcomes(bank, place, set()):

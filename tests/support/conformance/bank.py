@@ -19,16 +19,16 @@ DIFFERENTIATED = tuple(place for place, (_, _, differentiated) in PLACES.items()
 BANK: dict[str, tuple[Callable[[], Iterable[Case]], tuple[str, ...]]] = {
     "arrays": (arrays.cases, EVERYWHERE),
     "language": (language.cases, EVERYWHERE),
-    "containers": (containers.cases, EVERYWHERE),
+    "containers": (containers.cases, (*SOME, "function in transformed data", "function with parameters")),
     "switching": (switching.cases, DIFFERENTIATED),
     "extremes": (extremes.cases, SOME),
     "elementwise": (elementwise.cases, SOME),
     "densities": (distributions.densities, SOME),
     "distribution functions": (distributions.distribution_functions, SOME),
-    "densities by argument": (distributions.single_parameters, ("model with parameters",)),
     "statements": (statements.cases, (statements.IN_MODEL, statements.IN_FUNCTION)),
     "sampling": (statements.sampling, (statements.IN_MODEL,)),
 }
+SLOW_BANK = {"densities by argument": (distributions.single_parameters, ("model with parameters",))}
 _BATCH = 12  # cases in one program
 
 

@@ -80,7 +80,8 @@ class Case:
     @functools.cache  # noqa: B019 - a few thousand cases, each weighed in several places
     def value(self, t: float = 0.0) -> float:
         """The weighted sum of numpy's result with varying names moved by `t`."""
-        names = {name: VARIABLES[name].at(t if self.moves(name) else 0.0) for name in VARIABLES}
+        known = VARIABLES.keys() & set(_NAMES.findall(self.truth))
+        names = {name: VARIABLES[name].at(t if self.moves(name) else 0.0) for name in known}
         scope = {
             "np": np, "special": scipy.special, "stats": scipy.stats, "linalg": scipy.linalg, **vars(closed_forms), **names
         }  # fmt: skip
