@@ -11,7 +11,7 @@ import pytest
 
 from conformance.bank import BANK, SLOW_BANK, outcomes, refusals
 from conformance.places import PLACES
-from conformance.running import Outcome
+from conformance.running import Outcome, together
 
 STANLI = importlib.metadata.version("stanli")
 ROOMS = [(table, place) for table, (_, places) in BANK.items() for place in places]
@@ -77,3 +77,14 @@ def test_the_bank_has_a_name_for_every_case() -> None:
 def test_every_row_of_the_table_of_refusals_is_a_case() -> None:
     names = {case.name for cases, _ in ALL.values() for case in cases()}
     assert set(refusals("stanli", STANLI)) <= names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "place"), [room for room in ROOMS if room[1] in ("transformed data", "model with parameters")]
+)
+def test_a_compiled_engine_gets_every_construct_right(table: str, place: str, bridgestan_home: str) -> None:
+    cases = list(BANK[table][0]())
+    for start in range(0, len(cases), 100):  # compiled a program at a time, of a hundred cases each
+        seen = together(cases[start : start + 100], place, "bridgestan")
+        assert not {o.case.name: (o.kind, o.detail) for o in seen if o.kind != "right"}

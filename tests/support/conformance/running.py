@@ -46,15 +46,16 @@ def near(got: float, right: float, case: Case | None = None) -> bool:
 
 def run(cases: Sequence[Case], place: str, engine: str = "stanli") -> Iterator[Outcome]:
     """What became of each case: all in one program, and each alone where that program is not right as a whole."""
-    outcomes = _together(cases, place, engine)
+    outcomes = together(cases, place, engine)
     if len(cases) == 1 or all(outcome.kind == "right" for outcome in outcomes):
         yield from outcomes
     else:
         for case in cases:
-            yield from _together([case], place, engine)
+            yield from together([case], place, engine)
 
 
-def _together(cases: Sequence[Case], place: str, engine: str) -> list[Outcome]:
+def together(cases: Sequence[Case], place: str, engine: str = "stanli") -> list[Outcome]:
+    """What became of each case with all of them in one program: if that is refused, all are."""
     differentiated = PLACES[place][2]
     points = sorted({point for case in cases for point in case.points}) if differentiated else [0.0]
     try:
