@@ -39,6 +39,10 @@ class Trust(enum.Enum):
     stopped_early = (
         "Training had not finished: fit again with more steps (command line: --steps), say twice as many."
     )
+    below_quick_fit = (
+        "The inference function can't say what free normals of the units say: fit with --method fvi (method='fvi'), or "
+        "with a wider network."
+    )
     better_optimum = (
         "Another start reaches a better optimum: go on from it with fit.improve(), as `avistan fit` does by itself, or "
         "fit with chains=4 (command line: --chains 4)."

@@ -44,6 +44,11 @@ class FitOutcome(enum.Enum):
         "can be relied on. Try another seed and a lower learning_rate (command line: --learning-rate), or choose a "
         "poorer family; where the error is a little too large, raise elbo_draws (--elbo-draws)."
     )
+    below_quick_fit = (
+        "The inference function ends surely below the quick fit that it began with, a free normal for every unit: it "
+        "can't say what these say. Take method='fvi' (command line: --method fvi), a wider network, such as "
+        "avi:mlp(128), or more references (num_references; --num-references)."
+    )
     nonfinite = (
         "Stan's log density was not finite for any draw at the end: the fit is unusable. Try another seed, or declare "
         "the parameters' constraints."
@@ -65,6 +70,8 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
         return FitOutcome.unstable
     if evaluation.elbo_se > max(NATS, SHARE * abs(evaluation.elbo)):
         return FitOutcome.uncertain
+    if trace.ended is Ending.short:
+        return FitOutcome.below_quick_fit
     if trace.ended is Ending.spent:
         return FitOutcome.budget_spent
     if before.size and trace.ended is Ending.given:

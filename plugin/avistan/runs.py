@@ -31,13 +31,13 @@ from .growth import (
 )
 from .large_preparation import LargePreparation
 from .log_density import register
-from .methods import Method
+from .methods import Method, parse_method
 from .options import FitOptions
 from .outcome import FitOutcome, judge
 from .preparation import Preparation, start_family
 from .progress import begin_stage
 from .settling import ROUNDS, STILL, settling_step
-from .stopping import Ending
+from .stopping import Ending, tolerance
 from .training import Progress, Trace, joined, train
 
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
@@ -45,6 +45,8 @@ from .training import Progress, Trace, joined, train
 _JUDGED_DRAWS, _JUDGED_NUMBERS, _OF_MANY = (200, 400, 1000), 2_000_000, (10, 100)
 
 _SHAPES_RATE = 0.5  # of the learning rate: exponents and bends are soon wild
+_ERRORS = 3.0  # standard errors by which the quick fit must be better than a function to say so
+_FREE = parse_method("fvi")
 _STAGES = 10  # more than the stages of a chain: separates their random numbers and checkpoints
 
 
@@ -241,6 +243,19 @@ class _ChainRun:
             found = moved
         return found
 
+    def short_of_quick_fit(self, found: _Stage) -> bool:
+        """Whether a function of signatures ends surely below the quick fit, and by more than the tolerance.
+
+        On minibatches the quick fit is itself a function's; a function of declared data was chosen for what it is.
+        """
+        method = found.method
+        if not method.amortized or method.data or isinstance(self._preparation, LargePreparation):
+            return False
+        free, _ = start_family(self._preparation, _FREE)
+        quick = self._stage(_FREE, free, found.traces).weights.first(self._looks[0])
+        more, error = gap(found.weights.first(self._looks[0]), quick)
+        return more > max(tolerance(quick.elbo, self._preparation.model.dim), _ERRORS * error)
+
     def leaves_nothing(self, before: _Stage) -> bool:
         """Whether no richer family can bring what it would have to."""
         before.weights.first(self._looks[0])
@@ -368,11 +383,13 @@ def _run_chain(
         if not run.cut:
             best = run.settled(best)
         begin_stage("the ELBO", next="the diagnosis")
+        short = not run.cut and run.short_of_quick_fit(best)
+        ended = Ending.out_of_time if run.cut else Ending.short if short else None
         return best.method, Chain(
             evaluation=best.weights.first(options.elbo_draws),
             family=run.whole(best.family),
             inputs=run.values,
-            traces=_marked(best.traces) if run.cut else best.traces,
+            traces=_marked(best.traces, ended) if ended is not None else best.traces,
             growth=tuple(growth),
             gradient_evaluations=run.gradient_evaluations,
             seconds_train=run.seconds_train,
@@ -385,9 +402,9 @@ def _cut_off(found: _Stage) -> bool:
     return found.traces[-1].ended is Ending.out_of_time
 
 
-def _marked(traces: tuple[Trace, ...]) -> tuple[Trace, ...]:
-    """The traces of a chain whose stages a limit of time cut off."""
-    return (*traces[:-1], replace(traces[-1], ended=Ending.out_of_time))
+def _marked(traces: tuple[Trace, ...], ended: Ending) -> tuple[Trace, ...]:
+    """The traces of a chain of which more is to be said than how its last stage ended."""
+    return (*traces[:-1], replace(traces[-1], ended=ended))
 
 
 def best_of(chains: Sequence[Chain]) -> int:

@@ -64,13 +64,14 @@ def tolerance(elbo: float, dim: int) -> float:
 
 class Ending(enum.IntEnum):
     """What ended a training run: the number of steps that was given, the stopping rule, the rule's guard, or a limit of
-    time.
+    time; or, whatever did, that it is short of the quick fit.
     """
 
     given = 0
     settled = 1
     spent = 2
     out_of_time = 3
+    short = 4
 
 
 class FixedBudget:

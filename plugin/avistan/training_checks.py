@@ -46,7 +46,7 @@ def check_trace(checked: CheckedFit) -> Check:
     best = int(np.argmax(means))
     fall = float(means[best] - means[0])
     fell = fall > max(_NATS, 3 * float(np.hypot(errors[0], errors[best])))
-    short, cut = steps < _LEAST_STEPS, ended is Ending.out_of_time
+    short, cut, below = steps < _LEAST_STEPS, ended is Ending.out_of_time, ended is Ending.short
     if cut:
         finding = f"The time limit cut training off after {steps} steps."
     elif short:
@@ -55,6 +55,8 @@ def check_trace(checked: CheckedFit) -> Check:
         )
     elif fell:
         finding = f"The ELBO ended {fall:.2f} nats below what it had reached earlier: training fell back."
+    elif below:
+        finding = "The inference function ended below the quick fit that it began with."
     elif ended is Ending.spent:
         finding = f"The ELBO had not settled after {steps} steps, the most that training takes by itself."
     elif ended is Ending.settled:  # the fifths say nothing: towards the end the learning rate falls
@@ -64,12 +66,17 @@ def check_trace(checked: CheckedFit) -> Check:
         finding = f"Between the last two fifths of training the ELBO rose by {rise:.2f} nats."
     return Check(
         name=name,
-        passed=not short and not cut and not fell and rise <= limit and ended is not Ending.spent,
+        passed=not short
+        and not cut
+        and not fell
+        and rise <= limit
+        and not below
+        and ended is not Ending.spent,
         value=-fall if fell else rise,
         threshold=limit,
         unit="nats",
         finding=finding,
-        trouble=Trust.out_of_time if cut else Trust.stopped_early,
+        trouble=Trust.out_of_time if cut else Trust.below_quick_fit if below else Trust.stopped_early,
     )
 
 

@@ -11,6 +11,16 @@ from avistan.stopping import Ending
 from avistan.training import Trace
 from programs import NORMALS
 
+WIGGLY = """
+data { int<lower=0> N; vector[N] x; }
+parameters { real theta; vector[N] z; }
+model {
+  theta ~ normal(0, 10);
+  z ~ std_normal();
+  x ~ normal(theta + z .* sin(2 * z) + z, exp(cos(z)));
+}
+"""
+
 
 class Walk:
     """Steps whose family is one number, the ELBO."""
@@ -110,3 +120,15 @@ def test_an_elbo_that_few_draws_decide_is_not_settled():
     doubtful = sure.copy()
     doubtful[0] = -6000.0  # an ELBO of -13 +- 3
     assert judge(trace, Evaluation(doubtful)) is FitOutcome.uncertain
+
+
+def test_a_function_that_cannot_say_what_the_quick_fit_says_is_told():
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.normal(size=150), 8 * rng.normal(size=150)])
+    model = avi.Model(stan_code=WIGGLY, data={"N": 300, "x": x})
+    blind = model.fit(method="avi:mlp(1)", seed=1, num_references=2, max_rank=1)
+    assert blind.outcome is FitOutcome.below_quick_fit
+    assert "fvi" in blind.outcome.value
+    seeing = model.fit(method="avi", seed=1)
+    assert seeing.outcome is FitOutcome.settled
+    assert seeing.elbo > blind.elbo + 1
