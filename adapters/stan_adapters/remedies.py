@@ -252,16 +252,39 @@ def _stale_variables(_: Fault, source: str, statements: Statements, __: Accepts)
 
 
 def _early_void_return(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
-    return Remedy(
-        refused=tuple(
-            _start(site.node)
-            for site in statements.sites
-            if site.node.data == "return"
-            and site.node.children[0] is None
-            and not (len(site.inside) == 1 and site.inside[0].children[-1] is site.node)
-            and statements.blocks(site) & _RUN
-        )
-    )
+    """`if (condition) return; rest` becomes `if (condition) { } else { rest }`."""
+    edits: list[Edit] = []
+    refused: list[int] = []
+    for site in statements.sites:
+        if (
+            site.node.data != "return"
+            or site.node.children[0] is not None
+            or not statements.blocks(site) & _RUN
+        ):
+            continue
+        body, *between = site.inside
+        if not between and body.children[-1] is site.node:
+            continue  # at the end it does nothing
+        if not _ends_a_branch(site.node, between):
+            refused.append(_start(site.node))
+            continue
+        branch = between[0]
+        otherwise = [child for child in branch.children[2:] if isinstance(child, Tree)]
+        end = body.meta.end_pos - 1
+        edits.append(Edit(_start(site.node), site.node.meta.end_pos, "{ }"))
+        edits.append(_before(otherwise[0], "{ ") if otherwise else _after(branch, " else {"))
+        edits.append(Edit(end, end, " }"))
+    return Remedy(tuple(edits), refused=tuple(refused))
+
+
+def _ends_a_branch(node: Tree[Token], between: list[Tree[Token]]) -> bool:
+    """Whether a statement is all or the end of what an `if` does, `between` being the statements around it."""
+    if not between or between[0].data != "if":
+        return False
+    then = between[0].children[1]
+    if len(between) == 1:
+        return then is node
+    return len(between) == 2 and then is between[1] and then.data == "block" and then.children[-1] is node
 
 
 # ---- Functions ---------------------------------------------------------------------------------------------

@@ -397,13 +397,28 @@ def test_a_return_of_a_container_within_while_is_refused_with_its_place():
     assert gradient(f"{code}{prepared} {TAIL}") == [7]  # where it is right
 
 
-def test_an_early_return_of_a_void_function_is_refused():
-    code = 'functions { void f(real a) { if (a > 0) return; reject("no"); } } '
-    code += "parameters { real x; } model { f(x + 1); }"
-    with pytest.raises(UnsupportedError, match=r"mine\.stan:1:41: .*`return;`.*else"):
-        bind(code)
-    late = 'functions { void f(real a) { if (a < 0) reject("no"); return; } } '
-    assert gradient(late + "parameters { real x; } model { f(x + 1); target += 2 * x; }") == [2]
+VOID = {
+    "alone": ('if (n > 0) return; reject("no");', 0),
+    "in braces": ("if (n > 0) { target += a; return; } target += 10 * a;", 1),
+    "not taken": ("if (n < 0) return; target += 10 * a;", 10),
+    "before else": ("if (n < 0) return; else target += 2 * a; real b = a; target += 10 * b;", 12),
+    "twice": ("if (n < 0) { return; } target += a; if (n > 0) return; target += 10 * a;", 1),
+    "by parameters": ("if (a > 0.5) return; target += 10 * a;", 0),
+    "at the end": ("if (n < 0) target += 5 * a; else target += 3 * a; return;", 3),
+}
+
+
+@pytest.mark.parametrize("name", VOID)
+def test_an_early_return_ends_a_void_function(name):
+    body, truth = VOID[name]
+    code = f"functions {{ void f_lp(int n, real a) {{ {body} }} }} parameters {{ real x; }} model {{ f_lp(1, x); }}"
+    assert gradient(code, point=[1.0]) == [truth]
+
+
+def test_a_return_of_a_void_function_from_a_loop_is_refused_with_its_place():
+    code = "functions { void f_lp(real a) { for (i in 1:3) { if (i > 1) return; target += a; } } }\n"
+    with pytest.raises(UnsupportedError, match=r"mine\.stan:1:61: .*`return;`.*else"):
+        bind(code + "parameters { real x; } model { f_lp(x); }")
 
 
 # ---- functions
