@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .records import read_record
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -119,7 +121,17 @@ class Check:
     def from_json(cls, read: Mapping[str, Any]) -> Check:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where something else was written."""
         parts = {name: value for name, value in read.items() if name != "advice"}
-        return cls(**parts, trouble=Trust(read["advice"]))
+        return read_record(cls, parts | {"trouble": read["advice"]}, "a check")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """The plain fields of a diagnosis, as they are read back."""
+
+    program: str
+    method: str
+    level: str | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -183,8 +195,13 @@ class Diagnosis:
     def from_json(cls, read: Mapping[str, Any], units: Mapping[str, FloatArray]) -> Diagnosis:
         """The inverse of `to_json`, with the numbers of single units. Raises KeyError, TypeError or ValueError."""
         checks = tuple(Check.from_json(check) for check in read["checks"])
-        parts = {name: read[name] for name in ("program", "method", "level", "seconds")}
-        return cls(**parts, checks=checks, units=dict(units))
+        sizes = {values.shape for values in units.values() if values.dtype.kind == "f"}
+        if len(sizes) > 1 or any(values.ndim != 1 or values.dtype.kind != "f" for values in units.values()):
+            raise ValueError("numbers of single units are no numbers, or of different units")
+        about = read_record(
+            _About, {name: read[name] for name in _About.__dataclass_fields__}, "the diagnosis"
+        )
+        return cls(**asdict(about), checks=checks, units=dict(units))
 
     def to_dataset(self) -> xr.Dataset:
         """Per-unit numbers over the level's dim, for a group `unit_diagnostics`; empty without a level."""

@@ -27,7 +27,7 @@ from .outcome import FitOutcome
 from .places import check_room, remove_folder, whole_file
 from .provenance import data_digests, differences
 from .saved_arrays import ArrayError, read_arrays, write_arrays
-from .storage import DIAGNOSIS, UNITS, forget_file, read_asked, record_file
+from .storage import DIAGNOSIS, UNITS, forget_file, is_as_recorded, read_asked, record_file
 
 _DRAWS = (POSTERIOR, POSTERIOR_STORE)
 _LEAST_SHARE = 0.5  # of the bytes of draws that a compressed store may come down to
@@ -128,7 +128,9 @@ def _put(folder: Path, name: str) -> Iterator[Path]:
 
 
 def read_diagnosis(folder: Path) -> Diagnosis | None:
-    """The diagnosis beside a fit; None where there is none, none that can be read, or one that ran out of time."""
+    """The diagnosis beside a fit; None where there is none, where it was changed or ran out of time."""
+    if not all(is_as_recorded(folder, name) for name in (UNITS, DIAGNOSIS)):
+        return None
     try:
         units = read_arrays(folder / UNITS)
         found = Diagnosis.from_json(json.loads((folder / DIAGNOSIS).read_text()), units)

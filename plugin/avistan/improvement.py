@@ -17,6 +17,7 @@ from .methods import Method
 from .outcome import FitOutcome
 from .preparation import Preparation, prepare
 from .progress import begin_stage
+from .records import read_record
 from .restarts import LIKE
 from .start import QuickFit
 
@@ -70,9 +71,9 @@ class Round:
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Round:
-        """The inverse of `to_json`."""
-        parts: dict[str, Any] = {name: float("nan") if part is None else part for name, part in read.items()}
-        return cls(**parts)
+        """The inverse of `to_json`. Raises AttributeError or ValueError where something else was written."""
+        parts = {name: float("nan") if part is None else part for name, part in read.items()}
+        return read_record(cls, parts, "a round")
 
     def to_json(self) -> dict[str, Any]:
         def number(value: float) -> float | None:

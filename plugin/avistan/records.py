@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import types
 import typing
@@ -12,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 _SHOWN = 60  # characters of a wrong value
 
 
-class RecordError(Exception):
+class RecordError(ValueError):
     """A record is not of the type that was expected; says where."""
 
 
@@ -20,8 +21,8 @@ def read_record[T](kind: type[T], value: object, place: str) -> T:
     """A dataclass from what `json.loads` gave of `dataclasses.asdict` of one.
 
     Args:
-        kind: its fields are bool, int, float, str, None, Literal, tuple, dict, dataclasses of these, and unions. What
-            the fields' values must be, `__post_init__` says, by any exception.
+        kind: its fields are bool, int, float, str, None, Literal, Enum (by value), tuple, dict, dataclasses of these,
+            and unions. What the fields' values must be, `__post_init__` says, by any exception.
         place: what the value is called in messages, such as "`timing`".
 
     Raises:
@@ -67,6 +68,11 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         if not isinstance(value, Mapping):
             raise RecordError(f"{place} is {_shown(value)}, expected an object")
         return {name: _read(inside[1], item, f"`{name}` of {place}") for name, item in value.items()}
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            raise RecordError(f"{place} is {_shown(value)}, which it can't be") from None
     if dataclasses.is_dataclass(kind):
         return read_record(typing.cast(type, kind), value, place)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -131,6 +131,15 @@ def forget_file(folder: str | os.PathLike[str], name: str) -> None:
     _change_files(Path(folder), lambda files: {known: of for known, of in files.items() if known != name})
 
 
+def is_as_recorded(folder: str | os.PathLike[str], name: str) -> bool:
+    """Whether an added file is there and what `record_file` recorded. Raises FitError as that."""
+    place = Path(folder)
+    _refuse_other_files(place, name)
+    with _one_error(place):
+        known = _read_header(place)["files"].get(name)
+        return (place / name).exists() and known == dataclasses.asdict(_saved(place / name))
+
+
 def read_asked(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What `Fit.save(.., asked=)` was given; empty if nothing. Raises FitError."""
     with _one_error(Path(folder)):

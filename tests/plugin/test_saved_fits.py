@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import avistan as avi
+from avistan.diagnosis import Check, Diagnosis, Trust
 from avistan.errors import AvistanError, FitError
+from avistan.fit_folder import put_diagnosis, read_diagnosis
 from avistan.storage import ChangedFileWarning, forget_file, read_asked, record_file
 from programs import bundled
 from saved_fits import edits, sealed
@@ -94,7 +96,7 @@ def test_a_fit_of_an_older_format_is_refused_by_name(folder, tmp_path):
 def test_what_a_header_asks_for_is_refused_before_it_is_allocated(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "fit")
     header = json.loads((tmp_path / "fit" / "fit.json").read_text())
-    (tmp_path / "fit" / "fit.json").write_text(json.dumps(header | {"method": "avi:mlp(1000000000)"}))
+    (tmp_path / "fit" / "fit.json").write_text(json.dumps(header | {"method": "avi:mlp(100000)"}))
     sealed(tmp_path / "fit")
     with pytest.raises(FitError, match=r"needs \d+ bytes at least, and family.eqx has"):
         avi.load(tmp_path / "fit")
@@ -157,6 +159,44 @@ def test_nothing_is_recorded_in_a_header_that_was_changed_nor_of_a_file_of_the_f
     (place / "fit.json").write_text(text.replace('"seed": 1', '"seed": 2'))
     with pytest.raises(FitError, match=r"fit\.json: it was changed"):
         record_file(place, "diagnosis.json")
+
+
+def test_a_diagnosis_that_was_changed_counts_as_none_and_one_edited_on_purpose_never_fails_raw(
+    folder, tmp_path
+):
+    place = tmp_path / "fit"
+    shutil.copytree(folder, place)
+    check = Check(name="globals", passed=False, finding="Off.", value=2.0, trouble=Trust.globals_biased)
+    units = {"khat": np.array([0.5] * 8)}
+    put_diagnosis(
+        Diagnosis(program="p", method="avi", checks=(check,), units=units, level="J", seconds=1.5), place
+    )
+    written = (place / "diagnosis.json").read_text()
+    assert str(read_diagnosis(place)).startswith("avi fit of p: NO")
+    (place / "diagnosis.json").write_text(written.replace('"passed": false', '"passed": true'))
+    assert read_diagnosis(place) is None
+    plain = json.loads(written)
+    wrong = (None, [], "x", -1, 10**400, {"a": 1}, [{"name": 1}], float("nan"))
+    edits = [plain | {name: value} for name in plain for value in wrong]
+    edits += [{key: of for key, of in plain.items() if key != name} for name in plain]
+    edits += [
+        plain | {"checks": [plain["checks"][0] | {name: of}]} for name in plain["checks"][0] for of in wrong
+    ]
+    for edited in edits:
+        (place / "diagnosis.json").write_text(json.dumps(edited))
+        record_file(place, "diagnosis.json")
+        found = read_diagnosis(place)
+        assert found is None or (str(found) and found.to_json())
+    (place / "diagnosis.json").write_text(written)
+    record_file(place, "diagnosis.json")
+    for units in (
+        {"khat": np.zeros((2, 2))},
+        {"khat": np.array(["a"])},
+        {"a": np.zeros(3), "b": np.zeros(4)},
+    ):
+        np.savez(place / "diagnosis.npz", **units)
+        record_file(place, "diagnosis.npz")
+        assert read_diagnosis(place) is None
 
 
 # -- no code ----------------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def header_edits(header: dict) -> Iterator[tuple[str, Edit]]:
     yield "fit.json: an entry more", _at(("colour",), "red")
     for method in (
         "avi:mlp(1000000000)",
+        "avi:mlp(100000)",
         "avi:polynomial(1000000000)",
         "avi:low-rank(1000000000)",
         "avi:neighbours(1000000000)",
