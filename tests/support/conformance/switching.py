@@ -153,6 +153,206 @@ SWITCHING: dict[str, tuple[str, str, str]] = {
         "np.where(v > a, stats.norm.logpdf(v, b), stats.cauchy.logpdf(w, b)).sum()",
         "",
     ),
+    "a value known before a branch: running max": (
+        "real r = -5; for (x1 in 1:3) if (v[x1] > r) r = v[x1];",
+        "max(-5, v.max())",
+        "",
+    ),
+    "a value known before a branch: running max from entry": (
+        "real r = v[1]; for (x1 in 2:3) if (v[x1] > r) r = v[x1];",
+        "v.max()",
+        "",
+    ),
+    "a value known before a branch: flag real": (
+        "real x1 = 0; if (a > 0) x1 = 1; real r = b; if (x1 > 0.5) r = neg;",
+        "neg if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: flag int": (
+        "int x1 = 0; if (a > 0) x1 = 1; real r = b; if (x1) r = neg;",
+        "neg if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: flag int array": (
+        "array[2] int x1 = {0,0}; if (a > 0) x1[2] = 1; real r = b; if (x1[2] == 1) r = neg;",
+        "neg if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: flag vector": (
+        "vector[2] x1 = [0,0]'; if (a > 0) x1[2] = 1; real r = b; if (x1[2] > 0.5) r = neg;",
+        "neg if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: flag ternary": (
+        "real x1 = 0; if (a > 0) x1 = 1; real r = x1 > 0.5 ? neg : b;",
+        "neg if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: flag used": (
+        "real x1 = 0; if (a > 0) x1 = 1; real r = x1 * b;",
+        "b if a>0 else 0",
+        "",
+    ),
+    "a value known before a branch: int index": (
+        "int x1 = 1; if (a > 0) x1 = 3; real r = v[x1];",
+        "v[2] if a>0 else v[0]",
+        "",
+    ),
+    "a value known before a branch: int loop end": (
+        "int x1 = 1; if (a > 0) x1 = 3; real r = 0; for (x2 in 1:x1) r += v[x2];",
+        "v.sum() if a>0 else v[0]",
+        "",
+    ),
+    "a value known before a branch: int count cond": (
+        "int x1 = 0; for (x2 in 1:3) if (v[x2] > 0) x1 += 1; real r = a; if (x1 >= 2) r = b;",
+        "b if (v>0).sum()>=2 else a",
+        "",
+    ),
+    "a value known before a branch: int size": (
+        "int x1 = 0; for (x2 in 1:3) if (v[x2] > 0) x1 += 1; real r = b ^ x1;",
+        "b**(v>0).sum()",
+        "",
+    ),
+    "a value known before a branch: real compare": (
+        "real x1 = 0; for (x2 in 1:3) { if (v[x2] > 0) x1 += v[x2]; } real r = a; if (x1 > 2) r = b;",
+        "b if v[v>0].sum()>2 else a",
+        "",
+    ),
+    "a value known before a branch: while after branch": (
+        "real x1 = 1; if (a > 0) x1 = 5; int r = 0; while (x1 < 20) { x1 *= 2; r += 1; }",
+        "doublings(5 if a>0 else 1,20)",
+        "",
+    ),
+    "a value known before a branch: else": (
+        "real x1 = 2; if (a > 0) x1 = -2; else x1 = 3; real r = x1 > 0 ? a : b;",
+        "b if a>0 else a",
+        "",
+    ),
+    "a value known before a branch: matrix entry": (
+        "matrix[2,2] x1 = rep_matrix(0,2,2); if (a > 0) x1[1,2] = 1; real r = x1[1,2] > 0.5 ? neg : b;",
+        "neg if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: func flag": (
+        "real r = f7(a,b,neg);",
+        "neg if a>0 else b",
+        "real f7(real y1, real y2, real y3) { real x1 = 0; if (y1 > 0) x1 = 1; if (x1 > 0.5) return y3; return y2; }",
+    ),
+    "a value known before a branch: func running min": (
+        "real r = f8(v);",
+        "min(5, v.min())",
+        "real f8(vector y1) { real x1 = 5; for (x2 in 1:3) { if (y1[x2] < x1) x1 = y1[x2]; } return x1; }",
+    ),
+    "a value known before a branch: done flag loop": (
+        "real r = 0; int x1 = 0; for (x2 in 1:3) { if (x1 == 0) { r += w[x2]; if (v[x2] > 1) x1 = 1; } }",
+        "w[:next((j for j in range(3) if v[j] > 1), 2)+1].sum()",
+        "",
+    ),
+    "a value known before a branch: done flag real loop": (
+        "real r = 0; real x1 = 0; for (x2 in 1:3) { if (x1 == 0) { r += w[x2]; if (v[x2] > 1) x1 = 1; } }",
+        "w[:next((j for j in range(3) if v[j] > 1), 2)+1].sum()",
+        "",
+    ),
+    "a value known before a branch: swap in branch": (
+        "real x1 = 1; real x2 = 2; if (a > 0) { x1 = 2; x2 = 1; } real r = x1 > x2 ? a : b;",
+        "a if a>0 else b",
+        "",
+    ),
+    "a value known before a branch: fmax": (
+        "real x1 = 0; if (a > 0) x1 = 1; real r = fmax(x1, 0.5);",
+        "1 if a>0 else .5",
+        "",
+    ),
+    "a value known before a branch: int arr count": (
+        "array[3] int x1 = {0,0,0}; for (x2 in 1:3) x1[v[x2] > 0 ? 1 : 3] += 1; real r = 10.0 * x1[1] + x1[3];",
+        "10*(v>0).sum()+(v<=0).sum()",
+        "",
+    ),
+    "a value known before a branch: known then computed": (
+        "real x1 = 3; x1 = a; real r = x1 > 0 ? b : neg;",
+        "b if a>0 else neg",
+        "",
+    ),
+    "a value known before a branch: known then loop": (
+        "real x1 = 0; for (x2 in 1:3) x1 += v[x2]; real r = x1 > 1 ? b : neg;",
+        "b if v.sum()>1 else neg",
+        "",
+    ),
+    "a value known before a branch: known entry then loop": (
+        "vector[3] x1 = rep_vector(0,3); for (x2 in 1:3) x1[x2] += v[x2]; real r = x1[1] > 1 ? b : neg;",
+        "b if v[0]>1 else neg",
+        "",
+    ),
+    "a value known before a branch: cond on int mod": (
+        "int x1 = 2; if (a > 0) x1 = 3; real r = x1 % 2 == 1 ? b : neg;",
+        "b if a>0 else neg",
+        "",
+    ),
+    "a value known before a branch: exact": (
+        "real x1 = 3; if (a > 1) x1 = -5; real r = 0; if (x1 <= 2) r = 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: exact2": (
+        "real r = 0; real x1 = 3; if (a > 1) x1 = -5; if (x1 <= 2) r += 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: lt": (
+        "real r = 0; real x1 = 3; if (a > 1) x1 = -5; if (x1 < 2) r += 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: gt": (
+        "real r = 0; real x1 = 3; if (a > 1) x1 = -5; if (x1 > 2) r += 2;",
+        "0 if a>1 else 2",
+        "",
+    ),
+    "a value known before a branch: ge": (
+        "real r = 0; real x1 = 3; if (a > 1) x1 = 5; if (x1 >= 4) r += 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: eq": (
+        "real r = 0; real x1 = 3; if (a > 1) x1 = 5; if (x1 == 5) r += 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: neq": (
+        "real r = 0; real x1 = 3; if (a > 1) x1 = 5; if (x1 != 3) r += 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: tern": (
+        "real x1 = 3; if (a > 1) x1 = -5; real r = x1 <= 2 ? 2 : 0;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: tern ge": (
+        "real x1 = 3; if (a > 1) x1 = 5; real r = x1 >= 4 ? 2 : 0;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: num": (
+        "real x1 = 3; if (a > 1) x1 = -5; real r = (x1 <= 2) * 2;",
+        "2 if a>1 else 0",
+        "",
+    ),
+    "a value known before a branch: run max ge": (
+        "real r = -5; for (x1 in 1:3) if (v[x1] >= r) r = v[x1];",
+        "max(-5,v.max())",
+        "",
+    ),
+    "a value known before a branch: run min le": (
+        "real r = 5; for (x1 in 1:3) if (v[x1] <= r) r = v[x1];",
+        "min(5,v.min())",
+        "",
+    ),
+    "a value known before a branch: run min le2": (
+        "real r = 5; for (x1 in 1:3) if (r >= v[x1]) r = v[x1];",
+        "min(5,v.min())",
+        "",
+    ),
 }
 
 
