@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from fake_engine import Toy
+from stan_adapters import density_check
 from stan_adapters.abi import Abi
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
-from stan_adapters.density_check import _up_to_parameters
+from stan_adapters.density_check import Difference, _up_to_parameters, compare_with_stanli
+from stan_adapters.engines import load
 from stan_adapters.errors import EngineError, EngineNotice
+from stan_adapters.instances import Instance, close_all
 from stan_adapters.program import Program
 
 CODE = """
@@ -172,6 +175,59 @@ std::string toy_density(const Data&, const double* q, bool, double* lp, double* 
   return "";
 }
 """
+TYPES = """
+data { int N; vector[N] x; }
+parameters {
+  real<lower=0> a; real<upper=1> b; real<lower=-1, upper=2> c; real<offset=2, multiplier=3> d; vector<lower=a>[2] v;
+  ordered[3] o; positive_ordered[2] p; simplex[4] s; array[2] simplex[3] ss; unit_vector[3] u; sum_to_zero_vector[4] z;
+  cholesky_factor_corr[3] L; corr_matrix[3] R; cov_matrix[2] S; cholesky_factor_cov[3, 2] C;
+}
+transformed parameters { real t = a + b; vector[4] m = 2 * s; }
+model {
+  a ~ normal(0, PRIOR); o ~ normal(0, 1); p ~ normal(0, 1); s ~ dirichlet(rep_vector(2, 4)); L ~ lkj_corr_cholesky(2);
+  R ~ lkj_corr(2); S ~ wishart(4, identity_matrix(2)); to_vector(C) ~ normal(0, 1); z ~ normal(0, 1); v ~ normal(0, 1);
+  x ~ normal(c + d, 1);
+}
+generated quantities { real g = FACTOR * a; matrix[3, 3] LL = L * L'; }"""
+
+
+@pytest.mark.parametrize(
+    ("prior", "factor", "difference"),
+    [("5", "2", None), ("50", "2", r"differ most along `a` \("), ("5", "3", "its `g` is ")],
+    ids=["the same", "another prior", "another output"],
+)
+def test_programs_of_all_types_and_many_rows_are_told_apart(monkeypatch, prior, factor, difference):
+    """stanli in the place of a library: it has no density without the Jacobian, so that is taken off here."""
+    data = {"N": 100_000, "x": [0.5] * 100_000}
+
+    def made(prior: str, factor: str) -> tuple[Program, str]:
+        program = Program.from_code(TYPES.replace("PRIOR", prior).replace("FACTOR", factor), name="mine")
+        return program, read_data(program, data).to_json()
+
+    def opened(program: Program, text: str) -> Instance:
+        library = load(program, "stanli")
+        return Instance(library, library.construct(text, 1))
+
+    (program, text), (other, _) = made("5", "2"), made(prior, factor)
+    library = opened(other, text)
+    bare = opened(Program.from_source(_up_to_parameters(program.source) + "model {}", "bare"), text)
+    plain = density_check._density
+
+    def density(instance, theta, *, jacobian=True):
+        lp, gradient = plain(instance, theta)
+        return (lp if jacobian else lp - plain(bare, theta)[0]), gradient
+
+    monkeypatch.setattr(density_check, "_density", density)
+    try:
+        if difference is None:
+            compare_with_stanli(library, program, text, 1)
+        else:
+            with pytest.raises(Difference, match=difference):
+                compare_with_stanli(library, program, text, 1)
+    finally:
+        close_all([library, bare])
+
+
 REJECTING = """
 std::string toy_density(const Data&, const double*, bool, double*, double*) { return "never"; }
 """
