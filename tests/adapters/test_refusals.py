@@ -28,7 +28,7 @@ UNSUPPORTED = {
     "no rows of an integer outcome": (
         "data { int N; array[N] int y; } parameters { real z; } model { for (n in 1:N) y[n] ~ poisson_log(z); }",
         {"N": 0, "y": []},
-        r"guard the statement with `if \(N > 0\)`",
+        r"a guard such as `if \(N > 0\)` helps",
     ),
     "an array of tuples": (
         "parameters { real z; } transformed parameters { array[2] tuple(real, real) t;"
