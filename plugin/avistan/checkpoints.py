@@ -55,6 +55,7 @@ class CheckpointWarning(UserWarning):
 def beside(output: StrPath) -> Path:
     """The checkpoint's folder of a fit that is written to `output`."""
     place = Path(output)
+    place = place.resolve() if place.name in ("", "..") else place
     return place.with_name(f"{place.name}.checkpoint")
 
 

@@ -137,10 +137,10 @@ def fit(
                 result = model.fit(checkpoint=checkpoint, resume=resume, chains=chains, **shared, **options)
                 about = About(asked=asked, verdict=str(structure.verdict), verdict_reason=structure.reason)
                 put_fit(result, output, about)
-                if result.outcome is not FitOutcome.out_of_time:
-                    remove(checkpoint)
             else:
                 result, about = known
+            if result.outcome is not FitOutcome.out_of_time:
+                remove(checkpoint)
         improvement, drawn = _diagnosed_and_drawn(
             result, about, output, draws, origin=lambda: model.origin(**shared, **options), force=force
         )

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import beside, in_use
 from .console import to_json
 from .diagnosis import Diagnosis, Trust
 from .errors import AvistanError, FitError
@@ -24,10 +25,10 @@ from .improvement import Round
 from .model import Model
 from .options import make_options
 from .outcome import FitOutcome
-from .places import check_room, remove_folder, whole_file
+from .places import check_room, clear_leftovers, remove_folder, whole_file
 from .provenance import data_digests, differences
 from .saved_arrays import ArrayError, read_arrays, write_arrays
-from .storage import DIAGNOSIS, UNITS, forget_file, is_as_recorded, read_asked, record_file
+from .storage import DIAGNOSIS, FIT_FILES, UNITS, forget_file, is_as_recorded, read_asked, record_file
 
 _DRAWS = (POSTERIOR, POSTERIOR_STORE)
 _LEAST_SHARE = 0.5  # of the bytes of draws that a compressed store may come down to
@@ -186,13 +187,29 @@ def draws_there(folder: Path) -> str:
     return next((name for name in _DRAWS if (folder / name).exists()), "")
 
 
-# ---- What a step costs -------------------------------------------------------------------------------------
+# ---- Steps -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def opened_fit(folder: Path, engine: str | None) -> Iterator[Fit]:
+    """The fit in a folder, for a command that puts something beside it; no other command does so meanwhile.
+
+    Raises:
+        FitError: the folder holds no fit that loads.
+        CheckpointError: another process is filling the folder.
+    """
+    with in_use(beside(folder)):
+        for name in FIT_FILES:
+            clear_leftovers(folder / name)
+        yield load(folder, engine=engine)
 
 
 @contextlib.contextmanager
 def one_step(doing: str, folder: Path, command: str) -> Iterator[None]:
     """A step after training. Whatever ends it, the message says where the fit is and how to do the step again."""
-    told = f"The fit itself is in {folder}: `avistan {command} {folder}` goes on from it."
+    told = (
+        f"The fit itself is in {folder}: `avistan {command} {folder}`, or fit with --resume, goes on from it."
+    )
     try:
         yield
     except KeyboardInterrupt:

@@ -38,18 +38,15 @@ def diagnose(
 
     Exit status 3 where the fit can't be trusted.
     """
-    from .checkpoints import beside, in_use
-    from .fit import load
-    from .fit_folder import one_step, put_diagnosis
-    from .places import check_folder_place
-    from .storage import DIAGNOSIS, FIT_FILES
+    from .fit_folder import one_step, opened_fit, put_diagnosis
+    from .storage import DIAGNOSIS
 
-    with in_use(beside(fit_folder)):
-        loaded = load(fit_folder, engine=engine)
-        check_folder_place(fit_folder, FIT_FILES)
-        with one_step("the fit was diagnosed", fit_folder, "diagnose"):
-            diagnosis = loaded.diagnose(nuts=nuts, seed=seed)
-            put_diagnosis(diagnosis, fit_folder)
+    with (
+        opened_fit(fit_folder, engine) as loaded,
+        one_step("the fit was diagnosed", fit_folder, "diagnose"),
+    ):
+        diagnosis = loaded.diagnose(nuts=nuts, seed=seed)
+        put_diagnosis(diagnosis, fit_folder)
     text = f"{diagnosis}\n\nwritten to {fit_folder}: {DIAGNOSIS}"
     if json:
         text = to_json(diagnosis.to_json() | {"output": str(fit_folder)})
@@ -77,18 +74,12 @@ def posterior(
 
     Where its diagnosis failed, and not only in what --resample corrects, nothing is written: exit status 3.
     """
-    from .checkpoints import beside, in_use
     from .errors import FitError
-    from .fit import load
-    from .fit_folder import allows_draws, one_step, put_draws, read_diagnosis
-    from .places import check_folder_place
-    from .storage import FIT_FILES
+    from .fit_folder import allows_draws, one_step, opened_fit, put_draws, read_diagnosis
 
     check_numbers(draws=draws)
     chosen = None if resample is None else resample.value
-    with in_use(beside(fit_folder)):
-        loaded = load(fit_folder, engine=engine)
-        check_folder_place(fit_folder, FIT_FILES)
+    with opened_fit(fit_folder, engine) as loaded:
         diagnosis = read_diagnosis(fit_folder)
         if diagnosis is None and not force:
             raise FitError(

@@ -140,7 +140,9 @@ def test_the_verbs_make_what_is_missing_and_the_same_of_it(whole, tmp_path, monk
     assert drawn.exit_code == 0, drawn.stderr
     assert json.loads(drawn.stdout)["written"] == str(output / "posterior.nc")
     assert bytes_that_matter(output) == whole.bytes
-    again = run("posterior", output, "--draws", 20, "--seed", 9, "--force")
+    (output / "notes.txt").write_text("mine")  # no reason to refuse
+    monkeypatch.chdir(output)
+    again = run("posterior", ".", "--draws", 20, "--seed", 9, "--force")
     assert again.exit_code == 0, again.stderr
     with xr.open_datatree(output / "posterior.nc") as tree:
         assert tree["posterior"].sizes["draw"] == 20
