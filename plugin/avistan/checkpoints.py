@@ -34,6 +34,7 @@ from .checkpoint_saves import (
     saves_in,
     write_save,
 )
+from .limits import check_path
 from .locks import held, holder, take
 from .places import StrPath, check_folder_place
 from .provenance import Arrays, differences
@@ -66,6 +67,7 @@ def check_checkpoint_place(folder: StrPath, *, resume: bool) -> None:
         CheckpointError: it holds an interrupted fit and `resume` is false.
         FitError: it holds something else, or can't be written.
     """
+    check_path("checkpoint", folder)
     place = Path(folder)
     ours = [entry.name for entry in entries(place) if entry.name == _LOCK or CHAIN.fullmatch(entry.name)]
     check_folder_place(place, ours)

@@ -21,7 +21,7 @@ from stan_adapters.names import nearest
 from stan_adapters.program import StrPath
 
 from .errors import AvistanError, CompetitorError, MethodError
-from .limits import whole_number
+from .limits import check_path, whole_number
 from .progress import begin_stage
 from .references import Reference as Reference
 from .references import nuts as nuts
@@ -43,12 +43,22 @@ _RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
 _LEAST_WEIGHTS = 25  # whose fifth, the tail, a Pareto distribution can be fitted to
 
 
-def check_reference(name: str) -> None:
-    """That a text names a reference or a file.
+def check_reference(given: object) -> None:
+    """That a reference is draws, or the name of a reference or a file.
 
     Raises:
-        MethodError: it does neither.
+        MethodError: it is none of these.
     """
+    import xarray as xr
+
+    if given is None or isinstance(given, Reference | xr.DataTree):
+        return
+    if not isinstance(given, str | os.PathLike):
+        raise MethodError(
+            f"the reference is a {type(given).__name__}, expected {', '.join(REFERENCES)}, the path of a netCDF file, "
+            "a DataTree or a Reference."
+        )
+    name = os.fspath(given)
     if name in REFERENCES or os.path.exists(name):
         return
     near = nearest(name, REFERENCES)
@@ -64,7 +74,10 @@ def check_executable(path: StrPath | None) -> None:
     Raises:
         CompetitorError: it is not.
     """
-    if path is not None and not os.access(path, os.X_OK):
+    if path is None:
+        return
+    check_path("cmdstan_exe", path)
+    if not os.access(path, os.X_OK):
         seen = "can't be run" if os.path.exists(path) else "is not there"
         raise CompetitorError(f"{path}, given as the program compiled by CmdStan, {seen}.")
 
@@ -76,6 +89,8 @@ def sampler_options(options: Mapping[str, Any], reference: object) -> dict[str, 
         CompetitorError: another option, with the nearest one, or options of no such reference.
         FitError: a number out of range.
     """
+    if not isinstance(options, Mapping):
+        raise CompetitorError(f"reference_options={options!r}: give a dict, such as {{'draws': 500}}.")
     if options and not (isinstance(reference, str) and reference in REFERENCES):
         raise CompetitorError(
             f"{', '.join(map(str, options))} of the reference: options are for the references {', '.join(REFERENCES)}. "

@@ -20,7 +20,7 @@ from stan_adapters.levels import Level
 
 from .evaluation import sample, tabulated
 from .families import Family
-from .limits import check_seed, whole_number
+from .limits import check_memory, check_seed, whole_number
 from .methods import Method
 from .precision import in_float64
 from .progress import begin_stage, report_step
@@ -114,6 +114,8 @@ def unconstrained(
     model: BoundModel, family: Family, inputs: FloatArray, draws: int, *, seed: int, purpose: int
 ) -> tuple[FloatArray, FloatArray]:
     """Draws of q (S, D) and log q (S,) in nats: those that `draw_batches` gives for a first chain."""
+    size = 2 * 8 * whole_number("draws", draws) * model.dim
+    check_memory(f"draws={draws} of {model.dim} parameters", size, "Give fewer draws.")
     parts = [part[2:] for part in _unconstrained_batches(model, [(family, inputs)], draws, seed, purpose)]
     theta, log_q = zip(*parts, strict=True)
     return np.concatenate(theta), np.concatenate(log_q)

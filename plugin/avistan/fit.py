@@ -146,10 +146,9 @@ class Fit:
         Raises:
             FitError: no such restart, or none at all.
         """
-        if not numbers or any(number not in range(len(self.chains)) for number in numbers):
-            raise FitError(
-                f"keep_chains({list(numbers)}): this fit has the restarts 0 to {len(self.chains) - 1}."
-            )
+        known = range(len(self.chains))
+        if not isinstance(numbers, Sequence) or not numbers or any(number not in known for number in numbers):
+            raise FitError(f"keep_chains({numbers!r}): give a list of the restarts 0 to {known[-1]}.")
         return replace(self, chains=tuple(self.chains[number] for number in numbers), _kept={})
 
     def __str__(self) -> str:
@@ -302,7 +301,7 @@ class Fit:
             "psis": fitted_posterior.corrected_posterior,
             "elbo": fitted_posterior.weighted_posterior,
         }
-        if resample not in ways:
+        if not isinstance(resample, str | None) or resample not in ways:
             raise FitError(f"resample={resample!r}: choose 'psis', 'elbo' or None.")
         if unit_diagnostics is None and "diagnosis" in self._kept:
             unit_diagnostics = self._kept["diagnosis"].units

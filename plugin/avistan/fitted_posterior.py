@@ -25,7 +25,7 @@ from .drawing import (
 )
 from .errors import FitError
 from .importance import corrected_draws
-from .limits import check_seed
+from .limits import check_path, check_seed
 from .places import StrPath
 from .posterior import certificate, elbo_trace, to_datatree, unit_diagnostics
 
@@ -105,6 +105,7 @@ def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **
     Raises:
         FitError: the path holds something else or can't be written.
     """
+    check_path("path", path)
     _check(fit, draws, seed, folder=Path(path))
     num_rejected = 0
 
@@ -155,6 +156,8 @@ def _tree(
                 "unit_diagnostics need a level of units, and every parameter of this fit is global."
             )
         groups["unit_diagnostics"] = unit_diagnostics(fit.level.name, unit_values)
+        if groups["unit_diagnostics"].sizes.get(fit.level.name, 0) != fit.level.num_units:
+            raise FitError(f"unit_diagnostics need an entry for each of the {fit.level.num_units} units.")
     return to_datatree(
         fit.model.program,
         fit.model.data,

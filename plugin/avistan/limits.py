@@ -1,4 +1,4 @@
-"""What a number that a user gives may be, for every program, and what becomes of one that would take too much here.
+"""What an argument may be, for every program, and what becomes of one that would take too much here.
 
 Numbers pass `whole_number` where they come in, before anything is read. What they take of a program's memory and time
 is weighed in `budget`, as soon as the program is bound.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ LIMITS = {
     "repeats": Limit(1, 1000, "each fits every method anew"),
     "reference_chains": Limit(1, 1000, "each warms up anew"),
     "reference_warmup": Limit(1, 10**8, "a sampler that needs more does not fit the program"),
+    "warmup": Limit(1, 10**8, "a sampler that needs more does not fit the program"),
     "reference_draws": Limit(2, 10**8, _NOISE),
     "simulations": Limit(10, 10**6, "each is fitted anew"),
     "ranked_draws": Limit(9, 10**5, "a rank among a hundred draws says what there is to know"),
@@ -114,6 +116,41 @@ def check_level(value: object) -> None:
         raise FitError(
             f"level={_short(value)}: give a level's declared size or one of its latents, or leave it out."
         )
+
+
+def check_engine(value: object) -> str:
+    """An engine's name or a library's path, as text.
+
+    Raises:
+        FitError: neither.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise FitError(
+            f"engine={_short(value)}: give 'auto', 'stanli', 'bridgestan' or the path of a library."
+        )
+    return os.fspath(value)
+
+
+def check_path(name: str, value: object) -> None:
+    """A path, of a file or a folder.
+
+    Raises:
+        FitError: it is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise FitError(f"{name}={_short(value)}: give a path.")
+    if "\0" in os.fspath(value):
+        raise FitError(f"{name}={_short(value)}: a path has no null character.")
+
+
+def check_callable(name: str, value: object) -> None:
+    """A function, or none.
+
+    Raises:
+        FitError: something else.
+    """
+    if value is not None and not callable(value):
+        raise FitError(f"{name}={_short(value)}: give a function, or leave it out.")
 
 
 def check_numbers(**values: Any) -> None:

@@ -18,6 +18,7 @@ from stan_adapters.shards import FEWEST_UNITS, minibatches_pay
 from stan_adapters.sources import DataSource, read
 from stan_adapters.structure import Structure, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
+from stan_adapters.unit_data.rules import parse_rules
 
 from .bars import bars, quiet, shown
 from .blas_threads import one_blas_thread
@@ -28,7 +29,7 @@ from .errors import FitError, MethodError
 from .fit import Fit, fit_method
 from .improvement import Origin
 from .large_preparation import prepare_large
-from .limits import check_level, check_seed, whole_number
+from .limits import check_callable, check_engine, check_level, check_seed, whole_number
 from .method_choice import level_for, needs_whole, others_beside, readable, resolve
 from .methods import check_choice, check_methods, parse_method
 from .options import FitOptions, make_options
@@ -85,9 +86,10 @@ class Model:
             self.program = Program.from_code(stan_code, include_paths=include_paths)
         begin_stage("reading data", next="binding the program")
         check_level(level)
+        parse_rules(self.program, slicing or {})
         self.data = read(self.program, data, level=level, rules=slicing)
         begin_stage("binding the program", next="inspection")
-        self.bound = BoundModel(self.program, self.data, engine=engine)
+        self.bound = BoundModel(self.program, self.data, engine=check_engine(engine))
         self._level_name = level
         self._slicing_rules = dict(slicing or {})
         self._structures: dict[tuple[str | None, int], Structure] = {}
@@ -183,6 +185,7 @@ class Model:
         """
         chosen_options = make_options(options)
         self._check_fittable(seed)
+        check_callable("progress_callback", progress_callback)
         if checkpoint is not None:
             check_checkpoint_place(checkpoint, resume=resume)
         elif resume:
@@ -315,14 +318,13 @@ class Model:
 
         chosen_options = make_options(options)
         self._check_fittable(seed)
-        if isinstance(methods, str):
-            raise MethodError(f"methods={methods!r}: give a list of names, such as [{methods!r}, 'fvi'].")
+        if isinstance(methods, str) or not isinstance(methods, Sequence):
+            raise MethodError(f"methods={methods!r}: give a list of names, such as ['avi', 'fvi'].")
         check_methods(methods, meaning)
         whole_number("repeats", repeats)
         chosen_reference = sampler_options(reference_options or {}, reference)
         check_executable(cmdstan_exe)
-        if isinstance(reference, str):
-            check_reference(reference)
+        check_reference(reference)
         check_training(self.bound, chosen_options)
         check_sampling(self.bound, **chosen_reference)
         structure = self._structure(level)

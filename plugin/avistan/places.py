@@ -15,6 +15,7 @@ from typing import IO
 from stan_adapters.memory import in_bytes
 
 from .errors import FitError
+from .limits import check_path
 from .locks import take
 
 StrPath = str | os.PathLike[str]
@@ -26,6 +27,7 @@ def check_file_place(path: StrPath) -> None:
     Raises:
         FitError: it can't, with the reason.
     """
+    check_path("output", path)
     place = Path(path)
     if place.is_dir():
         raise FitError(f"{path} is a folder: give the path of a file, such as {place / 'new.nc'}.")
@@ -60,6 +62,7 @@ def check_folder_place(path: StrPath, names: Collection[str], *, mark: str = "")
     Raises:
         FitError: it can't, with the reason.
     """
+    check_path("output", path)
     place = Path(path).resolve()
     if place.exists() and not place.is_dir():
         raise FitError(f"{path} is a file: give the path of a folder.")

@@ -66,6 +66,7 @@ def to_datatree(
     Raises:
         FitError: a name that the draws do not have.
     """
+    _check_axes(coords, dims)
     likelihood = _selection("log_likelihood", _default("log_lik", log_likelihood, draws), draws)
     predictive = _selection("posterior_predictive", posterior_predictive, draws)
     prior = _selection("log_prior", _default("lprior", log_prior, draws), draws)
@@ -99,7 +100,12 @@ def to_datatree(
     for values in made.values():  # the size `J` beside a variable of dim `J` is the length of that dim
         for dim in {dim for name in values for dim in named.get(name, ())} & set(values):
             del values[dim]
-    tree = arviz_base.from_dict(made, coords=dict(coords or {}), dims=named)
+    try:
+        tree = arviz_base.from_dict(made, coords=dict(coords or {}), dims=named)
+    except (TypeError, ValueError) as error:
+        if not (coords or dims):
+            raise
+        raise FitError(f"coords= or dims= do not fit the variables: {error}") from error
     for part in tree.children.values():
         for variable in part.data_vars.values():
             if told := component(str(variable.name)):
@@ -153,7 +159,11 @@ def certificate(probes: Sequence[Probe]) -> xr.Dataset:
 
 def unit_diagnostics(unit_size: str, values: Mapping[str, npt.ArrayLike]) -> xr.Dataset:
     """Numbers about units, each (N, ...), with the level's dim first."""
-    arrays = {name: np.asarray(value) for name, value in values.items()}
+    if not isinstance(values, Mapping):
+        raise FitError(
+            f"unit_diagnostics={values!r}: give a dict of arrays, each with an entry for every unit."
+        )
+    arrays = {name: np.atleast_1d(np.asarray(value)) for name, value in values.items()}
     sizes = {len(array) for array in arrays.values()}
     if len(sizes) > 1:
         lengths = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
@@ -260,17 +270,37 @@ def _default(name: str, given: Names | bool, draws: Draws) -> Names:
     return given
 
 
+def _check_axes(coords: object, dims: object) -> None:
+    """That coordinates and dimensions are said as ArviZ understands them. Raises FitError."""
+    for name, given, holds in (
+        ("coords", coords, "{dim: values}, such as {'school': ['A', 'B']}"),
+        ("dims", dims, "{variable: dims}, such as {'theta': ['school']}"),
+    ):
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            raise FitError(f"{name}={given!r}: give a dict {holds}.")
+        for key, values in given.items():
+            is_list = hasattr(values, "__len__") and not isinstance(values, str)
+            if not isinstance(key, str) or not is_list:
+                raise FitError(f"{name}={{{key!r}: {values!r}}}: give a dict {holds}.")
+
+
 def _selection(argument: str, names: Names, draws: Draws) -> dict[str, str]:
     """Label in the group -> name in the program."""
     if names is None:
         return {}
+    if not isinstance(names, str | Mapping | Sequence):
+        raise FitError(
+            f"{argument}={names!r}: give the name of a variable, a list of names, or {{label: name}}."
+        )
     chosen = (
         dict(names)
         if isinstance(names, Mapping)
         else {n: n for n in ([names] if isinstance(names, str) else names)}
     )
     for name in chosen.values():
-        if name not in draws:
+        if not isinstance(name, str) or name not in draws:
             raise FitError(
                 f"{argument}={name!r}: the program has no such variable. It has {', '.join(draws)}."
             )

@@ -23,7 +23,7 @@ from stan_adapters.program import Program, StrPath
 from .calibration import Calibration, Entry
 from .errors import AvistanError, FitError, MethodError
 from .fit import Fit, fit_method
-from .limits import check_seed, number_between, whole_number
+from .limits import check_callable, check_engine, check_seed, number_between, whole_number
 from .methods import check_choice
 from .model import Model
 from .options import FitOptions, make_options
@@ -83,6 +83,8 @@ def calibrate(
     number_between("probability", probability, 0, 1, 0.99)
     check_seed(seed)
     check_choice(method, None)
+    check_callable("progress", progress)
+    engine = check_engine(engine)
     started = time.perf_counter()
     program, source = (p if isinstance(p, Program) else Program.from_file(p) for p in (stan_file, simulator))
     chosen = make_options(options)

@@ -22,6 +22,7 @@ from stan_adapters.program import Program
 
 from .digests import bytes_of, digest_of, record_digest
 from .errors import FitError
+from .limits import check_path
 from .places import whole_file, whole_folder
 from .progress import begin_stage
 from .provenance import versions
@@ -173,6 +174,7 @@ def open_fit(path: str | os.PathLike[str]) -> Iterator[SavedParts]:
     Warns:
         ChangedFileWarning: a file that was added later, such as the draws, was changed.
     """
+    check_path("path", path)
     folder = Path(path)
     with _one_error(folder):
         raw = _read_header(folder)

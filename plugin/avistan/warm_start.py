@@ -23,7 +23,7 @@ from stan_adapters.levels import Level
 
 from .errors import FitError
 from .importance import is_separable
-from .limits import check_seed, whole_number
+from .limits import check_path, check_seed, whole_number
 from .places import whole_folder
 from .preparation import split
 
@@ -97,6 +97,7 @@ class WarmStart:
         CmdStan estimates the metric anew in the middle phase. Its unconstrained scale must be that of the fit's engine:
         versions of Stan transform simplexes and sum-to-zero vectors differently.
         """
+        whole_number("warmup", warmup)
         phases = [max(1, round(warmup * part / _WARMUP)) for part in _PHASES]
         return {
             "chains": self.chains,
@@ -112,6 +113,7 @@ class WarmStart:
 
     def stanli(self, warmup: int = _STANLI_WARMUP) -> dict[str, Any]:
         """Arguments of `stanli.Model.sample`. Below 150 iterations of warm-up only the step size is adapted."""
+        whole_number("warmup", warmup)
         return {
             "chains": self.chains,
             "seed": self.seed,
@@ -127,6 +129,7 @@ class WarmStart:
         It takes no metric and adapts its own. Where it samples a program that `nutpie.compile_stan_model` compiled, it
         does not use the mean either (nutpie 0.16); `nutpie_point` serves `make_initial_point_fn` of its other models.
         """
+        whole_number("warmup", warmup)
         return {
             "chains": self.chains,
             "seed": self.seed,
@@ -146,6 +149,7 @@ class WarmStart:
         Raises:
             FitError: the folder holds other files or can't be written.
         """
+        check_path("folder", folder)
         names = [f"inits_{chain + 1}.json" for chain in range(self.chains)]
         older = [p.name for p in Path(folder).glob("inits_*.json")] if Path(folder).is_dir() else []
         with whole_folder(folder, {*names, *older, "metric.json"}) as place:

@@ -65,6 +65,8 @@ def parse_rules(program: Program, given: Mapping[str, str | Rule]) -> Rules:
     Raises:
         StructureError: an entry that the program does not declare, or a word that is no rule; names both.
     """
+    if not isinstance(given, Mapping):
+        raise StructureError(f"slicing is a {type(given).__name__}, expected a dict of rules by data entry.")
     declared = [declaration.name for declaration in program.data]
     rules = {}
     for name, rule in given.items():
@@ -78,8 +80,8 @@ def parse_rules(program: Program, given: Mapping[str, str | Rule]) -> Rules:
 
 
 def _parse_rule(name: str, text: str) -> Rule:
-    word, colon, axis = text.partition(":")
     words = [role.value for role in Role]
+    word, colon, axis = text.partition(":") if isinstance(text, str) else ("", "", "")
     if word not in words or (colon and not axis.isdigit()) or (colon and word not in ("unit", "row")):
         raise StructureError(
             f"slicing[{name!r}] is {text!r}, expected one of {', '.join(words)}; `unit` and `row` may name an axis "
