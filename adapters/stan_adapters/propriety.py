@@ -18,7 +18,16 @@ from .layout import IndexArray
 _FEW = 64  # parameters of which all directions are looked at, not the coordinates alone
 _MANY = 100_000  # parameters whose gradients take long: two points serve
 _NO_CURVATURE = 1e-10  # of the largest, along a direction
-_FAR, _FAR_ON_A_SLOPE = (1e2, 1e5, 1e8), (10.0, 100.0, 300.0)
+_FAR = (1e2, 1e5, 1e8)
+_FARTHEST = (
+    1e2,
+    1e5,
+    1e8,
+    1e30,
+    1e100,
+)  # of parameters as they are declared: data of 1e60 leave no digits nearby
+_FAR_ON_A_SLOPE = (10.0, 100.0, 300.0)  # of those behind an exponential
+_PLAIN = ("real", "vector", "row_vector", "matrix")
 _DENSITY_ROUNDING, _SCORE_ROUNDING = 1e-7, 1e-9
 _NAMED = 4
 
@@ -55,19 +64,30 @@ class _Looker:
         self.model, self.rng, self.evaluations = model, rng, points.evaluations
         self.point, self.scores = points.theta[0], points.gradient
         self.turns = points.gradient - points.gradient[0]  # (P, D): 0 where a score is the same at all points
+        self.plain = np.zeros(model.dim, dtype=bool)
+        for declaration, container in zip(model.program.parameters, model.layout.containers, strict=True):
+            kind = declaration.type
+            if kind.base in _PLAIN and kind.lower is None and kind.upper is None:
+                self.plain[container.offset : container.offset + container.size] = True
 
     def free_coordinates(self) -> IndexArray:
         """Coordinates in which the log density is linear, all others held or not."""
         if len(self.scores) < 2:
             return np.zeros(0, dtype=np.int64)
-        same = np.flatnonzero((self.turns == 0).all(axis=0))
-        if not same.size:
-            return same
+        same = (self.turns == 0).all(axis=0)
+        found = [
+            self._free_of(np.flatnonzero(same & self.plain), _FARTHEST),
+            self._free_of(np.flatnonzero(same & ~self.plain), _FAR_ON_A_SLOPE),
+        ]
+        return np.sort(np.concatenate(found)).astype(np.int64)
+
+    def _free_of(self, same: IndexArray, moves: tuple[float, ...]) -> IndexArray:
+        """Those of some coordinates, all at once or some of them one by one."""
         signs = np.zeros(self.model.dim)
         signs[same] = self.rng.choice([-1.0, 1.0], same.size)
-        if self._is_linear(signs):
+        if not same.size or self._is_linear(signs, moves):
             return same
-        alone = [at for at in same[: 4 * _NAMED] if self._is_linear(np.eye(1, self.model.dim, at)[0])]
+        alone = [at for at in same[: 4 * _NAMED] if self._is_linear(np.eye(1, self.model.dim, at)[0], moves)]
         return np.array(alone, dtype=np.int64)
 
     def free_directions(self) -> list[FloatArray]:
@@ -84,14 +104,13 @@ class _Looker:
         direction = np.zeros(self.model.dim)
         direction[moved] = rows[-1] / sizes[moved]
         direction /= np.abs(direction).max()
-        return [direction] if self._is_linear(direction) else []
+        return [direction] if self._is_linear(direction, _FAR) else []
 
-    def _is_linear(self, direction: FloatArray) -> bool:
+    def _is_linear(self, direction: FloatArray, moves: tuple[float, ...]) -> bool:
         """Whether density and score say so far away too, to both sides."""
         at, score = self.model.log_density_gradient(self.point)
         slope = float(score @ direction)
         scale = float(np.abs(score[direction != 0]).max())
-        moves = _FAR if abs(slope) <= _SCORE_ROUNDING * scale else _FAR_ON_A_SLOPE
         self.evaluations += 1
         for move in (sign * size for size in moves for sign in (-1, 1)):
             there, moved = self.model.log_density_gradient(self.point + move * direction)

@@ -51,6 +51,9 @@ PROPER = [
     "real<lower=0> x; } model { x ~ cauchy(0, 25);",
     "real x; real y; } model { x + y ~ std_normal(); x ~ normal(0, 1e7);",
     "vector[200] x; } model { x ~ std_normal();",
+    "real x; } model { x ~ normal(1e60, 1);",
+    "real x; } model { x ~ normal(1e20, 1e10);",
+    "real m; vector[9] z; } model { z ~ normal(m, 1); 1e60 ~ normal(z, 1);",
 ]
 
 
