@@ -112,6 +112,12 @@ def test_the_handler_waits_for_code_that_holds_its_mutex(library):
     assert lp == [0.0]
 
 
+def test_a_handler_without_the_mutex_is_refused(monkeypatch):
+    monkeypatch.setattr(native, "_required", object)
+    with pytest.raises(RuntimeError, match="built from other sources than this avistan: install again"):
+        native.acquire_exclusive()
+
+
 def test_a_fit_runs_and_says_which_engine_it_rests_on(library):
     model = avi.Model(stan_code=CODE, data=DATA, engine=str(library))
     fit = model.fit(method="fvi", steps=100, draws_per_step=4, elbo_draws=40)

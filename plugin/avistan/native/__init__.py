@@ -21,6 +21,10 @@ from numpy.typing import NDArray
 
 from stan_adapters.errors import notify_once
 
+_STALE = (
+    "was built from other sources than this avistan: install again (`make test` does, or `pip install -e .`), or set "
+    "AVISTAN_NO_NATIVE=1."
+)
 TARGET = "avistan_log_density"
 PATH_TARGET = "avistan_path_gradient"
 _ABI_VERSION = 7  # of handler.cpp
@@ -85,10 +89,7 @@ def _load() -> ctypes.CDLL | None:
         return None
     lib = ctypes.CDLL(str(path))
     if not hasattr(lib, "avistan_abi_version") or lib.avistan_abi_version() != _ABI_VERSION:
-        raise RuntimeError(
-            f"{path} was built from other sources than this avistan: install again (`make test` does, or "
-            "`pip install -e .`), or set AVISTAN_NO_NATIVE=1."
-        )
+        raise RuntimeError(f"{path} {_STALE}")
     i64, address = ctypes.c_int64, ctypes.c_size_t
     lib.avistan_register.argtypes = [
         i64,
@@ -192,12 +193,19 @@ def register(
 
 def acquire_exclusive() -> None:
     """Keep the handler from calling libraries that are not thread-safe, until this thread calls `release_exclusive`."""
-    _required().avistan_acquire_exclusive()
+    _exclusive("acquire")()
 
 
 def release_exclusive() -> None:
     """Let the handler call libraries that are not thread-safe again."""
-    _required().avistan_release_exclusive()
+    _exclusive("release")()
+
+
+def _exclusive(what: str) -> Any:
+    function = getattr(_required(), f"avistan_{what}_exclusive", None)
+    if function is None:
+        raise RuntimeError(f"the compiled handler {_STALE}")
+    return function
 
 
 def release(index: int, *, wait: bool) -> bool:
