@@ -24,9 +24,14 @@ def folder_digests(folder: Path) -> dict[str, str]:
     }
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def record_digest(record: Mapping[str, Any]) -> str:
     """SHA-256 of a record as JSON, whatever the order of its entries."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return text_digest(json.dumps(record, sort_keys=True))
 
 
 def bytes_of(path: Path) -> int:

@@ -20,7 +20,7 @@ from stan_adapters.data import StanData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.program import Program
 
-from .digests import bytes_of, digest_of, record_digest
+from .digests import bytes_of, digest_of, text_digest
 from .errors import FitError
 from .limits import check_path
 from .places import whole_file, whole_folder
@@ -213,9 +213,9 @@ def _one_error(folder: Path) -> Iterator[None]:
 
 
 def _write_header(file: Path, header: Mapping[str, Any]) -> None:
-    plain: dict[str, Any] = json.loads(json.dumps(header))
-    plain.pop("digest", None)
-    file.write_text(json.dumps({"digest": record_digest(plain), **plain}, indent=2))
+    """The digest first, which is that of the text after it."""
+    text = json.dumps({name: value for name, value in header.items() if name != "digest"}, indent=2)[1:]
+    file.write_text(f'{{\n  "digest": "{text_digest(text)}",{text}', encoding="utf-8")
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -226,7 +226,8 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if file.stat().st_size > _MOST_BYTES_OF_HEADER:
         raise DamageError(_HEADER, f"it has {file.stat().st_size} bytes")
     try:
-        header = json.loads(file.read_bytes().decode())
+        text = file.read_bytes().decode()
+        header = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DamageError(_HEADER, f"it is no JSON: {error}") from error
     if not isinstance(header, dict):
@@ -238,7 +239,8 @@ def _read_header(folder: Path) -> dict[str, Any]:
             f"{folder} has format {str(header['format'])[:20]}, this version of avistan reads {FORMAT}: fit and save "
             "again."
         )
-    if header.pop("digest", None) != record_digest(header):
+    start, _, rest = text.partition(",")
+    if start != f'{{\n  "digest": "{text_digest(rest)}"' or header.pop("digest", None) is None:
         raise DamageError(_HEADER, "it was changed after it was saved")
     return header
 

@@ -41,8 +41,9 @@ def sealed(folder: Path) -> None:
     if "program_digest" in header and (folder / "program.stan").is_file():
         header["program_digest"] = hashlib.sha256((folder / "program.stan").read_bytes()).hexdigest()[:16]
     header.pop("digest", None)
-    text = json.dumps(header, sort_keys=True)
-    file.write_text(json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest(), **header}))
+    text = json.dumps(header)[1:]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    file.write_text(f'{{\n  "digest": "{digest}",{text}')
 
 
 # --- fit.json -----------------------------------------------------------------------------------------------
