@@ -71,7 +71,7 @@ def whole_number(name: str, value: object, limit: str = "", *, error: type[Excep
         least = (
             "a positive whole number,"
             if allowed.least == 1
-            else f"a whole number of {allowed.least} or more,"
+            else f"a whole number of at least {allowed.least},"
         )
         raise error(f"{name}={_short(value)}: give {least} {allowed.most} at most.")
     if whole > allowed.most:

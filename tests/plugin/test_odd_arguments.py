@@ -45,7 +45,7 @@ def test_nothing_is_left_behind(answered):
 
 NAMED = {
     "fit(steps=9223372036854775808)": "1000000000 is the most, as the ELBO of each step is kept",
-    "fit(elbo_draws=1)": "give a whole number of 2 or more",
+    "fit(elbo_draws=1)": "give a whole number of at least 2",
     "fit(method='avi:full:full')": "says 'full' more than once",
     "fit(progress_callback=3)": "give a function",
     "compare(methods=['avi', 'avi'])": "'avi' is named twice",

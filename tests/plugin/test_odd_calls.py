@@ -48,7 +48,7 @@ CALLS = {
     "--learning-rate -0": ([*FIT, "--learning-rate", "-0"], ["learning_rate=-0.0"]),
     "--num-references 10^9": ([*FIT, "--num-references", str(10**9)], ["num_references", "4096 is the most"]),
     "--max-rank 10^12": ([*FIT, "--max-rank", str(10**12)], ["max_rank", "1000000 is the most"]),
-    "--elbo-draws 1": ([*FIT, "--elbo-draws", "1"], ["elbo_draws=1: give a whole number of 2 or more"]),
+    "--elbo-draws 1": ([*FIT, "--elbo-draws", "1"], ["elbo_draws=1: give a whole number of at least 2"]),
     "--elbo-draws 10^12": ([*FIT, "--elbo-draws", str(10**12)], ["elbo_draws", "1000000000 is the most"]),
     "--draws 10^12": ([*FIT, "--draws", str(10**12)], ["draws=1000000000000: 1000000000 is the most"]),
     "--draws 10^9": ([*FIT, "--draws", str(10**9)], ["draws=1000000000 would take about", "are free there"]),
