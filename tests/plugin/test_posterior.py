@@ -91,7 +91,7 @@ def test_users_name_coords_dims_and_groups(fit):
 
 
 def test_given_dims_are_never_dropped_in_silence(fit):
-    with pytest.raises(ValueError, match="sigma, there are more dims"):
+    with pytest.raises(FitError, match="sigma, there are more dims"):
         fit.posterior(draws=5, dims={"theta": ["school"], "sigma": ["school", "place"]})
     tree = fit.posterior(draws=5, dims={"y": ["school"]}, coords={"school": list("ABCDEFGH")})
     assert tree["observed_data"]["y"].dims == ("school",)
