@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check stanli==0.24.0 bridgestan==2.9.0 numpy==2.5.5
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check stanli==0.24.0 bridgestan==2.9.0 numpy==2.2.6
 cd "$folder"
 "$folder/venv/bin/python" - <<'EOF'
 import numpy as np
