@@ -18,6 +18,7 @@ from .deadline import out_of_time
 from .evaluation import Evaluation, evaluate, gap, shared_normals
 from .families import Family
 from .following import following, with_settled_globals
+from .full_rank_start import full_rank_start
 from .growth import (
     GrowthStep,
     grown,
@@ -212,7 +213,8 @@ class _ChainRun:
 
     def first(self) -> _Stage:
         """The method's own family, trained."""
-        family, trace = self._train(self._start, 0, self._method)
+        turned = self._turned(self._start)
+        family, trace = self._train(self._start if turned is None else turned, 0, self._method)
         return self._stage(self._method, family, (trace,))
 
     def settled(self, found: _Stage) -> _Stage:
@@ -275,7 +277,8 @@ class _ChainRun:
         if start is not None:
             found = self._stage(richer, start, before.traces)
             step = self._compared(found, before)
-            if step.kept and (self._large is None or richer.local == before.method.local):
+            trained = self._large is None or richer.local == before.method.local
+            if step.kept and trained and start.placement.local_index.size > 0:
                 return found, step
             start = start if step.kept else None
         found = self._trained(before, number, richer, start)
@@ -287,10 +290,27 @@ class _ChainRun:
         read = following(self._preparation, before.family, richer, np.asarray(self._all_inputs))
         self.seconds_train += time.perf_counter() - started
         if read is None:
-            return None
+            correlated = before.method.globals != richer.globals
+            return self._turned(grown(before.family, richer)) if correlated else None
         family, gradients = read
         self.gradient_evaluations += gradients
         return family
+
+    def _turned(self, family: Family) -> Family | None:
+        """The family at the curvature of a density that has no units, if the ELBO at once is the better for it."""
+        started = time.perf_counter()
+        rng = np.random.default_rng([self._preparation.seed, 11, self._number])
+        read = full_rank_start(self._preparation.model, family, rng)
+        self.seconds_train += time.perf_counter() - started
+        if read is None:
+            return None
+        turned, gradients = read
+        self.gradient_evaluations += gradients
+        before, after = (
+            self._stage(self._method, one, ()).weights.first(self._looks[0]) for one in (family, turned)
+        )
+        gain, error = gap(before, after)
+        return turned if gain > error else None
 
     def _trained(self, before: _Stage, number: int, richer: Method, start: Family | None) -> _Stage:
         """Trained from a start, by default from what came before."""
