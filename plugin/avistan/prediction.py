@@ -143,10 +143,10 @@ def fitted_cloud(fit: Fitted) -> Cloud:
         assert fit.level is not None
         index, globals_index = fit.level.index, fit.level.globals_index(fit.model.dim)
         inputs, features = unit_features(fit.unit_input, fit.model, index, globals_index)
-        if not np.allclose(inputs, fit.chains[0].inputs, rtol=1e-4, atol=1e-4):
+        if not np.allclose(inputs, fit.chains[0].inputs, rtol=1e-6, atol=1e-6):
             raise FitError(
                 "the fitted units, read again, have other inputs than the inference function was trained on: the way "
-                "in which this fit reads units was changed. Fit and save again."
+                "in which this fit reads units was changed (arrays.npz, if it was loaded). Fit and save again."
             )
         fit._kept[_CLOUD] = make_cloud(features, fit.seed)
     cloud: Cloud = fit._kept[_CLOUD]

@@ -84,7 +84,9 @@ def write_leaves(path: Path, tree: Any) -> None:
     """The arrays of a tree one after the other, each as `numpy.save` writes it."""
     with path.open("wb") as file:
         for leaf in jax.tree.leaves(tree):
-            np.save(file, np.asarray(leaf), allow_pickle=False)
+            whole = io.BytesIO()  # numpy writes to a file past Python, and does not say why it can't
+            np.save(whole, np.asarray(leaf), allow_pickle=False)
+            file.write(whole.getbuffer())
 
 
 def read_leaves(path: Path, like: Any) -> Any:

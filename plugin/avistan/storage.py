@@ -284,7 +284,10 @@ def _check_files(folder: Path, files: Mapping[str, SavedFile]) -> None:
 
 def _read_program(folder: Path, header: SavedHeader) -> Program:
     source = (folder / _PROGRAM).read_bytes().decode()
-    program = Program.from_source(source, name=header.program)
+    try:
+        program = Program.from_source(source, name=header.program)
+    except AvistanError as error:
+        raise DamageError(_PROGRAM, str(error)) from error
     if program.digest != header.program_digest:
         raise DamageError(_PROGRAM, "it is not the program of this fit: its text was changed")
     return program
@@ -295,7 +298,10 @@ def _read_data(folder: Path, program: Program, header: SavedHeader) -> StanData:
     with file.open("rb") as opened:
         if opened.read(1) != b"{":
             raise DamageError(_DATA, "it is no JSON object")
-    data = read_data(program, file)
+    try:
+        data = read_data(program, file)
+    except AvistanError as error:
+        raise DamageError(_DATA, str(error)) from error
     found = num_declared(program.parameters, data)
     if found != header.parameters:
         raise DamageError(
