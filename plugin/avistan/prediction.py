@@ -121,9 +121,10 @@ def refuse_other_program(fit: Fitted, new: StanData) -> None:
     computed = [d.name for d in program.transformed_data if not d.type.is_integer]
     where = f"transformed data ({', '.join(computed)}) or the model" if computed else "the model"
     raise FitError(
-        f"{program.name} can't predict new units of {fit.level.name}: {where} compute something from {listed(entries)} "
-        "of all units together, such as a mean, and the new data would put other values in its place than those that "
-        "were fitted. Compute it before Stan, once, from the data that are fitted, and pass it to the program as data; "
+        f"{program.name} can't predict new units of {fit.level.name}: {where} computes something from "
+        f"{listed(entries)} of all units together, such as a mean or a difference from the first row, and the new data "
+        "would put other values in its place than those that were fitted. Compute it before Stan, once, from the data "
+        "that are fitted, and pass it to the program as data; "
         "or fit the new units with the old ones."
     )
 

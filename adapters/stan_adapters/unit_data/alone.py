@@ -2,9 +2,10 @@
 
 Transformed data that compute something from all rows, such as a mean by which predictors are centred, are another
 program for other units: their conditional given the globals is then not the one that was fitted. So the program is
-bound to the first half of its units and their scores are compared with those that they have in the whole. Where the
-data of some units can't be written, single numbers of the data are moved instead: one that changes the scores of nearly
-all units belongs to none of them.
+bound to halves of its units, of which one at least leaves out any row, and their scores are compared with those that
+they have in the whole. Where that decides nothing (units are coupled, their order matters or the data of some can't be
+written), single numbers of the data are moved instead: one that changes the scores of nearly all units belongs to none
+of them (`moves`).
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from ..abi import FloatArray
 from ..binding import BoundModel
 from ..data import StanData
 from ..errors import AvistanError, StructureError
+from ..layout import IndexArray
 from ..levels import Level
 from .checks import MAX_UNITS, TOLERANCE, Checker, random_points
-from .join_plan import same
+from .moves import Moves
 from .parts import PartError
 from .plan import Plan
 from .proposals import rule_sets
-from .rules import OWNERS
-from .trials import Trials, relative_change
+from .trials import relative_change
 
 _MAX_PROPOSALS = 5
 _POINTS = 2
-_NEARLY_ALL = 0.9  # share of the units
-_FEWEST_UNITS = 5  # that show what nearly all are
+_FEW = 8  # one unit of so many is among a few
 _REACH = 12  # the farthest neighbours
+
+type Changed = npt.NDArray[np.bool_]
 
 
 def entries_of_all_units(
@@ -52,23 +55,30 @@ def entries_of_all_units(
         theta, _ = random_points(model, rng, _POINTS)
     except StructureError:
         return ()
-    for plan in _plans(model, level) if _independent(model, level, theta, rng) else ():
+    independent = _independent(model, level, theta, rng)
+    plans = list(_plans(model, level))
+    deciding = plans[:1]
+    for plan in plans if independent else ():
         checker = Checker(model, level, plan.subset, theta, rng, occupied=_occupied(plan))
         try:
-            changed = _changed_alone(checker)
-            if changed is None:
+            halves = _changed_halves(checker)
+            few = _changed_few(checker)
+            if not halves:
                 continue
-            if not changed.any():
+            if len(halves) == 2 and not any(changed.any() for changed in (*halves, few)):
                 return ()
-            if checker.exchangeability().holds:
-                return _named(model, level, plan, theta, rng)
+            exchangeable = _exchangeable(checker)
         except PartError:
             continue
-        except AvistanError:  # these data can't be cut, or their order matters
-            changed = np.ones(1, dtype=bool)
-        if not changed[:-_REACH].any():  # only units whose neighbours are gone
+        if exchangeable and any(changed.any() for changed in (*halves, few)):
+            return Moves(model, level, plan, theta, rng).crossing() or _sizes(model, plan)
+        if len(halves) == 2 and not any(_beyond_neighbours(changed) for changed in halves):
             return ()
-    return _moving_all(model, level, new, theta, rng)
+        deciding = [plan]
+        break
+    for plan in deciding:
+        return Moves(model, level, plan, theta, rng).of_all(new, independent=independent)
+    return ()
 
 
 def _independent(model: BoundModel, level: Level, theta: FloatArray, rng: np.random.Generator) -> bool:
@@ -92,78 +102,72 @@ def _plans(model: BoundModel, level: Level) -> Iterator[Plan]:
             continue
 
 
-def _occupied(plan: Plan) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
+def _occupied(plan: Plan) -> npt.NDArray[np.bool_] | None:
     rows = plan.rows_per_unit()
     return None if rows is None else rows > 0
 
 
-def _changed_alone(checker: Checker) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
-    """Which of the first units have other scores without the others; None where these can't be bound or compared.
+def _changed_halves(checker: Checker) -> list[Changed]:
+    """Which units of the first and of the second half have other scores without the others.
+
+    Those next to the units that are left out come last. A half that can't be bound or compared is missing.
 
     Raises PartError: the parameters are others then.
     """
     count = checker.level.num_units
-    first = np.arange(min(count // 2, MAX_UNITS))
-    for units in (first, np.arange(count - len(first), count)):
-        try:
-            part = checker.bind(units)
-        except PartError:
-            raise
-        except AvistanError:
-            continue
-        with part.model:
-            _, _, alone = checker.evaluate(part)
-        _, gradient = checker.whole.log_density_gradient(checker.theta)
-        among = gradient[:, checker.level.index[units]]
-        kept = np.isfinite(alone).all(axis=(1, 2)) & (np.abs(alone).sum(axis=(1, 2)) > 0)
-        if kept.any():
-            changed = relative_change(among[kept], alone[kept]) > TOLERANCE
-            return changed if units is first else changed[::-1]
-    return None
+    size = min(count // 2, MAX_UNITS)
+    found = []
+    for units, order in ((np.arange(size), 1), (np.arange(count - size, count), -1)):
+        changed = _changed(checker, units)
+        found += [] if changed is None else [changed[::order]]
+    return found
 
 
-def _named(
-    model: BoundModel, level: Level, plan: Plan, theta: FloatArray, rng: np.random.Generator
-) -> tuple[str, ...]:
-    """The entries of units whose numbers, moved in the second half, change the scores of the first half."""
-    trials = Trials(model, level.index, theta, rng)
-    half = level.num_units // 2
-    names = []
-    for declaration in model.program.data:
-        owner = plan.owner(declaration.name)
-        if owner is None or plan.rules[declaration.name].role in OWNERS:
-            continue
-        axis, units = owner
-        changes = trials.changes(declaration, axis, np.flatnonzero(units >= half))
-        if any((change[:half] > TOLERANCE).any() for change in changes):
-            names.append(declaration.name)
-    sizes = [
+def _changed_few(checker: Checker) -> Changed:
+    """As in halves, of a few random units: they lack more of the values that occur in both halves, such as largest."""
+    count = checker.level.num_units
+    few = np.sort(checker.rng.permutation(count)[: max(1, min(count // _FEW, MAX_UNITS))])
+    try:
+        changed = _changed(checker, few)
+    except PartError:
+        changed = None
+    return np.zeros(0, dtype=bool) if changed is None else changed
+
+
+def _changed(checker: Checker, units: IndexArray) -> Changed | None:
+    try:
+        part = checker.bind(units)
+    except PartError:
+        raise
+    except AvistanError:
+        return None
+    with part.model:
+        _, _, alone = checker.evaluate(part)
+    _, gradient = checker.whole.log_density_gradient(checker.theta)
+    among = gradient[:, checker.level.index[units]]
+    kept = np.isfinite(alone).all(axis=(1, 2)) & (np.abs(alone).sum(axis=(1, 2)) > 0)
+    return relative_change(among[kept], alone[kept]) > TOLERANCE if kept.any() else None
+
+
+def _exchangeable(checker: Checker) -> bool:
+    """Raises PartError."""
+    try:
+        return checker.exchangeability().holds
+    except PartError:
+        raise
+    except AvistanError:  # these data can't be written in another order
+        return False
+
+
+def _beyond_neighbours(changed: Changed) -> bool:
+    """Whether others changed than those at the end, whose neighbours are gone."""
+    return bool(changed[: len(changed) - min(_REACH, len(changed) // 2)].any())
+
+
+def _sizes(model: BoundModel, plan: Plan) -> tuple[str, ...]:
+    """What is left where no number of the units changes others' scores: how many they are."""
+    return tuple(
         d.name
         for d in model.program.data
         if plan.owner(d.name) is None and d.type.is_integer and not d.type.dims
-    ]
-    return tuple(names or sizes)
-
-
-def _moving_all(
-    model: BoundModel, level: Level, new: StanData, theta: FloatArray, rng: np.random.Generator
-) -> tuple[str, ...]:
-    """Entries with a number for each unit or more that are others in the new data, and of which one number moves the
-    scores of nearly all units.
-    """
-    if level.num_units < _FEWEST_UNITS or not any(
-        not d.type.is_integer for d in model.program.transformed_data
-    ):
-        return ()
-    trials = Trials(model, level.index, theta, rng)
-    names = []
-    for declaration in model.program.data:
-        value = model.data[declaration.name]
-        if not isinstance(value, np.ndarray) or not value.ndim or len(value) < level.num_units:
-            continue
-        if same(value, new[declaration.name]):
-            continue
-        place = np.array([len(value) // 2])
-        if any((change > TOLERANCE).mean() > _NEARLY_ALL for change in trials.changes(declaration, 0, place)):
-            names.append(declaration.name)
-    return tuple(names)
+    )

@@ -264,7 +264,7 @@ class _Search:
     def _not_additive(self, probe: Probe) -> str:
         computed = [d.name for d in self.model.program.transformed_data if not d.type.is_integer]
         cause = (
-            f"transformed data ({', '.join(computed)}) or the model compute something from the data of all units"
+            f"transformed data ({', '.join(computed)}) or the model computes something from the data of all units"
             if computed
             else "something is computed from the data of all units"
         )
