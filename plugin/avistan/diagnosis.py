@@ -49,6 +49,10 @@ class Trust(enum.Enum):
         "Another start reaches a better optimum: go on from it with fit.improve(), as `avistan fit` does by itself, or "
         "fit with chains=4 (command line: --chains 4)."
     )
+    better_start_tried = (
+        "Another start looks better, and training that went on from it ended in no fit that is clearly better: "
+        "fit with chains=4 (command line: --chains 4) or another seed, or sample with NUTS."
+    )
     worse_restarts = (
         "Restarts that ended in a worse optimum are among the fit's draws: drop them with fit.keep_chains([...]), or "
         "mix them by their ELBO with fit.posterior(resample='elbo')."

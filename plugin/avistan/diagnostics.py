@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +79,18 @@ def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagno
     )
 
 
+def decided(check: Check) -> Check:
+    """The check; a failed one where it passed on a number, or a limit, that says nothing: NaN or infinity.
+
+    A value of -inf says something: it is the k-hat of weights that do not vary at all.
+    """
+    numbers = [number for number in (check.value, check.threshold) if number is not None]
+    if not check.passed or not (np.isnan(numbers) | np.isposinf(numbers)).any():
+        return check
+    finding = f"{check.finding} That number, or its limit, is not finite: it says nothing."
+    return replace(check, passed=False, finding=finding, trouble=Trust.not_judged)
+
+
 def made(name: str, make: _Checks, checked: CheckedFit) -> list[Check]:
     """The checks that a function makes; what it made before it raised is kept, and the error becomes a failed check."""
     found: list[Check] = []
@@ -93,6 +106,6 @@ def made(name: str, make: _Checks, checked: CheckedFit) -> list[Check]:
         _logger.debug("the check %r raised", name, exc_info=True)
         reason = f"{type(error).__name__}: {error}"
     else:
-        return found
+        return [decided(check) for check in found]
     finding = f"This check could not be made: {reason.rstrip('.')}."
     return [*found, Check(name=name, passed=False, finding=finding, trouble=Trust.not_judged)]

@@ -37,6 +37,7 @@ from .runs import Chain, best_of, run_chains
 from .stopping import Ending
 from .training import Progress, Trace
 from .unit_inputs import UnitInput
+from .words import with_error
 
 if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs it loads it
     import pandas as pd
@@ -165,7 +166,7 @@ class Fit:
             ended = f"after the {steps} steps asked for"
         return (
             f"{self.method.name} fit of {self.model.program.name}{of}, engine {self.model.engine}: "
-            f"ELBO {self.elbo:.2f} +- {self.elbo_se:.2f} nats, {ended}, "
+            f"ELBO {with_error(self.elbo, self.elbo_se)}, {ended}, "
             f"{self.timing.train:.1f} s (+ {start:.1f} s start).{reason}{advice}"
             f"{self._restarts()}{self._grown()}"
         )
@@ -178,7 +179,7 @@ class Fit:
 
     def _grown(self) -> str:
         return "".join(
-            f"\n{step.method}: {step.gain:+.2f} +- {step.gain_se:.2f} nats, {'kept' if step.kept else 'not kept'}."
+            f"\n{step.method}: {with_error(step.gain, step.gain_se, sign=True)}, {'kept' if step.kept else 'not kept'}."
             for step in self.growth
         )
 

@@ -151,9 +151,9 @@ def _with(method: Method, part: str) -> Method:
 
 
 def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> GrowthStep:
-    """What a richer family bought, on the draws that both share."""
+    """What a richer family bought, on the draws that both share; a gain whose error is unknown is none."""
     value, se = gap(before, evaluation)
-    kept = bool(np.isfinite(value)) and value > max(_WORTH, _ERRORS * se)
+    kept = bool(np.isfinite([value, se]).all()) and value > max(_WORTH, _ERRORS * se)
     return GrowthStep(
         method=method.name,
         elbo=evaluation.elbo,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .deadline import out_of_time
-from .diagnosis import Check, Diagnosis
+from .diagnosis import Check, Diagnosis, Trust
 from .evaluation import gap
 from .large_preparation import LargePreparation
 from .methods import Method
@@ -20,6 +20,7 @@ from .progress import begin_stage
 from .records import read_record
 from .restarts import LIKE
 from .start import QuickFit
+from .words import with_error
 
 if TYPE_CHECKING:
     from .fit import Fit
@@ -65,8 +66,9 @@ class Round:
             "and takes its place" if self.taken else "which is not clearly better, so the fit before is kept"
         )
         return (
-            f"The diagnosis found a better optimum. Training went on from there, to an ELBO of {self.elbo:.2f} +- "
-            f"{self.elbo_se:.2f} nats: {self.gain:+.2f} +- {self.gain_se:.2f} against the fit before, {end}."
+            f"The diagnosis found a better optimum. Training went on from there, to an ELBO of "
+            f"{with_error(self.elbo, self.elbo_se)}: {with_error(self.gain, self.gain_se, sign=True)} against the fit "
+            f"before, {end}."
         )
 
     @classmethod
@@ -133,6 +135,7 @@ def improve(
         except Exception as error:  # whatever it is, the fit before is not lost
             _logger.debug("training from a better optimum failed", exc_info=True)
             rounds.append(Round(problem=f"{type(error).__name__}: {error}"))
+            diagnosis = _with_start_tried(diagnosis, "Training from the best of them failed.")
             break
         gain, gain_se = gap(fit.evaluation, other.evaluation)
         taken = bool(gain > _ERRORS * gain_se)
@@ -140,6 +143,10 @@ def improve(
         if not taken:
             if gain < -LIKE - _ERRORS * gain_se and other.outcome is not FitOutcome.out_of_time:
                 diagnosis = _with_worse_start(diagnosis, gain)
+            elif other.outcome is not FitOutcome.out_of_time:
+                diagnosis = _with_start_tried(
+                    diagnosis, "Training went on from the best of them, and its end is not clearly better."
+                )
             break
         if keep is not None:
             keep(other, tuple(rounds))
@@ -185,6 +192,17 @@ def started_at(preparation: Preparation, start: QuickFit) -> Preparation:
     if isinstance(preparation, LargePreparation):
         return preparation.started_at(start)
     return replace(preparation, _quick=[start], _chains={}, _inputs={}, _settled=[], _second_inputs={})
+
+
+def _with_start_tried(diagnosis: Diagnosis, what_became: str) -> Diagnosis:
+    """The diagnosis where training from the better start has been tried, so that its advice is another one."""
+
+    def told(check: Check) -> Check:
+        if check.trouble is not Trust.better_optimum:
+            return check
+        return replace(check, finding=f"{check.finding} {what_became}", trouble=Trust.better_start_tried)
+
+    return replace(diagnosis, checks=tuple(told(check) for check in diagnosis.checks))
 
 
 def _with_worse_start(diagnosis: Diagnosis, gain: float) -> Diagnosis:

@@ -50,8 +50,8 @@ class FitOutcome(enum.Enum):
         "avi:mlp(128), or more references (num_references; --num-references)."
     )
     nonfinite = (
-        "Stan's log density was not finite for any draw at the end: the fit is unusable. Try another seed, or declare "
-        "the parameters' constraints."
+        "Stan's log density was not finite for any draw at the end of training: the fit is unusable. Try another "
+        "seed, or declare the parameters' constraints."
     )
 
 
@@ -68,7 +68,7 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
         return FitOutcome.draws_rejected
     if last.mean() - evaluation.elbo > max(_FALL, 3 * float(last.std())):
         return FitOutcome.unstable
-    if evaluation.elbo_se > max(NATS, SHARE * abs(evaluation.elbo)):
+    if not evaluation.elbo_se <= max(NATS, SHARE * abs(evaluation.elbo)):  # unknown is uncertain, too
         return FitOutcome.uncertain
     if trace.ended is Ending.short:
         return FitOutcome.below_quick_fit

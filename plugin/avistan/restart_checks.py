@@ -73,7 +73,7 @@ def _check_chains(checked: CheckedFit) -> Check:
         for chain, (lack, error) in zip(fit.chains, behind, strict=True)
         if chain is best or lack <= LIKE + 3 * error
     ]
-    lost = max((lack for lack, _ in behind), default=0.0)
+    lost = max((lack for lack, _ in behind if np.isfinite(lack)), default=0.0)
     told, count = "", len(fit.chains) - len(like)
     if count:
         told = f" {count} of {len(fit.chains)} restarts end in a worse optimum, up to {lost:.1f} nats lower."

@@ -15,6 +15,7 @@ from .log_density import register
 from .runs import evaluation_key
 from .stopping import Ending
 from .training import train
+from .words import percent, with_error
 
 _WINDOW = 0.2  # of a trace: its last fifth against the fifth before
 _NATS = 1.0  # that an ELBO may still gain
@@ -101,6 +102,16 @@ def check_continuation(checked: CheckedFit) -> Check:
             finding=f"Stan rejects every draw, or does after {steps} more steps: nothing says what training gains.",
             trouble=Trust.draws_rejected,
         )
+    if np.isnan(error):
+        return Check(
+            name="continued training",
+            passed=False,
+            value=gain,
+            unit="nats",
+            finding=f"{steps} more steps change the ELBO by {with_error(gain, error, sign=True)}: Stan rejects too "
+            "many draws to tell.",
+            trouble=Trust.draws_rejected,
+        )
     limit = max(_NATS, _NATS_PER_PARAMETER * fit.model.dim, 3 * error)
     return Check(
         name="continued training",
@@ -108,7 +119,7 @@ def check_continuation(checked: CheckedFit) -> Check:
         value=gain,
         threshold=limit,
         unit="nats",
-        finding=f"{steps} more steps change the ELBO by {gain:+.2f} +- {error:.2f} nats.",
+        finding=f"{steps} more steps change the ELBO by {with_error(gain, error, sign=True)}.",
         trouble=Trust.stopped_early,
     )
 
@@ -121,6 +132,6 @@ def check_rejected(checked: CheckedFit) -> Check:
         passed=share <= _REJECTED_SHARE,
         value=share,
         threshold=_REJECTED_SHARE,
-        finding=f"Stan rejects {100 * share:.2g} % of the fit's draws.",
+        finding=f"Stan rejects {percent(share)} of the fit's draws.",
         trouble=Trust.draws_rejected,
     )

@@ -12,6 +12,7 @@ from .checked_fit import NO_UNITS, CheckedFit
 from .diagnosis import Check, Trust
 from .importance import Approximation, weights_khat
 from .refinement import free_units
+from .words import percent, with_error
 
 FloatArray = npt.NDArray[np.float64]
 Rng = np.random.Generator
@@ -52,7 +53,7 @@ def check_units(checked: CheckedFit) -> Check:
             value=float(unknown),
             threshold=_MISFIT_SHARE,
             finding=(
-                f"{100 * unknown:.2g} % of {len(chosen)} units can't be judged, because Stan rejects points between "
+                f"{percent(unknown)} of {len(chosen)} units can't be judged, because Stan rejects points between "
                 "their modes and their draws."
             ),
             trouble=Trust.not_judged,
@@ -66,7 +67,7 @@ def check_units(checked: CheckedFit) -> Check:
         value=share,
         threshold=_MISFIT_SHARE,
         finding=(
-            f"{100 * share:.2g} % of {known.sum()} units have a k-hat above {_KHAT} given the globals, and weights "
+            f"{percent(share)} of {known.sum()} units have a k-hat above {_KHAT} given the globals, and weights "
             f"worth less than {100 * _EFFECTIVE_SHARE:.0f} % of their draws"
             f"{checked.worst(np.where(misfit, khats, np.nan))}."
         ),
@@ -115,8 +116,8 @@ def check_amortization(checked: CheckedFit) -> Check:
         threshold=limit,
         unit="nats",
         finding=(
-            f"Freed from the inference function, the units gain {freed.total:.2f} +- {freed.total_se:.2f} nats "
-            f"together; {100 * short:.2g} % gain more than {_UNIT_GAP} each (limit {100 * _UNIT_GAP_SHARE:.0f} %)"
+            f"Freed from the inference function, the units gain {with_error(freed.total, freed.total_se)} "
+            f"together; {percent(short)} gain more than {_UNIT_GAP} each (limit {100 * _UNIT_GAP_SHARE:.0f} %)"
             f"{checked.worst(freed.gain)}."
         ),
         trouble=Trust.units_apart,
@@ -139,7 +140,7 @@ def check_against_hmc(checked: CheckedFit) -> Check:
         value=share,
         threshold=_SPOT_SHARE,
         finding=(
-            f"At {_SPOT_GLOBALS} draws of the globals ({100 * accepted:.0f} % of moves accepted), {100 * share:.2g} % "
+            f"At {_SPOT_GLOBALS} draws of the globals ({100 * accepted:.0f} % of moves accepted), {percent(share)} "
             f"of the units have a mean off by more than {_SHIFT} sds or an sd off by more than a factor {_SD_RATIO}"
             f"{checked.worst(errors)}."
         ),

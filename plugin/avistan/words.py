@@ -37,6 +37,22 @@ def plus_minus(value: float | None, error: float | None, digits: int | None = No
     return f"{fixed(value, places)} ± {fixed(error, places)}"
 
 
+def with_error(value: float, error: float, *, sign: bool = False) -> str:
+    """Nats with their standard error, as plain text: "1.20 +- 0.31 nats"; where the error is unknown, that it is.
+
+    Args:
+        sign: show that of a gain, too.
+    """
+    shown = f"{value:{'+' if sign else ''}.2f}"
+    return f"{shown} +- {error:.2f} nats" if isfinite(error) else f"{shown} nats (standard error unknown)"
+
+
+def percent(share: float) -> str:
+    """A share as plain text: "1.9 %", "99.7 %", "100 %"; all only where it is all, and 0 only where it is none."""
+    shown = f"{100 * share:.{2 if share < 0.1 else 3}g}"
+    return f"{'99.9' if shown == '100' and share < 1 else shown} %"
+
+
 def decimals(error: float, significant: int) -> int:
     """Decimals that show so many digits of an error, from 0 to 4."""
     return 0 if error <= 0 else min(max(significant - 1 - floor(log10(error)), 0), 4)

@@ -7,7 +7,10 @@ import pytest
 
 import avistan as avi
 from avistan import diagnostics
-from avistan.diagnosis import Trust
+from avistan.checked_fit import CheckedFit
+from avistan.diagnosis import Check, Trust
+from avistan.evaluation import Evaluation
+from avistan.outcome import FitOutcome, judge
 
 NORMAL = "parameters { vector[2] x; } model { x ~ normal(1, 2); }"
 # Every group has a positive level: nearly all draws of a Gaussian approximation have a negative one, and are rejected.
@@ -76,3 +79,38 @@ def test_a_fit_all_of_whose_draws_are_rejected_is_diagnosed():
     undecided = [check.name for check in diagnosis.checks if check.passed is None]
     assert not {"continued training", "other starts", "k-hat of the globals"} & set(undecided)
     assert not any("Error" in check.finding for check in diagnosis.checks)
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold"), [(np.nan, 1.0), (0.0, np.nan), (np.inf, np.inf), (0.0, np.inf)]
+)
+def test_a_check_does_not_pass_on_numbers_that_are_not_finite(value, threshold, normal):
+    check = Check(name="a", passed=True, finding="It is small.", value=value, threshold=threshold)
+    (found,) = diagnostics.made("a", lambda checked: [check], CheckedFit(fit=normal, seed=1))
+    assert found.passed is False
+    assert found.trouble is Trust.not_judged
+    assert "not finite" in found.finding
+
+
+def test_a_check_that_has_numbers_or_none_passes(normal):
+    checks = [
+        Check(name="a", passed=True, finding="", value=0.5, threshold=1.0),
+        Check(name="b", passed=True, finding=""),
+        Check(name="c", passed=None, finding="", value=np.nan),
+        Check(name="k-hat", passed=True, finding="", value=-np.inf, threshold=0.7),  # of constant weights
+    ]
+    assert diagnostics.made("all", lambda checked: checks, CheckedFit(fit=normal, seed=1)) == checks
+
+
+def test_a_gain_of_a_single_pair_of_draws_passes_nothing(normal, monkeypatch):
+    """Without an error a gain says nothing, be it as small as it may."""
+    monkeypatch.setattr("avistan.training_checks.gap", lambda before, after: (-0.71, np.nan))
+    check = diagnostics.diagnose(normal)["continued training"]
+    assert check.passed is False
+    assert check.trouble is Trust.draws_rejected
+    assert "-0.71 nats (standard error unknown)" in check.finding
+
+
+def test_an_elbo_whose_error_is_unknown_is_uncertain(normal):
+    assert judge(normal.trace, normal.evaluation) is FitOutcome.settled
+    assert judge(normal.trace, Evaluation(np.array([1.0, 2.0]))) is FitOutcome.uncertain

@@ -167,6 +167,9 @@ def test_a_step_must_gain_more_than_a_fifth_of_a_nat_and_its_error():
     assert not judge_step(method, Evaluation(np.full(400, 0.1)), before).kept
     assert not judge_step(method, Evaluation(1 + 20 * noise), before).kept
     assert not judge_step(method, Evaluation(np.full(400, -np.inf)), before).kept
+    one_pair = np.full(400, -np.inf)
+    one_pair[:2] = 192.18
+    assert not judge_step(method, Evaluation(one_pair), before).kept  # its error is unknown
 
 
 def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothing():

@@ -104,9 +104,22 @@ def test_training_that_fails_loses_nothing(lesser, monkeypatch):
     monkeypatch.setattr("avistan.fit.fit_method", failing)
     same = lesser.improve()
     assert same.fit is lesser
-    assert same.diagnosis.outcome is Trust.better_optimum
+    assert same.diagnosis.outcome is Trust.better_start_tried  # no advice to try it once more
+    assert "Training from the best of them failed." in same.diagnosis["other starts"].finding
     assert "FloatingPointError: no start" in str(same)
     assert json.loads(json.dumps(same.rounds[0].to_json(), allow_nan=False))["elbo"] is None
+
+
+def test_a_better_start_that_was_tried_in_vain_is_not_advised_again(lesser, monkeypatch):
+    """Its end is not clearly better: the error of the gain is unknown."""
+    monkeypatch.setattr(improvement, "_trained_from", lambda *given: lesser)
+    monkeypatch.setattr(improvement, "gap", lambda before, after: (29.82, np.nan))
+    same = lesser.improve()
+    assert not same.rounds[0].taken
+    assert "+29.82 nats (standard error unknown) against the fit before" in str(same)
+    assert same.diagnosis.outcome is Trust.better_start_tried
+    assert "not clearly better" in same.diagnosis["other starts"].finding
+    assert "fit.improve()" not in str(same.diagnosis)
 
 
 def test_a_fit_that_was_loaded_goes_on_too(lesser, tmp_path):
