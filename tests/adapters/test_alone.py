@@ -218,6 +218,35 @@ def test_few_units_are_enough_to_see_a_mean(units):
     assert found_in(("", "vector[N] v = x - mean(x);", by("v")), units) == ("x",)
 
 
+THRESHOLDS = {
+    "a flag that any number sets": ("real f = max(x) > 12 ? 3 : 0;", by("x + f"), ("x",)),
+    "a flag that no number must reset": ("real f = min(x) > -12 ? 3 : 0;", by("x + f"), ("x",)),
+    "a flag in the model": ("", by("x + (max(w) > 15 ? 1 : 0)"), ("w",)),
+    "one of either": ("", by("x + (max(w) > 15 || max(x) > 12 ? 1 : 0)"), ("x", "w", "y")),
+    "few rows": ("real f = N < 20 ? 3 : 0;", by("x + f"), ("N", "J")),
+    "a flag of each row": ("vector[N] f; for (n in 1:N) f[n] = x[n] > 12 ? 3 : 0;", by("x + f"), ()),
+    "a flag of each unit": (
+        "vector[J] f = rep_vector(0, J); for (n in 1:N) if (x[n] > 12) f[g[n]] = 3;", by("x + f[g]"), ()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_thresholds_that_only_new_data_cross_are_found(name, scattered):
+    computed, statement, expected = THRESHOLDS[name]
+    fitted, usual = (in_groups(seed, n, scattered=scattered) for seed, n in ((1, 30), (2, 7)))
+    for data in (fitted, usual):
+        data.pop("d")
+    far = usual | {"x": usual["x"] * 20, "w": usual["w"] * 20}
+    few = {"N": 6, "J": 3} | {key: far[key][:6] for key in "xwy"} | {"g": np.arange(6) // 2 + 1}
+    with bind(GROUPS % ("", computed, statement), fitted) as model:
+        for new, answer in ((usual, ()), (few if name == "few rows" else far, expected)):
+            data = read_data(model.program, new)
+            found = entries_of_all_units(model, level_of(model, "J"), data, np.random.default_rng(1))
+            assert found == answer
+
+
 STRUCTURES = ("random_walk", "ar1_non_centred", "gaussian_process", "icar", "soft_sum_to_zero", "common_total",
               "panel_of_walks", "paired_comparisons", "hidden_markov", "neighbour_mean",
               "autoregressive_observations")  # fmt: skip

@@ -5,7 +5,8 @@ program for other units: their conditional given the globals is then not the one
 bound to halves of its units, of which one at least leaves out any row, and their scores are compared with those that
 they have in the whole. Where that decides nothing (units are coupled, their order matters or the data of some can't be
 written), single numbers of the data are moved instead: one that changes the scores of nearly all units belongs to none
-of them (`moves`).
+of them (`moves`). What only new data bring about, such as a number beyond a threshold, shows where they are joined with
+the fitted ones (`together`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .moves import Moves
 from .parts import PartError
 from .plan import Plan
 from .proposals import rule_sets
+from .together import entries_that_matter_together
 from .trials import relative_change
 
 _MAX_PROPOSALS = 5
@@ -66,7 +68,8 @@ def entries_of_all_units(
             if not halves:
                 continue
             if len(halves) == 2 and not any(changed.any() for changed in (*halves, few)):
-                return ()
+                together = entries_that_matter_together(model, level, plan, new, theta, rng)
+                return () if together is None else together or _sizes(model, plan)
             exchangeable = _exchangeable(checker)
         except PartError:
             continue
