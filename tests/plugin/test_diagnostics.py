@@ -236,11 +236,13 @@ def test_coupled_units_are_judged_by_all_parameters_together():
     model { s ~ normal(0, 1); h[1] ~ normal(0, 1); h[2:T] ~ normal(h[1:T-1], s); y ~ normal(h, 0.5); }
     """
     y = np.cumsum(np.random.default_rng(7).normal(0, 0.3, 60))
-    for method in ("fvi", "avi"):
+    # a function of signatures can't close the gap of a walk, and is told so first
+    for method, outcome in (("fvi", Trust.globals_misfit), ("avi", Trust.below_quick_fit)):
         diagnosis = diagnose(
             avi.Model(stan_code=walk, data={"T": 60, "y": y}).fit(method=method, seed=1, steps=1500)
         )
-        assert diagnosis.outcome is Trust.globals_misfit
+        assert diagnosis.outcome is outcome
+        assert diagnosis["k-hat of the globals"].passed is False
         assert "all parameters together" in diagnosis["k-hat of the globals"].finding
         assert diagnosis["k-hat of units"].passed is None
 

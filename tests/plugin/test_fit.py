@@ -205,7 +205,7 @@ def test_a_program_without_units_is_fitted_by_fvi():
     assert 0.8 < draws.std() / (y.std() / np.sqrt(200)) < 1.2
     with pytest.raises(MethodError, match="no level of units"):
         model.fit(method="avi")
-    with pytest.raises(FitError, match="none for new ones"):
+    with pytest.raises(FitError, match="no level of units in this fit"):
         fit.predict({"N": 200, "y": y})
 
 

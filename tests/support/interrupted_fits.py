@@ -126,7 +126,8 @@ class InterruptedFits:
     ) -> int | None:
         """Send a signal and wait. Returns the exit status."""
         if process.is_alive() and process.pid is not None:
-            os.kill(process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it may end just now
+                os.kill(process.pid, number)
         process.join()
         return process.exitcode
 
