@@ -6,7 +6,7 @@ Every remedy reads a program that Stan's compiler accepts. What it writes means 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,22 +23,30 @@ _RUN = frozenset({"transformed parameters", "model", "generated quantities"})
 
 
 class Edit(NamedTuple):
-    """`text` in place of what stands from `start` to `end`. At one place, edits are in the order of their `rank`."""
+    """`text` in place of what stands from `start` to `end`. At one place, edits are in the order of their `rank`.
+
+    Where the text has `COPY`, the program's own code between the places `copied` stands, with the edits in it.
+    """
 
     start: int
     end: int
     text: str
     rank: tuple[int, int] = (2, 0)
+    copied: tuple[int, int] = (0, 0)
 
 
-def _before(node: Tree[Token], text: str) -> Edit:
+COPY = "\0"
+_BEHIND, _IN_FRONT = 0, 1  # of a node, in ranks
+
+
+def _before(node: Tree[Token], text: str, copied: tuple[int, int] = (0, 0)) -> Edit:
     """Text in front of a node; that in front of a larger one, which begins there too, comes first."""
-    return Edit(_start(node), _start(node), text, (1, -node.meta.end_pos))
+    return Edit(_start(node), _start(node), text, (_IN_FRONT, -node.meta.end_pos), copied)
 
 
 def _after(node: Tree[Token], text: str) -> Edit:
     """Text behind a node; that behind a smaller one, which ends there too, comes first."""
-    return Edit(node.meta.end_pos, node.meta.end_pos, text, (0, -_start(node)))
+    return Edit(node.meta.end_pos, node.meta.end_pos, text, (_BEHIND, -_start(node)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +68,26 @@ def remedy(fault: Fault, source: str, statements: Statements, accepts: Accepts) 
     return _REMEDIES[fault.remedy](fault, source, statements, accepts)
 
 
+def overlapping(edits: Sequence[Edit]) -> tuple[int, ...]:
+    """Which edits, by their numbers, change a place that one before them changes too: they can't all be made."""
+    found = []
+    reached = 0
+    for number in _in_order(edits):
+        if edits[number].start < reached:
+            found.append(number)
+        reached = max(reached, edits[number].end)
+    return tuple(found)
+
+
 def rewritten(source: str, edits: tuple[Edit, ...], functions: str = "") -> str:
-    """A program with edits, none within another, and further functions before its own. Lines keep their numbers."""
-    for start, end, text, _ in sorted(edits, key=lambda edit: (edit.start, edit.rank), reverse=True):
-        source = source[:start] + text + "\n" * source[start:end].count("\n") + source[end:]
+    """A program with edits, and further functions before its own. Lines keep their numbers.
+
+    Raises:
+        ValueError: edits overlap.
+    """
+    if overlapping(edits):
+        raise ValueError(f"edits of a program overlap: {edits}")
+    source = _edited(source, edits, 0, len(source) + 1)
     code = " ".join(functions.split())
     if not code:
         return source
@@ -71,6 +95,31 @@ def rewritten(source: str, edits: tuple[Edit, ...], functions: str = "") -> str:
     if found is None:
         return f"functions {{ {code} }} {source}"
     return f"{source[: found.end()]} {code} {source[found.end() :]}"
+
+
+def _edited(source: str, edits: Sequence[Edit], start: int, end: int) -> str:
+    """The code from a place to another, with the edits that begin there."""
+    parts = []
+    for edit in (edits[number] for number in _in_order(edits)):
+        if not start <= edit.start < end:
+            continue
+        text = edit.text
+        if COPY in text:
+            text = text.replace(COPY, _on_one_line(_edited(source, edits, *edit.copied)))
+        lines = "\n" * source[edit.start : edit.end].count("\n")
+        parts.append(f"{source[start : edit.start]}{text}{lines}")
+        start = edit.end
+    return "".join([*parts, source[start:end]])
+
+
+def _in_order(edits: Sequence[Edit]) -> list[int]:
+    """The edits' numbers as they follow one another; several around one node are nested, the first outermost."""
+
+    def key(number: int) -> tuple[int, tuple[int, int], int]:
+        start, _, _, rank, _ = edits[number]
+        return start, rank, -number if rank[0] == _BEHIND else number
+
+    return sorted(range(len(edits)), key=key)
 
 
 _SPACE = r"(?:\s|//[^\n]*\n|/\*(?:.|\n)*?\*/)*"  # with comments
@@ -131,15 +180,16 @@ def _loops_over_containers(_: Fault, source: str, statements: Statements, accept
             if not _has_numbers_as_entries(container, source, accepts):
                 refused.append(_start(site.node))
         elif kind.dims + kind.own_dims > 1 and kind.dims > 0:
-            text = _on_one_line(source[_start(container) : container.meta.end_pos])
             if not _stays(container, body):
                 refused.append(_start(site.node))
                 continue
             position = _unused(f"position_{len(edits)}", source)
-            declared = _declared(kind, text, str(name))
+            begin, end = _start(container), container.meta.end_pos
+            declared = _declared(kind, COPY, str(name))
             edits += [
-                Edit(int(name.start_pos or 0), container.meta.end_pos, f"{position} in 1:size({text})"),
-                _before(body, f"{{ {declared} = {text}[{position}]; "),
+                Edit(int(name.start_pos or 0), begin, f"{position} in 1:size("),
+                Edit(end, end, ")"),
+                _before(body, f"{{ {declared} = {COPY}[{position}]; ", (begin, end)),
                 _after(body, " }"),
             ]
     return Remedy(tuple(edits), refused=tuple(refused))

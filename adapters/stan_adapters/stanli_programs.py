@@ -16,7 +16,7 @@ from .engine_faults import Example, Fault, known_faults
 from .errors import EngineError, UnsupportedError
 from .program import Program
 from .refusals import COMPILED_ENGINE_HINT
-from .remedies import Edit, remedy, rewritten
+from .remedies import Edit, overlapping, remedy, rewritten
 from .stanli_compiler import stan_to_mir
 from .statements import Statements
 
@@ -78,14 +78,19 @@ def _rewritten(source: str) -> tuple[str, tuple[tuple[int, Fault], ...]]:
         return source, ()
     statements = _statements(source)
     edits: list[Edit] = []
+    causes: list[Fault] = []  # of the edits
     code: list[str] = []
     refused: list[tuple[int, Fault]] = []
     for fault in concerned:
         found = remedy(fault, source, statements, _accepts)
         edits += found.edits
+        causes += [fault] * len(found.edits)
         code.append(found.functions)
         refused += [(place, fault) for place in found.refused]
-    return rewritten(source, tuple(edits), "\n".join(code)), tuple(sorted(refused, key=lambda item: item[0]))
+    refused += [(edits[number].start, causes[number]) for number in overlapping(edits)]
+    if refused:
+        return source, tuple(sorted(refused, key=lambda item: item[0]))
+    return rewritten(source, tuple(edits), "\n".join(code)), ()
 
 
 def _statements(source: str) -> Statements:
