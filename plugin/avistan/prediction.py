@@ -15,7 +15,7 @@ from stan_adapters.data import StanData
 from stan_adapters.levels import Level, make_level
 from stan_adapters.reasons import listed
 from stan_adapters.sources import DataSource, read
-from stan_adapters.unit_data import entries_of_all_units
+from stan_adapters.unit_data import entries_of_all_units, quantities_of_all_units
 
 from .budget import check_draws
 from .drawing import NEW_UNITS, Fitted, draw_batches, joined, warn_of_rejected
@@ -33,7 +33,7 @@ _CLOUD = "cloud"
 
 
 class NewUnitsWarning(UserWarning):
-    """New units are unlike those that were fitted."""
+    """New units are unlike those that were fitted, or what is said of them depends on which units they are."""
 
 
 @in_float64
@@ -48,7 +48,8 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
         FitError: the method has free factors of the fitted units, or the new data change the globals.
 
     Warns:
-        NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far.
+        NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far; or
+            quantities are left out of the predictions because they depend on which units are there.
     """
     begin_stage("binding the new units", next="draws of the posterior")
     if fit.level is None:
@@ -97,11 +98,12 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
             groups=groups,
             **datatree,
         )
-    of_globals = {declaration.name for declaration in program.parameters} - set(level.latents)
+    left_out = {declaration.name for declaration in program.parameters} - set(level.latents)
+    left_out |= _warn_of_shared_quantities(fit, new)
     parts = [
         tree[group].to_dataset() for group in ("posterior", "posterior_predictive") if group in tree.children
     ]
-    kept = [part.drop_vars(of_globals, errors="ignore") for part in parts]
+    kept = [part.drop_vars(left_out, errors="ignore") for part in parts]
     tree["predictions"] = xr.DataTree(xr.merge(kept))
     return tree
 
@@ -127,6 +129,22 @@ def refuse_other_program(fit: Fitted, new: StanData) -> None:
         "that are fitted, and pass it to the program as data; "
         "or fit the new units with the old ones."
     )
+
+
+def _warn_of_shared_quantities(fit: Fitted, new: StanData) -> set[str]:
+    """Quantities of units that other units would change, such as a difference from the mean of all."""
+    assert fit.level is not None
+    names = quantities_of_all_units(fit.model, fit.level, new, np.random.default_rng([fit.seed, 9]))
+    if names:
+        warnings.warn(
+            f"{listed(names)} would be others if the fitted units of {fit.level.name} were there too: "
+            f"{fit.model.program.name} computes from all units (a mean, say) what it says of one. Left out of the "
+            "group predictions; the group posterior has what the program computes from the new units alone. Compute it "
+            "from values that are passed as data, or from draws, afterwards.",
+            NewUnitsWarning,
+            stacklevel=5,
+        )
+    return set(names)
 
 
 def _read_units(fit: Fitted, model: BoundModel, level: Level) -> tuple[FloatArray, FloatArray | None]:

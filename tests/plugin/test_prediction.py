@@ -295,3 +295,30 @@ def test_a_program_without_units_says_that_it_has_none():
     fit = avi.Model(stan_code=code, data={"y": np.zeros(4)}).fit(method="fvi", steps=5, elbo_draws=20)
     with pytest.raises(FitError, match="has no level of units in this fit: all its parameters are globals"):
         fit.predict({"y": np.ones(4)})
+
+
+QUANTITIES = """
+data { int N; int J; array[N] int<lower=1, upper=J> g; vector[N] x; vector[N] y; }
+parameters { vector[J] a; real b; real<lower=0> s; }
+transformed parameters { vector[N] m = a[g] + b * x; }
+model { b ~ normal(0, 1); s ~ normal(0, 1); a ~ normal(0, 1); y ~ normal(m, s); }
+generated quantities {
+  vector[J] level = a + b * mean(x);
+  vector[J] rank_of_unit; for (j in 1:J) rank_of_unit[j] = rank(a, j);
+  vector[J] twice = 2 * a; vector[J] number = linspaced_vector(J, 1, J);
+  vector[N] log_lik; for (n in 1:N) log_lik[n] = normal_lpdf(y[n] | m[n], s);
+  vector[N] replicated; for (n in 1:N) replicated[n] = normal_rng(m[n], s);
+  real total = sum(a);
+}
+"""
+
+
+def test_quantities_that_other_units_would_change_are_named_and_left_out_of_the_predictions():
+    data, new = (grouped(seed, groups=groups) for seed, groups in ((1, 20), (2, 3)))
+    fit = avi.Model(stan_code=QUANTITIES, data=data).fit(method="avi", steps=5, elbo_draws=20)
+    with pytest.warns(NewUnitsWarning, match="^level and rank_of_unit would be others"):
+        tree = fit.predict(new, 10)
+    shown = set(tree["predictions"].data_vars)
+    assert not shown & {"level", "rank_of_unit"}
+    assert {"a", "m", "twice", "replicated"} <= shown
+    assert {"level", "rank_of_unit"} <= set(tree["posterior"].data_vars)

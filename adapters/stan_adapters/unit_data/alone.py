@@ -58,7 +58,7 @@ def entries_of_all_units(
     except StructureError:
         return ()
     independent = _independent(model, level, theta, rng)
-    plans = list(_plans(model, level))
+    plans = list(possible_plans(model, level))
     deciding = plans[:1]
     for plan in plans if independent else ():
         checker = Checker(model, level, plan.subset, theta, rng, occupied=_occupied(plan))
@@ -96,7 +96,7 @@ def _independent(model: BoundModel, level: Level, theta: FloatArray, rng: np.ran
     return not (relative_change(before[:, first], after[:, first]) > TOLERANCE).any()
 
 
-def _plans(model: BoundModel, level: Level) -> Iterator[Plan]:
+def possible_plans(model: BoundModel, level: Level) -> Iterator[Plan]:
     """Ways to write the data of some units that fit the declarations."""
     for rules in islice(rule_sets(model.program, model.data, level), _MAX_PROPOSALS):
         try:
