@@ -127,7 +127,7 @@ def refuse_other_program(fit: Fitted, new: StanData) -> None:
         f"{listed(entries)} of all units together, such as a mean or a difference from the first row, and the new data "
         "would put other values in its place than those that were fitted. Compute it before Stan, once, from the data "
         "that are fitted, and pass it to the program as data; "
-        "or fit the new units with the old ones."
+        "or fit the new units with the old ones, as also where rows speak of a mean of all units' latents."
     )
 
 
