@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from .abi import FloatArray, give_back_freed_memory
 from .data import StanData
+from .declared_memory import check_declared_memory
 from .engines import COMPILED_ENGINE_HINT, is_library_path
 from .errors import BindingError, UnsupportedError
 from .instances import Instance, close_all, construct
@@ -52,7 +53,7 @@ class BoundModel:
         seed: for random numbers in transformed data.
 
     Raises:
-        EngineError: see `stan_adapters.engines`.
+        EngineError: see `stan_adapters.engines`; or the memory does not hold what the program declares.
         BindingError: the declared parameters do not match the engine's.
     """
 
@@ -62,6 +63,7 @@ class BoundModel:
         self.seed = seed
         self.engine_choice = engine  # as asked for: binds other data of the program the same way
         self._lock = threading.Lock()
+        check_declared_memory(program, data)
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
         density_program = program if compiles else program.without_generated_quantities()
         text = data.to_json()

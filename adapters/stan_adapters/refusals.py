@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from .constraints import Misfit, declared_dims
+from .declared_memory import described, largest_declared
 from .errors import EngineError, UnsupportedError
 from .program import Program
 from .refused_calls import call_sites
@@ -58,6 +59,8 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
             f"{_unable(message, program)}\nhere stanli wants a row of the predictors for each outcome; that one row "
             f"serves all of them is good Stan. Repeat it with `rep_matrix`. {COMPILED_ENGINE_HINT}"
         )
+    if "bad_alloc" in message:
+        return EngineError(f"{where}\n{_about_memory(program, data_json)}")
     if any(number in message for number in _GARBAGE):
         return UnsupportedError(
             f"{where}\nThat number is no value of the data: it stands for an integer that the program computes and "
@@ -98,10 +101,28 @@ def _is_of_the_data(message: str, program: Program) -> bool:
     return named is not None and re.search(rf"\b{named[1]}\b", program.source) is not None
 
 
+def _about_memory(program: Program, data_json: str) -> str:
+    """Which declaration takes most of what there is not."""
+    env = _numbers(data_json)
+    largest = largest_declared(program, env)
+    known = f"; of its variables {described(largest, env)}" if largest is not None else ""
+    return (
+        f"That is, memory ran out: the machine does not hold what the program declares and computes{known}. Correct "
+        "sizes that are too large, give less data, or take a machine with more memory."
+    )
+
+
+def _numbers(data_json: str) -> dict[str, Any]:
+    """The entries of data that sizes can be computed from, as numbers and arrays."""
+    entries: dict[str, Any] = orjson.loads(data_json)
+    return {
+        name: np.asarray(value) if isinstance(value, list) else value for name, value in _regular(entries)
+    }
+
+
 def _about_sizes(program: Program, data_json: str) -> str:
     """Which declaration has a size that can't be, or at least which integers of the data sizes come from."""
-    entries: dict[str, Any] = orjson.loads(data_json)
-    env = {name: np.asarray(value) if isinstance(value, list) else value for name, value in _regular(entries)}
+    env = _numbers(data_json)
     for declaration in (*program.transformed_data, *program.parameters, *program.transformed_parameters):
         try:
             declared_dims(declaration.type, env)

@@ -38,6 +38,10 @@ class Trust(enum.Enum):
         "The time limit passed: go on with a larger one (command line: --resume, --max-seconds), or diagnose the fit "
         "again without one."
     )
+    diverged = (
+        "Training led to parameters that are not finite: fit with a lower learning_rate (command line: "
+        "--learning-rate), or look for a posterior that is improper."
+    )
     stopped_early = (
         "Training had not finished: fit again with more steps (command line: --steps), say twice as many."
     )

@@ -50,6 +50,7 @@ class Evaluation:
         return np.isfinite(self.log_weights)
 
     @property
+    @np.errstate(over="ignore")  # of weights near the largest numbers it is infinite
     def elbo(self) -> float:
         """Mean log weight of the accepted draws in nats; -inf if there were none."""
         kept = self.log_weights[self.accepted]
@@ -85,6 +86,7 @@ def pareto_khat(log_weights: npt.NDArray[np.float64]) -> float:
     )  # it takes log likelihoods, whose inverse weighs a draw
 
 
+@np.errstate(over="ignore", invalid="ignore")  # then it is infinite or unknown
 def paired_standard_error(values: npt.NDArray[np.float64]) -> float:
     """Standard error of the mean of values (M,) in antithetic pairs; pairs that are not finite are left out."""
     pairs = values.reshape(-1, 2).mean(axis=1)
@@ -92,6 +94,7 @@ def paired_standard_error(values: npt.NDArray[np.float64]) -> float:
     return float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else float("nan")
 
 
+@np.errstate(over="ignore", invalid="ignore")  # then it is infinite or unknown
 def gap(of: Evaluation, against: Evaluation) -> tuple[float, float]:
     """ELBO(against) - ELBO(of) in nats with its standard error, from the draws that both methods share."""
     both = of.accepted & against.accepted

@@ -165,7 +165,8 @@ class MLP(AbstractInferenceFunction):
         hidden = x
         for weights, bias in self.layers[:-1]:  # as `_outputs`, in numpy
             hidden = hidden @ np.asarray(weights) + np.asarray(bias)
-            hidden = hidden / (1 + np.exp(-hidden))
+            with np.errstate(over="ignore"):  # x / inf is the limit
+                hidden = hidden / (1 + np.exp(-hidden))
         parts = [hidden] + ([x] if self.linear is not None else [])
         return np.concatenate(parts, axis=1).astype(np.float64)
 

@@ -17,6 +17,7 @@ from stan_adapters.memory import available_memory, in_bytes
 from .errors import FitError
 
 LARGEST_SEED = 2**32 - 1
+LARGEST_RATE = 100.0
 MOST_DAYS = 30
 _DAY, _YEAR = 86_400.0, 365.25 * 86_400
 
@@ -37,7 +38,7 @@ LIMITS = {
     "draws_per_step": Limit(1, 10**4, _NOISE),
     "num_references": Limit(1, 4096, "some dozens of gradients tell units apart"),
     "max_rank": Limit(1, 10**6, "a signature has no more components than its gradients have numbers"),
-    "elbo_draws": Limit(2, 10**9, f"they are made in pairs, and {_NOISE}"),
+    "elbo_draws": Limit(2, 5 * 10**6, f"they are made in pairs, and {_NOISE}"),
     "chains": Limit(1, 1000, _RESTARTS),
     "draws": Limit(1, 10**9, _NOISE),
     "repeats": Limit(1, 1000, "each fits every method anew"),
@@ -165,7 +166,12 @@ def check_numbers(**values: Any) -> None:
         if name in LIMITS:
             whole_number(name, value)
         elif name == "learning_rate":
-            number_between(name, value, 0, math.inf, 0.02)
+            rate = number_between(name, value, 0, math.inf, 0.02)
+            if rate > LARGEST_RATE:
+                raise FitError(
+                    f"{name}={_short(value)}: {LARGEST_RATE:g} is the most, as a step moves parameters by that many "
+                    "of its sds at most, and should move it by few hundredths. Give less, such as 0.02."
+                )
 
 
 def check_memory(what: str, needed: int | float, advice: str) -> None:

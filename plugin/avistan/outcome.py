@@ -49,6 +49,10 @@ class FitOutcome(enum.Enum):
         "can't say what these say. Take method='fvi' (command line: --method fvi), a wider network, such as "
         "avi:mlp(128), or more references (num_references; --num-references)."
     )
+    diverged = (
+        "Training led to parameters of the approximation that are not finite, and ended there; this is the best state "
+        "before. Lower learning_rate (command line: --learning-rate), or look for a posterior that is improper."
+    )
     nonfinite = (
         "Stan's log density was not finite for any draw at the end of training: the fit is unusable. Try another "
         "seed, or declare the parameters' constraints."
@@ -59,6 +63,8 @@ def judge(trace: Trace, evaluation: Evaluation) -> FitOutcome:
     """The outcome of a trained family, from its ELBO trace and the draws that Stan rejected."""
     window = max(2, int(_WINDOW * len(trace.elbo)))
     last, before = trace.elbo[-window:], trace.elbo[-2 * window : -window]
+    if trace.ended is Ending.diverged:
+        return FitOutcome.diverged
     last, before = last[np.isfinite(last)], before[np.isfinite(before)]
     if not last.size or not np.isfinite(evaluation.elbo):
         return FitOutcome.nonfinite

@@ -89,6 +89,7 @@ def evaluation_key(key: PRNGKeyArray) -> PRNGKeyArray:
 
 
 @shared_normals()
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite shows in the outcome
 def run_chains(
     preparation: Preparation,
     method: Method,
@@ -403,7 +404,7 @@ def _run_chain(
         if not run.cut:
             best = run.settled(best)
         begin_stage("the ELBO", next="the diagnosis")
-        short = not run.cut and run.short_of_quick_fit(best)
+        short = not run.cut and not _diverged(best) and run.short_of_quick_fit(best)
         ended = Ending.out_of_time if run.cut else Ending.short if short else None
         return best.method, Chain(
             evaluation=best.weights.first(options.elbo_draws),
@@ -420,6 +421,10 @@ def _run_chain(
 
 def _cut_off(found: _Stage) -> bool:
     return found.traces[-1].ended is Ending.out_of_time
+
+
+def _diverged(found: _Stage) -> bool:
+    return found.traces[-1].ended is Ending.diverged
 
 
 def _marked(traces: tuple[Trace, ...], ended: Ending) -> tuple[Trace, ...]:

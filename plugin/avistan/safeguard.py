@@ -86,6 +86,13 @@ class Safeguard[F]:
         fall = self._measure(best, number).elbo - self._measure(family, number).elbo
         return bool(fall > least) or bool(np.isnan(fall))
 
+    def left_the_numbers(self, elbo: FloatArray) -> bool:
+        """Whether no estimate of the chunk that just ended, and not every parameter, is finite: no step leads back."""
+        if np.isfinite(elbo).any():
+            return False
+        state = self._steps.arrays().values()
+        return not all(np.isfinite(part).all() for part in state if part.dtype.kind == "f")
+
     def best_of(self, result: F) -> F:
         """The result, or the start or the best chunk's end where these are surely better on common draws."""
         if self._measure is None or np.isnan(self._first[0]):

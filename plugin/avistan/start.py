@@ -50,6 +50,7 @@ class QuickFit:
     elbo_trace: FloatArray  # nats, mean of each round
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a state that is not finite is taken back
 def quick_fit(
     model: Density,
     *,

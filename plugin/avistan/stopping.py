@@ -64,7 +64,7 @@ def tolerance(elbo: float, dim: int) -> float:
 
 class Ending(enum.IntEnum):
     """What ended a training run: the number of steps that was given, the stopping rule, the rule's guard, or a limit of
-    time; or, whatever did, that it is short of the quick fit.
+    time, or parameters that are not finite; or, whatever did, that it is short of the quick fit.
     """
 
     given = 0
@@ -72,6 +72,7 @@ class Ending(enum.IntEnum):
     spent = 2
     out_of_time = 3
     short = 4
+    diverged = 5
 
 
 class FixedBudget:

@@ -292,7 +292,7 @@ def train(
             trainer.restore(saved)
         if progress is not None:
             progress(chunk_steps[-1], plan.most_steps, float(elbos[0][-1]))
-    started, cut = time.perf_counter() - seconds[-1], False
+    started, cut, lost = time.perf_counter() - seconds[-1], False, False
     while (rates := plan.rates(chunk_steps[-1])).size:
         chunk = trainer.run(rates)
         done = chunk_steps[-1] + len(rates)
@@ -305,7 +305,8 @@ def train(
         chunk_steps.append(done)
         seconds.append(time.perf_counter() - started)
         report_step(done, options.steps, float(chunk.elbo[-1]))
-        finished = not plan.rates(done).size
+        lost = guard.left_the_numbers(chunk.elbo)
+        finished = lost or not plan.rates(done).size
         cut = not finished and out_of_time()
         if checkpoint is not None and (cut or checkpoint.due(finished=finished)):
             seen = _to_save(elbos, rejected, chunk_steps, seconds, seconds_compile)
@@ -313,7 +314,7 @@ def train(
             started = time.perf_counter() - seconds[-1]  # saving is no training
         if progress is not None:
             progress(done, done if finished else plan.most_steps, float(chunk.elbo[-1]))
-        if cut:
+        if cut or lost:
             break
     trace = Trace(
         elbo=np.concatenate(elbos),
@@ -321,7 +322,7 @@ def train(
         chunk_steps=np.array(chunk_steps),
         seconds=np.array(seconds),
         seconds_compile=seconds_compile,
-        ended=Ending.out_of_time if cut else plan.ended,
+        ended=Ending.diverged if lost else Ending.out_of_time if cut else plan.ended,
     )
     return guard.best_of((plan.so_far if cut else plan.result)(trainer.family)), trace
 

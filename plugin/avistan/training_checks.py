@@ -33,6 +33,9 @@ def check_trace(checked: CheckedFit) -> Check:
     window = max(2, int(_WINDOW * len(elbo)))
     parts = [elbo[max(0, stop - window) : stop] for stop in range(len(elbo), 0, -window)]
     parts = [part[np.isfinite(part)] for part in parts]
+    if ended is Ending.diverged:
+        finding = "Training led to parameters of the approximation that are not finite."
+        return Check(name=name, passed=False, finding=finding, trouble=Trust.diverged)
     if not parts[0].size or not np.isfinite(chain.evaluation.elbo):
         return Check(
             name=name,

@@ -45,6 +45,15 @@ def test_seeds_levels_and_probabilities():
     check_numbers(steps=None, chains=3, learning_rate=0.5)
 
 
+def test_a_learning_rate_has_a_most_with_a_reason():
+    check_numbers(learning_rate=100.0)
+    for rate in (100.1, 1e300, np.inf):
+        with pytest.raises(FitError, match=r"learning_rate=.*100 is|positive number"):
+            check_numbers(learning_rate=rate)
+    with pytest.raises(FitError, match=r"learning_rate=1e\+300: 100 is the most, as a step .* such as 0\.02"):
+        make_options({"learning_rate": 1e300})
+
+
 def test_what_the_memory_does_not_hold_is_refused_with_what_it_would_take(eight_schools, monkeypatch):
     monkeypatch.setattr(limits, "available_memory", lambda: 2**21)
     model = eight_schools.bound

@@ -39,6 +39,10 @@ def huge():
     return avi.Model(stan_code=HUGE, data={"N": 20, "y": 1e60 * np.random.default_rng(1).normal(size=20)})
 
 
+def improper():
+    return avi.Model(stan_code="parameters { real x; } model { target += exp(x); }")
+
+
 def overflowing_scale():
     case = CASES["overflowing_scale"]
     return avi.Model(case.stan_file, data=case.make_data(np.random.default_rng(3)))
@@ -46,7 +50,13 @@ def overflowing_scale():
 
 @pytest.mark.parametrize(
     ("make", "method"),
-    [(positive_levels, "avi"), (positive_levels, "fvi"), (huge, "fvi"), (overflowing_scale, "avi")],
+    [
+        (positive_levels, "avi"),
+        (positive_levels, "fvi"),
+        (huge, "fvi"),
+        (improper, "fvi:flow"),
+        (overflowing_scale, "avi"),
+    ],
 )
 def test_fits_and_diagnoses_warn_of_nothing_that_numpy_saw(make, method):
     model = make()
@@ -57,6 +67,16 @@ def test_fits_and_diagnoses_warn_of_nothing_that_numpy_saw(make, method):
     assert not any("RuntimeWarning" in check.finding for check in diagnosis.checks)
     if make is not overflowing_scale:  # what the numbers mean is said
         assert not diagnosis.passed
+
+
+def test_features_of_units_far_out_are_the_limit():
+    function = make_mlp(
+        np.random.default_rng(2), 1, 8, LocalNu(*(jnp.zeros((k, 1)) for k in (1, 1, 0, 0, 0, 0)))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = function.features(np.array([[1e4], [-1e4]]))
+    assert np.isfinite(features).all()
 
 
 def test_a_quick_fit_that_steps_out_of_the_support_comes_back_and_keeps_its_width():

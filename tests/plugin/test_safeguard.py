@@ -1,14 +1,20 @@
 """The best state is kept: steps that lead far below it are taken back, and no run ends below its start."""
 
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import avistan as avi
 from avistan.evaluation import Evaluation
+from avistan.log_density import register
 from avistan.outcome import FitOutcome, judge
+from avistan.precision import in_float64
 from avistan.safeguard import Safeguard
 from avistan.stopping import Ending
-from avistan.training import Trace
+from avistan.training import Trace, train
 from programs import NORMALS
 
 WIGGLY = """
@@ -132,3 +138,29 @@ def test_a_function_that_cannot_say_what_the_quick_fit_says_is_told():
     seeing = model.fit(method="avi", seed=1)
     assert seeing.outcome is FitOutcome.settled
     assert seeing.elbo > blind.elbo + 1
+
+
+@pytest.mark.parametrize("method", ["fvi", "avi:mlp(8)", "avi:polynomial(1)"])
+def test_training_whose_parameters_are_not_finite_ends_and_comes_back(method):
+    """A rate that no user can give: the first step ends beyond the numbers, and none leads back."""
+    y = np.random.default_rng(1).normal(size=12)
+    code = "data { int N; vector[N] y; } parameters { real m; vector[N] z; } "
+    code += "model { m ~ std_normal(); z ~ normal(m, 1); y ~ normal(z, 1); }"
+    fit = avi.Model(stan_code=code, data={"N": 12, "y": y}).fit(method=method, seed=1, steps=50)
+    options = replace(fit.options.training, steps=100_000, chunk=25, learning_rate=np.inf)
+    with register(fit.model) as slot, np.errstate(all="ignore"):
+        family, trace = in_float64(train)(
+            fit.best.family, jnp.asarray(fit.best.inputs, jnp.float32), slot.index, options, jax.random.key(2)
+        )
+    assert trace.ended is Ending.diverged
+    assert len(trace.elbo) < 1000
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(family.globals))
+    assert judge(trace, fit.evaluation) is FitOutcome.diverged
+
+
+def test_states_that_are_finite_go_on_whatever_their_estimates_are():
+    walk, guard = begin()
+    assert not guard.left_the_numbers(np.full(25, -np.inf))
+    walk.value = np.inf
+    assert guard.left_the_numbers(np.full(25, np.nan))
+    assert not guard.left_the_numbers(np.array([np.nan, -3.0]))
