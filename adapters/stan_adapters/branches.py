@@ -26,9 +26,8 @@ _INTEGERS_OF_REALS = {
     "int_step",
     "to_int",
 }
-_BRANCHES, _LOOPS = ("if", "while"), ("for", "foreach", "while")
-_RUN = ("transformed parameters", "model")
-_WRONG_IN = {*_RUN, "generated quantities"}  # of functions that are called there
+_BRANCHES, _LOOPS, _BLOCKS = ("if", "while"), ("for", "foreach", "while"), ("block", "profile")
+_RUN = frozenset({"transformed parameters", "model", "generated quantities"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,10 @@ class Stale:
 
 def stale_variables(source: str, statements: Statements) -> Iterator[Stale]:
     """The statements that hide a change from stanli, and those around them."""
-    if not any(site.node.data in ("if", "while") for site in statements.sites):
+    if not any(site.node.data in _BRANCHES for site in statements.sites) and "_rng" not in source:
         return
     for head in statements.sites:
-        if head.node.data == "function" and statements.blocks(head) & _WRONG_IN:
+        if head.node.data == "function" and statements.blocks(head) & _RUN:
             body = [site for site in statements.sites if _is_within(site, head)]
             yield from _Unit(source, statements, body, _parameters(head)).stale()
     blocks = [site for site in statements.sites if site.block in _RUN]
@@ -77,7 +76,14 @@ class _Unit:
         self._conditions = {
             id(site.node): _Read.of(site.node.children[:1]) for site in sites if site.node.data in _BRANCHES
         }
+        self._used = {name for site in sites for name in _used(site)}
         self._leaves = [site for site in sites if site.node.data in ("jump", "return")]
+        self._drawn: set[str] = set()
+        self._spread(self._from_draws, self._drawn)
+        self._drawing = {
+            id(around) for site in sites if self._reads[id(site.node)].random for around in site.inside
+        }
+        self._setting = {id(around) for site in sites if self._draws_integers(site) for around in site.inside}
         self._depend = set(inputs)
         self._spread(self._data_flow, self._depend)
         self._decide: set[str] = set()
@@ -90,19 +96,27 @@ class _Unit:
         outermost: set[int] = set()
         wanted: dict[int, dict[str, Kind]] = {}  # by statement
         for site in self._sites:
-            if any(id(around) in outermost for around in site.inside) or not self._hides(site.node):
+            hides = self._hides(site.node) and not any(id(around) in outermost for around in site.inside)
+            if hides:
+                outermost.add(id(site.node))
+            if not hides and id(site.node) not in self._setting:
                 continue
-            outermost.add(id(site.node))
             for name, kind in self._hidden(site):
                 for around in (site.node, *site.inside):
                     place = sites.get(id(around))
-                    if place and around.data in (*_BRANCHES, *_LOOPS) and name in place.scope:
+                    if place and self._takes_choices(place) and name in place.scope:
                         wanted.setdefault(id(around), {})[name] = kind
         for key, variables in wanted.items():
             condition = self._condition(sites[key])
             inside = sites[key].inside
             listed = not inside or inside[-1].data in ("block", "profile")
             yield Stale(sites[key].node, condition, tuple(sorted(variables.items())), listed)
+
+    def _takes_choices(self, site: Site) -> bool:
+        """Whether choices go before a statement: a branch, a loop, and a block by itself that draws random numbers."""
+        if site.node.data not in _BLOCKS:
+            return site.node.data in (*_BRANCHES, *_LOOPS)
+        return id(site.node) in self._drawing and (not site.inside or site.inside[-1].data == "block")
 
     def _hidden(self, site: Site) -> Iterator[tuple[str, Kind]]:
         """The variables from outside a statement that change in it and decide something, scalar integers left out."""
@@ -111,7 +125,7 @@ class _Unit:
             kind = site.scope.get(name)
             if kind is None or kind == Kind("int", 0):
                 continue
-            if name in self._decide or kind.base == "int":
+            if name in self._decide or (kind.base == "int" and name in self._used):
                 yield name, kind
 
     # ---- What depends on parameters
@@ -121,6 +135,14 @@ class _Unit:
         if self._varies(self._reads[id(site.node)]) or any(self._hides(around) for around in site.inside):
             return {name for name, _ in _changes(site)}
         return set()
+
+    def _from_draws(self, site: Site) -> set[str]:
+        """Names to which a statement gives what comes from random numbers."""
+        read = self._reads[id(site.node)]
+        return {name for name, _ in _changes(site)} if read.random or read.names & self._drawn else set()
+
+    def _draws_integers(self, site: Site) -> bool:
+        return self._makes_integers(site) and bool(self._from_draws(site))
 
     def _varies(self, read: _Read) -> bool:
         return read.random or bool(read.names & self._depend)
@@ -145,13 +167,16 @@ class _Unit:
     def _condition(self, site: Site) -> str:
         """Code that depends on parameters and can be evaluated before a statement; empty if there is none."""
         terms = []
+        if site.function.endswith("_rng"):  # its arguments may all be data
+            return "uniform_rng(0, 1) < 2"
         for name in sorted(self._inputs & site.scope.keys()):
             kind = site.scope[name]
             if kind == Kind("real", 0) and not site.function:
                 return f"{name} > 0"  # every parameter does
             if kind is not None and kind.own_dims is not None:
                 first = f"{name}[{', '.join(['1'] * kind.dims)}]" if kind.dims else name
-                terms.append(f"sum({first})" if kind.own_dims else first)
+                term = f"sum({first})" if kind.own_dims else first
+                terms.append(f"(num_elements({name}) > 0 ? {term} : 0)" if kind.dims else term)
         return f"{' + '.join(terms)} > 0" if terms else ""
 
     # ---- What decides
@@ -160,25 +185,34 @@ class _Unit:
         """Names whose values decide something in a statement, or become integers."""
         node = site.node
         found = set(self._conditions[id(node)].names) if node.data in _BRANCHES else set()
+        if node.data == "for":
+            found |= _Read.of(node.children[1:3]).names
+        if self._statements.calls(node):  # a `~`
+            found |= self._reads[id(node)].names
         for part in expressions(node.children):
             name = str(part.children[0]) if part.data == "call" else ""
-            if part.data == "ternary":
+            if part.data in ("at", "range"):
+                found |= _Read.of(part.children).names
+            elif part.data == "ternary":
                 found |= _Read.of(part.children[:1]).names
-            elif name in _INTEGERS_OF_REALS or name in self._statements.results or _is_logical(part):
+            elif name in _INTEGERS_OF_REALS or self._statements.calls(part) or _is_logical(part):
                 found |= _Read.of([part]).names
-        return found | (self._reads[id(node)].names if self._makes_integers(site) else set())
+        return found | (_used(site) if self._makes_integers(site) else set())
 
     def _makes_integers(self, site: Site) -> bool:
         if site.node.data == "declared":
             kind = kind_of_type(site.node.children[0])
             return kind is not None and kind.base == "int"
+        if site.node.data == "return":
+            result = self._statements.results.get(site.function)  # None of versions that differ
+            return result is None or result.base == "int"
         kinds = [site.scope.get(name) for name, _ in _changes(site)]
         return any(kind is not None and kind.base == "int" for kind in kinds)
 
     def _backwards(self, site: Site) -> set[str]:
         """Names from which a statement computes one that decides."""
         changed = {name for name, _ in _changes(site)}
-        return set(self._reads[id(site.node)].names) if changed & self._decide else set()
+        return set(_used(site)) if changed & self._decide else set()
 
     def _spread(self, step: Callable[[Site], set[str]], names: set[str]) -> None:
         before = -1
@@ -222,6 +256,20 @@ def _changes(site: Site) -> Iterator[tuple[str, bool]]:
         yield from ((name, True) for name in sorted(_target(node.children[0])))
     elif node.data in ("for", "foreach"):
         yield str(node.children[0]), False
+
+
+def _used(site: Site) -> frozenset[str]:
+    """The names that a statement reads; what it gives a new value alone is none of them."""
+    node = site.node
+    if node.data == "assignment" and str(node.children[1]) == "=":
+        target, _, value = node.children
+        assert isinstance(target, Tree)
+        return _Read.of([value, *_indices(target)]).names
+    return _Read.of(node.children).names
+
+
+def _indices(target: Tree[Token]) -> list[Node]:
+    return [index for part in target.find_data("indexed") for index in part.children[1:]]
 
 
 def _target(node: Node) -> set[str]:

@@ -302,9 +302,10 @@ def _stale_variables(_: Fault, source: str, statements: Statements, __: Accepts)
 
 
 def _early_void_return(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
-    """`if (condition) return; rest` becomes `if (condition) { } else { rest }`."""
+    """`if (condition) return; rest` becomes `if (condition) { } else { rest }`; elsewhere an `int` says to go on."""
     edits: list[Edit] = []
     refused: list[int] = []
+    left_from: set[int] = set()  # statements of a function, by their places
     for site in statements.sites:
         if (
             site.node.data != "return"
@@ -313,18 +314,37 @@ def _early_void_return(_: Fault, source: str, statements: Statements, __: Accept
         ):
             continue
         body, *between = site.inside
-        if not between and body.children[-1] is site.node:
+        last = _is_last(site.node, between)
+        if last and body.children[-1] is (between[0] if between else site.node):
             continue  # at the end it does nothing
-        if not _ends_a_branch(site.node, between):
+        if not last or not between:
             refused.append(_start(site.node))
             continue
-        branch = between[0]
-        otherwise = [child for child in branch.children[2:] if isinstance(child, Tree)]
-        end = body.meta.end_pos - 1
-        edits.append(Edit(_start(site.node), site.node.meta.end_pos, "{ }"))
-        edits.append(_before(otherwise[0], "{ ") if otherwise else _after(branch, " else {"))
-        edits.append(Edit(end, end, " }"))
+        outer = between[0]
+        end = Edit(body.meta.end_pos - 1, body.meta.end_pos - 1, " }")
+        if _ends_a_branch(site.node, between):
+            otherwise = [child for child in outer.children[2:] if isinstance(child, Tree)]
+            edits.append(Edit(_start(site.node), site.node.meta.end_pos, "{ }"))
+            edits.append(_before(otherwise[0], "{ ") if otherwise else _after(outer, " else {"))
+            edits.append(end)
+            continue
+        left = f"{_unused('left', source)}_{_start(outer)}"
+        edits.append(Edit(_start(site.node), site.node.meta.end_pos, f"{left} = 1;"))
+        if _start(outer) not in left_from:
+            left_from.add(_start(outer))
+            edits += [_before(outer, f"int {left} = 0; "), _after(outer, f" if (!{left}) {{"), end]
     return Remedy(tuple(edits), refused=tuple(refused))
+
+
+def _is_last(node: Tree[Token], between: list[Tree[Token]]) -> bool:
+    """Whether nothing follows a statement within those around it, which are blocks and branches."""
+    for around in reversed(between):
+        if around.data not in ("if", "block", "profile"):
+            return False
+        if around.data == "block" and around.children[-1] is not node:
+            return False
+        node = around
+    return True
 
 
 def _ends_a_branch(node: Tree[Token], between: list[Tree[Token]]) -> bool:

@@ -96,6 +96,13 @@ class Statements:
         """The kind of an expression; None where it takes more than declarations to tell."""
         return _kind(expression, scope, self.results)
 
+    def calls(self, node: Tree[Token]) -> bool:
+        """Whether a call or a `~` is of a function of the program, or passes one on, as to `reduce_sum`."""
+        passed = [child for child in node.children if isinstance(child, Tree) and child.data == "name"]
+        return node.data in ("call", "sampling") and any(
+            _called_by(part, self.results) for part in (node, *passed)
+        )
+
     def picks_rows(self, indexed: Node, scope: Scope) -> bool:
         """Whether an expression takes some rows of an array of arrays of numbers, by an array of indices."""
         array, *indices = indexed.children
@@ -181,7 +188,8 @@ def _sites(tree: Tree[Token], results: Scope) -> Iterator[Site]:
         assert isinstance(part, Tree)
         if part.data == "code_block":
             block = " ".join(str(part.children[0]).split())
-            scope = yield from _list(part.children, Site(part, scope, block), results)
+            seen = yield from _list(part.children, Site(part, scope, block), results)
+            scope = scope if block == "model" else seen
             continue
         for function in part.children:
             assert isinstance(function, Tree)
@@ -254,11 +262,14 @@ _SUFFIXES = ("_lpdf", "_lpmf", "_lupdf", "_lupmf", "_lcdf", "_lccdf", "_cdf")
 
 
 def _called(tree: Tree[Token], results: Scope) -> set[str]:
-    called = set()
-    for node in tree.iter_subtrees():
-        if node.data in ("name", "call"):
-            name = str(node.children[0]).replace("_lupdf", "_lpdf").replace("_lupmf", "_lpmf")
-            called |= {name} & results.keys()
-        elif node.data == "sampling":
-            called |= {f"{node.children[1]}{suffix}" for suffix in _SUFFIXES} & results.keys()
-    return called
+    return {name for node in tree.iter_subtrees() for name in _called_by(node, results)}
+
+
+def _called_by(node: Tree[Token], results: Scope) -> set[str]:
+    """The functions of the program that a call, a name or a `~` stands for by itself."""
+    if node.data in ("name", "call"):
+        name = str(node.children[0]).replace("_lupdf", "_lpdf").replace("_lupmf", "_lpmf")
+        return {name} & results.keys()
+    if node.data == "sampling":
+        return {f"{node.children[1]}{suffix}" for suffix in _SUFFIXES} & results.keys()
+    return set()

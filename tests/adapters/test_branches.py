@@ -6,6 +6,7 @@ import pytest
 from stan_adapters import stanli_programs
 from stan_adapters.binding import BoundModel
 from stan_adapters.data import read_data
+from stan_adapters.errors import UnsupportedError
 from stan_adapters.program import Program
 
 POINTS = (0.37, 2.5)  # of y
@@ -137,6 +138,109 @@ def test_the_model_sees_a_change_in_transformed_parameters():
     code = """parameters { real x; real y; } transformed parameters { real v = 3; if (y > 1) v = -5; }
     model { if (v <= 2) target += 2 * x; }"""
     assert values(f"{HEAD} {code}") == [0, 2]
+
+
+DENSITIES = """functions {
+  real foo_lpdf(real y, real v) { if (v < 0) return 2; return 7; }
+  real bar_lpmf(int n, real v) { if (v < 0) return 2; return 7; }
+  real vec_lpdf(real y, vector v) { if (v[2] < 0) return 2; return 7; }
+  real part(array[] int s, int first, int last, real v) { real t = 0; for (i in s) t += v < 0 ? 2 : 7; return t; }
+  real parts(array[] int s, int first, int last, vector v) {
+    real t = 0;
+    for (i in s) t += v[i] < 0 ? 2 : 7;
+    return t;
+  }
+  real part_lpmf(array[] int s, int first, int last, real v) { if (v < 0) return 2; return 7; }
+  real empty(array[] real e, array[] vector z, real y) {
+    real v = 3; if (y > 1) v = -5; if (v < 0) return 2; return 7;
+  }
+  int flag(real y) { real v = 3; if (y > 1) v = -5; return v < 0; }
+  void within_lp(real x, real y) { real v = 3; if (y > 1) v = -5; x ~ scaled(v); }
+  real scaled_lpdf(real x, real v) { if (v < 0) return 2 * x; return 7 * x; }
+}"""
+CHANGED = "real v = 3; if (y > 1) v = -5;"
+OF_DENSITIES = {
+    f"{CHANGED} r = foo_lpdf(y | v);": (7, 2),
+    f"{CHANGED} r = foo_lupdf(y | v);": (7, 2),
+    f"{CHANGED} r = bar_lupmf(1 | v);": (7, 2),
+    f"{CHANGED} x ~ scaled(v);": (7, 2),
+    "vector[2] v = [3, 3]'; if (y > 1) v[2] = -5; r = vec_lupdf(y | v);": (7, 2),
+    f"{CHANGED} r = reduce_sum(part, {{1, 2, 3}}, 1, v);": (21, 6),
+    "vector[3] v = [3, 3, 3]'; if (y > 1) v[2] = -5; r = reduce_sum(parts, {1, 2, 3}, 1, v);": (21, 16),
+    f"{CHANGED} r = reduce_sum(part_lpmf, {{1}}, 1, v);": (7, 2),
+    "within_lp(x, y);": (7, 2),
+    "array[0] real e; array[0] vector[2] z; r = empty(e, z, y);": (7, 2),
+    "r = flag(y);": (0, 1),
+}
+
+
+@pytest.mark.parametrize("body", OF_DENSITIES)
+def test_densities_and_functions_passed_on_see_a_change_in_a_branch(body):
+    assert values(f"{DENSITIES} {MODEL.replace('@', body)}") == list(OF_DENSITIES[body])
+
+
+def test_an_outcome_that_decides_in_its_density_is_what_it_is_now():
+    density = "functions { real bar_lpdf(real v, real x) { if (v < 0) return 2 * x; return 7 * x; } }"
+    assert values(f"{density} {MODEL.replace('@', CHANGED + ' v ~ bar(x);')}") == [7, 2]
+
+
+def test_empty_arrays_of_parameters_do_not_matter():
+    code = """data { int N; } parameters { array[N] real z; array[N] vector[2] w; vector[1] x; }
+    model { real v = 3; if (x[1] < 1) v = -5; target += v < 0 ? 2 * x[1] : 7 * x[1]; }"""
+    program = Program.from_code(code)
+    with BoundModel(program, read_data(program, {"N": 0}), engine="stanli") as model:
+        assert [float(model.log_density_gradient(np.array([x]))[1][0]) for x in (0.3, 1.6)] == [2, 7]
+
+
+DRAW = "real y = normal_rng(100, 1);"
+QUANTITIES = {  # of x = 0.3; s is asked for
+    "real z = 0; if (x > 0) z = 1; int s = z > 0.5;": 1,
+    "real v = 3; if (x < 1) v = -5; real s = v < 0 ? 2 : 7;": 2,
+    "real v = 3; if (x < 1) v = -5; real s = 7; if (v < 0) s = 2;": 2,
+    "real c = 0; for (i in 1:3) if (x < i) c += 1; int s = c > 2;": 1,
+    f"{DRAW} real v = 0; if (y > 50) v = 1; int s = v > 0.5;": 1,
+    "vector[2] v = [3, 4]'; if (x < 1) v[1] = -5; int s = v[1] < 0;": 1,
+    "real v = 0; for (i in 1:5) { if (i > 10 * x + 0.5) break; v += 1; } int s = v > 2.5;": 1,
+    "int s = t < 0;": 1,
+    """array[2, 2] int a = rep_array(0, 2, 2); if (x > 0) a[2] = {5, 6}; else a[1] = {1, 1};
+    int s = a[2, 1] * 10 + a[2, 2] + a[1, 1];""": 56,
+    f"real v = 3; {{ {DRAW} if (y > 50) v = 60; }} int s = v > 50;": 1,
+    "real v = 3; { int k = poisson_rng(100); v = k; } int s = v > 20;": 1,
+    "real v = 3; int k; { k = poisson_rng(100); v = k; } real s = v > 20 ? 1 : 0;": 1,
+    """array[3] int n = rep_array(0, 3); for (i in 1:3) { int k = categorical_rng([0, 0, 1]'); n[k] += 1; }
+    int s = n[3];""": 3,
+    "array[2] int k = {1, 1}; if (x < 1) k[2] = 2; real s = 0; for (q in k) s += q;": 3,
+    "array[2] int k = {1, 1}; if (x < 1) k[2] = 3; real s = max(k) + num_elements(rep_vector(1, k[2]));": 6,
+    "array[2] int k = {1, 1}; if (x < 1) k[2] = 0; real s = bernoulli_lpmf(k | 0.5) / log(0.5);": 2,
+    "int s = by_data_rng(100);": 1,
+    "array[2] int k = {1, 1}; if (x < 1) k[2] = 3; real s = 0; for (i in 1:k[2]) s += 1;": 3,
+    "array[2] int k = {1, 1}; if (x < 1) k[2] = 3; vector[3] w = [1, 2, 9]'; real s = w[k[2]];": 9,
+    "array[2] int k = {1, 1}; if (x < 1) k[2] = 3; vector[3] w = [1, 2, 9]'; real s = sum(w[k]);": 10,
+    "real s = 0; { if (x < 1) { real r = 0; if (x < 0.5) r = 1; if (r > 0.5) s = 2; } }": 2,
+}
+
+
+@pytest.mark.parametrize("body", QUANTITIES)
+def test_generated_quantities_see_changes_by_parameters_and_random_numbers(body):
+    code = f"""functions {{
+      int by_data_rng(real m) {{ real v = 0; if (normal_rng(m, 1) > 50) v = 3; return v > 2; }}
+    }}
+    parameters {{ real x; }} transformed parameters {{ real t = 3; if (x < 1) t = -5; }}
+    model {{ real r = 3; x ~ normal(r, 1); }} generated quantities {{ {body} }}"""
+    program = Program.from_code(code)
+    with BoundModel(program, read_data(program, {}), engine="stanli") as model:
+        drawn, _ = model.constrain(np.array([[0.3]]))
+    np.testing.assert_array_equal(drawn["s"], [QUANTITIES[body]])
+
+
+def test_a_generated_quantity_that_can_only_be_wrong_is_refused_with_its_place():
+    code = """parameters { real x; } model { x ~ normal(0, 1); }
+    generated quantities { complex v = 3; if (x < 1) v = -5; int s = get_real(v) < 0; }"""
+    program = Program.from_code(code, name="mine")
+    with BoundModel(program, read_data(program, {}), engine="stanli") as model:
+        assert float(model.log_density_gradient(np.array([0.3]))[1][0]) == -0.3
+        with pytest.raises(UnsupportedError, match=r"mine\.stan:2:\d+: .*old value"):
+            model.constrain(np.array([[0.3]]))
 
 
 @pytest.mark.parametrize(

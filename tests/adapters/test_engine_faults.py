@@ -405,6 +405,16 @@ VOID = {
     "twice": ("if (n < 0) { return; } target += a; if (n > 0) return; target += 10 * a;", 1),
     "by parameters": ("if (a > 0.5) return; target += 10 * a;", 0),
     "at the end": ("if (n < 0) target += 5 * a; else target += 3 * a; return;", 3),
+    "at the end of both branches": (
+        "if (n < 0) { target += 5 * a; return; } else { target += 3 * a; return; }",
+        3,
+    ),
+    "else, taken": ("if (n < 0) target += a; else return; target += 10 * a;", 0),
+    "else, not taken": ("if (n > 0) target += a; else return; real b = a; target += 10 * b;", 11),
+    "else, by parameters": ("if (a < 0.5) target += a; else return; target += 10 * a;", 0),
+    "in a chain": ("if (n < 0) return; else if (n > 0) return; target += 10 * a;", 0),
+    "in a block": ("target += a; { if (a > 0.5) return; } target += 10 * a;", 1),
+    "at the end of a branch": ("if (a > 0.5) { target += a; if (n > 0) return; } target += 10 * a;", 1),
 }
 
 
