@@ -19,9 +19,13 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a (gzipped) JSON file. NaN and infinities are floats, as words or as strings that stay strings.
 
     Raises:
-        DataError: no file, or none that can be read; no JSON, with line and column; no object, a name given twice,
-            lists within lists without end, a number that no double holds.
+        DataError: a Stan program; no file, or none that can be read; no JSON, with line and column; no object, a name
+            given twice, lists within lists without end, a number that no double holds.
     """
+    if file.suffix == ".stan":
+        raise DataError(
+            f"{file} is a Stan program, and data were expected: give one program, and then its data."
+        )
     try:
         text = read_text(file)
     except FileNotFoundError:

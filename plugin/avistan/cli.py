@@ -98,6 +98,8 @@ def inspect(
     if plot is not None:
         check_file_place(plot)
     check_request(plot, stan_file, data)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise FitError(f"--plot {plot}: the picture is a PNG. Give a path that ends in .png.")
     model = open_model(stan_file, data, engine, include_path, level)
     structure = model.inspect(level=level, seed=seed)
     if plot is not None:
