@@ -302,9 +302,9 @@ class _ChainRun:
         started = time.perf_counter()
         rng = np.random.default_rng([self._preparation.seed, 11, self._number])
         read = full_rank_start(self._preparation.model, family, rng)
-        self.seconds_train += time.perf_counter() - started
         if read is None:
             return None
+        self.seconds_train += time.perf_counter() - started
         turned, gradients = read
         self.gradient_evaluations += gradients
         before, after = (
