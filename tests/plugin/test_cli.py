@@ -386,7 +386,10 @@ BAD_CALLS = {
     "missing data file": (["inspect", PROGRAM, "no_such.json"], ["no_such.json"]),
     "no data file": (["inspect", PROGRAM], ["`J`", "a file after the program"]),
     "nearly the data file": (["inspect", PROGRAM, SCHOOLS / "dat.json"], ["Did you mean", "data.json"]),
-    "a program as data": (["inspect", PROGRAM, PROGRAM], ["eight_schools.stan is a Stan program", "then its data"]),
+    "a program as data": (
+        ["inspect", PROGRAM, PROGRAM],
+        ["eight_schools.stan is a Stan program", "then its data"],
+    ),
     "missing program": (["inspect", "no_such.stan", DATA], ["no_such.stan"]),
     "unknown level": (["inspect", PROGRAM, DATA, "--level", "K"], ["'K'", "J (theta_raw)"]),
     "unknown engine": (["inspect", PROGRAM, DATA, "--engine", "cmdstan"], ["'cmdstan'", "stanli"]),

@@ -80,8 +80,8 @@ def test_training_ends_at_the_end_of_a_chunk_with_the_best_state_so_far(model, c
     assert fit.outcome is avi.FitOutcome.out_of_time
     assert len(fit.trace.elbo) == 3 * (250 if options else 25)
     assert "--resume" in str(fit)
-    # nats: at the curvature training begins where it ends, but for its noise
-    assert fit.elbo >= model.fit(method="fvi:full-rank", seed=1, steps=1).elbo - 0.01
+    quick = model.fit(method="fvi", seed=1, steps=1)  # 1.2 nats below the posterior
+    assert fit.elbo > quick.elbo
 
 
 def test_a_limit_that_does_not_pass_changes_nothing(model, clock):
