@@ -8,14 +8,14 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-GRAMMAR := $(addprefix adapters/stan_adapters/,grammar.py stan.lark)
-NATIVE := $(wildcard plugin/avistan/native/*.cpp plugin/avistan/native/*.h)
+GRAMMAR := $(addprefix adapters/stan_adapters/language/,grammar.py stan.lark)
+NATIVE := $(wildcard plugin/avistan/density/native/*.cpp plugin/avistan/density/native/*.h)
 
 .PHONY: demo test check-slow lint bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
-	$(PYTHON) -m avistan.demo
+	$(PYTHON) -m avistan.cli.demo
 
 # About 2 GiB of memory for each worker. Workers that are done take tests from the others, neighbours together.
 WORKERS := 2
@@ -67,6 +67,6 @@ $(PYTHON):
 $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE) $(GRAMMAR) | $(PYTHON)
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 	  $(PYTHON) -m pip install --quiet -e '.[test,lint]'
-	@$(PYTHON) -c 'from avistan.log_density import backend; print("avistan is installed, with the compiled handler" \
+	@$(PYTHON) -c 'from avistan.density.log_density import backend; print("avistan is installed, with the compiled handler" \
 	  if backend() == "native" else "avistan is installed, without the compiled handler (no C++ compiler?): slower")'
 	touch $@

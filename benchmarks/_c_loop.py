@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avistan import native
-from avistan.log_density import DensityHandles
+from avistan.density import native
+from avistan.density.log_density import DensityHandles
 
 
 def gradient_microseconds(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avistan._bundled import models_root
+from avistan.cli.bundled import models_root
 
 
 @dataclass(frozen=True)

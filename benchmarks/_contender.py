@@ -122,7 +122,7 @@ def numpyro_svi(stan_file: str, data_file: str, place: Path, began: float) -> di
 
 
 def nuts(stan_file: str, data_file: str, place: Path, began: float) -> dict[str, Any]:
-    from avistan.competitors import nuts as sample
+    from avistan.comparison.competitors import nuts as sample
 
     found = sample(_bound(stan_file, data_file), seed=1)
     seconds = time.time() - began
@@ -130,7 +130,7 @@ def nuts(stan_file: str, data_file: str, place: Path, began: float) -> dict[str,
 
 
 def pathfinder(stan_file: str, data_file: str, place: Path, began: float) -> dict[str, Any]:
-    from stan_adapters.algorithms import pathfinder_paths
+    from stan_adapters.samplers.stanli import pathfinder_paths
 
     paths = pathfinder_paths(_bound(stan_file, data_file), seed=1)
     return {"seconds": time.time() - began, "remark": f"{len(paths.theta)} paths"}
@@ -144,7 +144,7 @@ def advi(
     import cmdstanpy  # noqa: F401  its import belongs to CmdStan's seconds
     import numpy as np
 
-    from avistan.competitors import External
+    from avistan.comparison.competitors import External
 
     imported = time.time()
     model = _bound(stan_file, data_file)
@@ -168,9 +168,9 @@ def advi(
 
 
 def _bound(stan_file: str, data_file: str) -> Any:
-    from stan_adapters.binding import BoundModel
-    from stan_adapters.data import read_data
-    from stan_adapters.program import Program
+    from stan_adapters.bound.bound_model import BoundModel
+    from stan_adapters.data.stan_data import read_data
+    from stan_adapters.language.program import Program
 
     program = Program.from_file(stan_file)
     return BoundModel(program, read_data(program, data_file))

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from avistan.model import Model
-from avistan.preparation import split
-from stan_adapters.levels import Level
+from avistan.start.preparation import split
+from stan_adapters.levels.levels import Level
 
 FloatArray = npt.NDArray[np.float64]
 

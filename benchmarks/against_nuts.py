@@ -24,10 +24,10 @@ import numpy as np
 
 from _further_programs import FURTHER
 from _moments import Moments, moments
-from avistan.errors import FitError
-from avistan.importance import corrected_draws
+from avistan.comparison.references import nuts
 from avistan.model import Model
-from avistan.references import nuts
+from avistan.posterior.marginal_importance import corrected_draws
+from avistan.runtime.errors import FitError
 
 FITTED_DRAWS = 4000
 

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 import avistan as avi
-from avistan._bundled import models_root
-from avistan.competitors import nuts
+from avistan.cli.bundled import models_root
+from avistan.comparison.competitors import nuts
 
 FloatArray = npt.NDArray[np.float64]
 

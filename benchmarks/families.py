@@ -33,20 +33,20 @@ from matplotlib.figure import Figure
 
 from _family_programs import PROGRAMS, SAMPLED_AS
 from _moments import STRONG, Moments, moments
-from avistan.errors import FitError
-from avistan.evaluation import gap
+from avistan.comparison.references import Reference, nuts
+from avistan.density.log_density import register
+from avistan.family.method import parse_method
 from avistan.fit import Fit
-from avistan.importance import corrected_draws
-from avistan.log_density import register
-from avistan.methods import parse_method
+from avistan.fitting.options import FitOptions
 from avistan.model import Model
-from avistan.options import FitOptions
-from avistan.plots import COLOURS, GRID, INK, MUTED
-from avistan.precision import in_float64
-from avistan.preparation import prepare, split, start_family
-from avistan.references import Reference, nuts
-from avistan.training import Trainer
-from stan_adapters.levels import Level
+from avistan.objective.elbo import gap
+from avistan.posterior.marginal_importance import corrected_draws
+from avistan.report.figures import COLOURS, GRID, INK, MUTED
+from avistan.runtime.errors import FitError
+from avistan.runtime.precision import in_float64
+from avistan.start.preparation import prepare, split, start_family
+from avistan.training.loop import Trainer
+from stan_adapters.levels.levels import Level
 
 FloatArray = npt.NDArray[np.float64]
 

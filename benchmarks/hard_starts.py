@@ -32,22 +32,22 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from avistan.competitors import External
-from avistan.evaluation import evaluate
-from avistan.log_density import register
-from avistan.methods import parse_method
-from avistan.options import FitOptions
-from avistan.outcome import judge
-from avistan.precision import in_float64
-from avistan.preparation import prepare, start_family
-from avistan.references import Reference, nuts
-from avistan.runs import evaluation_key
-from avistan.start import QuickFit, StartError, quick_fit
-from avistan.training import train
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
+from avistan.comparison.competitors import External
+from avistan.comparison.references import Reference, nuts
+from avistan.density.log_density import register
+from avistan.family.method import parse_method
+from avistan.fitting.chains import evaluation_key
+from avistan.fitting.options import FitOptions
+from avistan.fitting.outcome import judge
+from avistan.objective.elbo import evaluate
+from avistan.runtime.precision import in_float64
+from avistan.start.preparation import prepare, start_family
+from avistan.start.quick_fit import QuickFit, StartError, quick_fit
+from avistan.training.loop import train
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
 from stan_adapters.errors import AvistanError
-from stan_adapters.program import Program
+from stan_adapters.language.program import Program
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -18,11 +18,11 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_expit, logsumexp
 
-from avistan._bundled import models_root
-from avistan.competitors import nuts
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.program import Program
+from avistan.cli.bundled import models_root
+from avistan.comparison.competitors import nuts
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
 
 EXAMPLES = (
     ("eight_schools", "eight_schools", ("mu", "tau", "theta")),

@@ -25,8 +25,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import avistan as avi
-from avistan.compare import Comparison, Row
-from avistan.plots import COLOURS, elbo_trace, save
+from avistan.comparison.competition import Comparison, Row
+from avistan.report.figures import COLOURS, elbo_trace, save
 
 Data = dict[str, Any]
 _KNOWN = "exact F-VI optimum"

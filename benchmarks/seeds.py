@@ -29,9 +29,9 @@ import numpy as np
 from _family_programs import PROGRAMS
 from _further_programs import FURTHER
 from _seed_programs import SEED_PROGRAMS
-from avistan._bundled import models_root
+from avistan.cli.bundled import models_root
+from avistan.fitting.outcome import FitOutcome
 from avistan.model import Model
-from avistan.outcome import FitOutcome
 from stan_adapters.errors import AvistanError
 from stopping import CASES, SMALLER, structure_cases
 

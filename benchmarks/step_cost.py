@@ -35,11 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from _c_loop import gradient_microseconds
-from avistan._bundled import models_root
-from avistan.batches import one_batch
-from avistan.families import Family, make_placement, trainable
-from avistan.large_preparation import prepare_large
-from avistan.log_density import (
+from avistan.cli.bundled import models_root
+from avistan.density.log_density import (
     Backend,
     DensityHandles,
     default_threads,
@@ -47,17 +44,20 @@ from avistan.log_density import (
     register,
     use_backend,
 )
-from avistan.methods import parse_method
-from avistan.network_training import NetworkSteps
-from avistan.options import FitOptions
-from avistan.path_gradient import form_of
-from avistan.precision import in_float64
-from avistan.preparation import prepare, start_family
-from avistan.training import Trainer
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.program import Program
-from stan_adapters.structure import Structure, inspect_structure, with_unit_data
+from avistan.family.family import Family, make_placement, trainable
+from avistan.family.method import parse_method
+from avistan.fitting.options import FitOptions
+from avistan.fitting.shard_preparation import prepare_large
+from avistan.objective.step import form_of
+from avistan.runtime.precision import in_float64
+from avistan.start.preparation import prepare, start_family
+from avistan.training.batches import one_batch
+from avistan.training.loop import Trainer
+from avistan.training.network_training import NetworkSteps
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
+from stan_adapters.structure.structure import Structure, inspect_structure, with_unit_data
 
 LINEAR = models_root() / "linear"
 ROUNDS, TURNS = 5, 20

@@ -26,21 +26,21 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from avistan._bundled import models_root
-from avistan.evaluation import Evaluation, evaluate, gap
-from avistan.families import Family
-from avistan.log_density import register
-from avistan.methods import parse_method
-from avistan.options import FitOptions
-from avistan.precision import in_float64
-from avistan.preparation import Preparation, prepare, start_family
-from avistan.runs import evaluation_key
-from avistan.stopping import MEASURE_DRAWS, SHARE, Ending, StoppingRule, tolerance
-from avistan.training import Trainer, TrainingOptions, train
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.program import Program
-from stan_adapters.structure import inspect_structure
+from avistan.cli.bundled import models_root
+from avistan.density.log_density import register
+from avistan.family.family import Family
+from avistan.family.method import parse_method
+from avistan.fitting.chains import evaluation_key
+from avistan.fitting.options import FitOptions
+from avistan.objective.elbo import Evaluation, evaluate, gap
+from avistan.runtime.precision import in_float64
+from avistan.start.preparation import Preparation, prepare, start_family
+from avistan.training.loop import Trainer, TrainingOptions, train
+from avistan.training.stopping import MEASURE_DRAWS, SHARE, Ending, StoppingRule, tolerance
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
+from stan_adapters.structure.structure import inspect_structure
 
 BOTH, SEEDS = ("avi", "fvi"), (1, 2, 3)
 BUNDLED: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import DataWarning, read_data
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import DataWarning, read_data
 from stan_adapters.errors import AvistanError
-from stan_adapters.program import Program
-from stan_adapters.structure import Structure, inspect_structure
+from stan_adapters.language.program import Program
+from stan_adapters.structure.structure import Structure, inspect_structure
 
 VERDICTS = {
     "simple": "closable",

@@ -46,16 +46,16 @@ import avistan
 import avistan as avi
 import stan_adapters
 from _cases import Case, bundled, item_response, linear
-from avistan.arrays import zeros
-from avistan.errors import AvistanError
-from avistan.evaluation import Evaluation, evaluate, gap
-from avistan.families import mean_field_family
-from avistan.log_density import register
-from avistan.precision import in_float64
-from avistan.runs import evaluation_key
-from stan_adapters.binding import BoundModel
+from avistan.density.log_density import register
+from avistan.family.family import mean_field_family
+from avistan.fitting.chains import evaluation_key
+from avistan.objective.elbo import Evaluation, evaluate, gap
+from avistan.runtime.device import zeros
+from avistan.runtime.errors import AvistanError
+from avistan.runtime.precision import in_float64
+from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import CmdStanError
-from stan_adapters.program import Program
+from stan_adapters.language.program import Program
 
 FloatArray = npt.NDArray[np.float64]
 HERE = Path(__file__).resolve().parent

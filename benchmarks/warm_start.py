@@ -21,7 +21,7 @@ import stanli
 from arviz_stats.base import array_stats
 
 import avistan as avi
-from avistan.warm_start import warm_start
+from avistan.posterior.warm_start import warm_start
 
 LIMIT = 1.01
 COLD, WARM = (100, 150, 300, 1000), (25, 50, 100)

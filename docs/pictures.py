@@ -26,7 +26,7 @@ from scipy.stats import multivariate_normal, norm, poisson
 
 from avistan.fit import Fit
 from avistan.model import Model
-from avistan.plots import COLOURS, INK, MUTED
+from avistan.report.figures import COLOURS, INK, MUTED
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import shutil
 import tempfile
 import zlib
@@ -12,8 +13,12 @@ from types import ModuleType
 import jax
 import pytest
 
+import avistan as avi
+from avistan.cli.bundled import models_root
 from fake_engine import Toy, build, compiler
-from stan_adapters.stanli_compiler import stan_to_mir
+from programs import REJECTS, bind, bundled
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.engine.stanli_compiler import stan_to_mir
 
 # One folder keeps what the run's workers and their processes compile; the user's own is left alone.
 _own = "AVISTAN_CACHE_DIR" not in os.environ
@@ -96,3 +101,26 @@ def cmdstan_home() -> str:
 def key(request: pytest.FixtureRequest) -> jax.Array:
     """A random key fixed by the test's own name."""
     return jax.random.key(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture(scope="session")
+def linear_answers():
+    """The closed forms of the linear example, by name."""
+    return runpy.run_path(str(models_root() / "linear" / "closed_form.py"))
+
+
+@pytest.fixture(scope="session")
+def lsat() -> avi.Model:
+    return bundled("lsat_2pl")
+
+
+@pytest.fixture(scope="session")
+def eight_schools() -> avi.Model:
+    return bundled("eight_schools")
+
+
+@pytest.fixture
+def rejecting() -> Iterator[BoundModel]:
+    """A model that rejects any point with a latent above the limit."""
+    with bind(REJECTS, {"N": 6, "y": [0.1, -0.4, 0.3, 0.0, -0.2, 0.5], "limit": 1.0}) as model:
+        yield model

@@ -14,6 +14,48 @@ FORBIDDEN = {
 }
 
 
+# Folders and root modules in their order: each imports only what stands above it, or its own folder.
+ORDER = {
+    "stan_adapters": [
+        "errors",
+        "files",
+        "language",
+        "data",
+        "rewriting",
+        "engine",
+        "bound",
+        "samplers",
+        "levels",
+        "unit_data",
+        "structure",
+        "units",
+        "shards",
+        "sources",
+    ],
+    "avistan": [
+        "runtime",
+        "files",
+        "density",
+        "family",
+        "objective",
+        "start",
+        "training",
+        "fitting",
+        "posterior",
+        "diagnosis",
+        "saved",
+        "fit",
+        "comparison",
+        "model",
+        "calibration",
+        "report",
+        "cli",
+        "__main__",
+    ],
+}
+ROOT_MODULES = {"stan_adapters": {"errors", "sources"}, "avistan": {"fit", "model", "__main__"}}
+
+
 def module_name(package: str, path: Path) -> str:
     parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
     return ".".join((package, *(part for part in parts if part != "__init__")))
@@ -53,6 +95,12 @@ def import_graph(package: str) -> dict[str, set[str]]:
     return graph
 
 
+def floor(package: str, name: str) -> int:
+    """The place of a module's folder in the order; the package itself, which only offers names, comes last."""
+    own = name.split(".")[1:2]
+    return ORDER[package].index(own[0]) if own else len(ORDER[package])
+
+
 def find_cycle(graph: dict[str, set[str]]) -> list[str] | None:
     done: set[str] = set()
 
@@ -84,6 +132,34 @@ def test_a_package_does_not_import_what_belongs_to_the_other(package):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_modules_of_a_package_do_not_import_in_circles(package):
     assert find_cycle(import_graph(package)) is None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_order_names_every_folder_and_every_module_at_the_root(package):
+    there = {name.split(".")[1] for name in modules(package) if name != package}
+    assert there == set(ORDER[package])
+    assert {
+        name.split(".")[1]
+        for name in modules(package)
+        if name.count(".") == 1 and not is_folder(package, name)
+    } == (ROOT_MODULES[package])
+
+
+def is_folder(package: str, name: str) -> bool:
+    return modules(package)[name].name == "__init__.py"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folder_imports_only_folders_above_it_under_type_checking_too(package):
+    known = modules(package)
+    back = [
+        f"{name} imports {imported}"
+        for name, path in known.items()
+        if name != package
+        for imported in set(imported_names(name, path)) & set(known) - {package}
+        if floor(package, imported) > floor(package, name)
+    ]
+    assert not back
 
 
 def test_the_cycle_finder_finds_a_cycle():

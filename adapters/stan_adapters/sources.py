@@ -16,13 +16,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .data import RawData, StanData, read_data, read_values
-from .errors import DataError
-from .program import Program, StrPath
-from .table_files import is_group, is_table
-from .tables import read_tables
-from .unit_data.joining import join
-from .unit_data.rules import Rule
+from stan_adapters.data.stan_data import RawData, StanData, read_data, read_values
+from stan_adapters.data.table_files import is_group, is_table
+from stan_adapters.data.tables import read_tables
+from stan_adapters.errors import DataError
+from stan_adapters.language.program import Program, StrPath
+from stan_adapters.unit_data.joining import join
+from stan_adapters.unit_data.rules import Rule
 
 type DataSource = RawData | Sequence[StrPath]
 

@@ -14,37 +14,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from avistan.runtime.versions import __version__ as __version__
 
 _HOME = {
     "Model": "model",
     "Fit": "fit",
-    "FitOptions": "options",
-    "FitOutcome": "outcome",
-    "ProgressRecord": "progress",
-    "Comparison": "compare",
-    "Reference": "references",
-    "Calibration": "calibration",
-    "WarmStart": "warm_start",
-    "calibrate": "sbc",
+    "FitOptions": "fitting.options",
+    "FitOutcome": "fitting.outcome",
+    "ProgressRecord": "runtime.progress",
+    "Comparison": "comparison.competition",
+    "Reference": "comparison.references",
+    "Calibration": "calibration.ranks",
+    "WarmStart": "posterior.warm_start",
+    "calibrate": "calibration.sbc",
     "load": "fit",
-    "AvistanError": "errors",
-    "models_root": "_bundled",
+    "AvistanError": "runtime.errors",
+    "models_root": "cli.bundled",
 }
 
 if TYPE_CHECKING:
-    from ._bundled import models_root as models_root
-    from .compare import Comparison as Comparison
-    from .errors import AvistanError as AvistanError
-    from .fit import Fit as Fit
-    from .fit import load as load
-    from .model import Model as Model
-    from .options import FitOptions as FitOptions
-    from .outcome import FitOutcome as FitOutcome
-    from .progress import ProgressRecord as ProgressRecord
-    from .references import Reference as Reference
-    from .sbc import calibrate as calibrate
-    from .warm_start import WarmStart as WarmStart
+    from avistan.calibration.sbc import calibrate as calibrate
+    from avistan.cli.bundled import models_root as models_root
+    from avistan.comparison.competition import Comparison as Comparison
+    from avistan.comparison.references import Reference as Reference
+    from avistan.fit import Fit as Fit
+    from avistan.fit import load as load
+    from avistan.fitting.options import FitOptions as FitOptions
+    from avistan.fitting.outcome import FitOutcome as FitOutcome
+    from avistan.model import Model as Model
+    from avistan.posterior.warm_start import WarmStart as WarmStart
+    from avistan.runtime.errors import AvistanError as AvistanError
+    from avistan.runtime.progress import ProgressRecord as ProgressRecord
 
 __all__ = [
     "AvistanError",

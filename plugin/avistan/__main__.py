@@ -1,5 +1,5 @@
 """`python -m avistan` is the command `avistan`."""
 
-from .cli import main
+from avistan.cli.app import main
 
 main()

@@ -11,40 +11,39 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from stan_adapters.binding import BoundModel, Draws
-from stan_adapters.certificate import Probe
-from stan_adapters.levels import Level
+from avistan.diagnosis.improvement import Improvement, Origin, improve
+from avistan.diagnosis.verdict import Diagnosis
+from avistan.family.family import Family, num_variational_parameters
+from avistan.family.method import Method
+from avistan.fitting.chains import Chain, best_of, run_chains
+from avistan.fitting.family_selection import GrowthStep
+from avistan.fitting.options import FitOptions
+from avistan.fitting.outcome import FitOutcome
+from avistan.objective.elbo import Evaluation
+from avistan.posterior.draws import FITTED_UNITS, unconstrained, warn_of_rejected
+from avistan.runtime.errors import FitError
+from avistan.runtime.limits import whole_number
+from avistan.runtime.precision import in_float64
+from avistan.runtime.progress import Progress, ProgressCallback, reporting
+from avistan.runtime.text import with_error
+from avistan.runtime.threads import one_blas_thread
+from avistan.saved import parts as saving
+from avistan.start.preparation import Preparation
+from avistan.start.unit_inputs import UnitInput
+from avistan.training.checkpoints import Checkpoint
+from avistan.training.loop import Trace
+from avistan.training.stopping import Ending
+from stan_adapters.bound.bound_model import BoundModel, Draws
+from stan_adapters.levels.levels import Level
+from stan_adapters.levels.probes import Probe
 from stan_adapters.sources import DataSource
-
-from . import saving
-from .blas_threads import one_blas_thread
-from .checkpoints import Checkpoint
-from .diagnosis import Diagnosis
-from .drawing import FITTED_UNITS, unconstrained, warn_of_rejected
-from .errors import FitError
-from .evaluation import Evaluation
-from .families import Family, num_variational_parameters
-from .growth import GrowthStep
-from .improvement import Improvement, Origin, improve
-from .limits import whole_number
-from .methods import Method
-from .options import FitOptions
-from .outcome import FitOutcome
-from .precision import in_float64
-from .preparation import Preparation
-from .progress import ProgressCallback, reporting
-from .runs import Chain, best_of, run_chains
-from .stopping import Ending
-from .training import Progress, Trace
-from .unit_inputs import UnitInput
-from .words import with_error
 
 if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs it loads it
     import pandas as pd
     import xarray as xr
 
-    from .posterior import Names
-    from .warm_start import WarmStart
+    from avistan.posterior.datatree import Names
+    from avistan.posterior.warm_start import WarmStart
 
 _TRACE = tuple(Trace.__dataclass_fields__)
 
@@ -200,7 +199,7 @@ class Fit:
             seed: of the checks; default the fit's.
             progress_callback: as of `Model.fit`.
         """
-        from .diagnostics import diagnose
+        from avistan.diagnosis.checks import diagnose
 
         key = f"diagnosis {seed} {nuts}"
         if key not in self._kept:
@@ -234,7 +233,7 @@ class Fit:
         Raises:
             FitError: no separable level, or no such unit.
         """
-        from .refinement import refine
+        from avistan.posterior.refine_locals import refine
 
         return refine(self, units, steps=steps)
 
@@ -295,7 +294,7 @@ class Fit:
         Raises:
             FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
         """
-        from . import fitted_posterior
+        from avistan.posterior import fit_datatree as fitted_posterior
 
         ways = {
             None: fitted_posterior.posterior,
@@ -332,7 +331,7 @@ class Fit:
         Raises:
             FitError: the path holds something else or can't be written, or as in `posterior`.
         """
-        from . import fitted_posterior
+        from avistan.posterior import fit_datatree as fitted_posterior
 
         unit_values = datatree.pop("unit_diagnostics", None)
         attrs = self._attrs(draws, seed)
@@ -341,7 +340,7 @@ class Fit:
         )
 
     def _attrs(self, draws: int, seed: int | None) -> dict[str, Any]:
-        from . import __version__
+        from avistan.runtime.versions import __version__
 
         return {
             "inference_library": "avistan",
@@ -397,7 +396,7 @@ class Fit:
 
     def warm_start(self, chains: int = 4, *, seed: int | None = None) -> WarmStart:
         """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie."""
-        from .warm_start import warm_start
+        from avistan.posterior.warm_start import warm_start
 
         return warm_start(self, chains=chains, seed=seed)
 
@@ -422,7 +421,7 @@ class Fit:
         Warns:
             NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
         """
-        from .prediction import predict
+        from avistan.posterior.predict import predict
 
         return predict(self, data, draws, seed, attrs=self._attrs(draws, seed), **datatree)
 

@@ -9,39 +9,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from stan_adapters.binding import BoundModel
+from avistan.diagnosis.improvement import Origin
+from avistan.family.method import check_choice, check_methods, parse_method
+from avistan.fit import Fit, fit_method
+from avistan.fitting.method_choice import level_for, needs_whole, others_beside, readable, resolve
+from avistan.fitting.options import FitOptions, make_options
+from avistan.fitting.shard_preparation import prepare_large
+from avistan.posterior.budget import check_method, check_sampling, check_training
+from avistan.runtime.deadline import time_limit
+from avistan.runtime.errors import FitError, MethodError
+from avistan.runtime.limits import check_callable, check_engine, check_level, check_seed, whole_number
+from avistan.runtime.progress import ProgressCallback, begin_stage, reporting
+from avistan.runtime.progress_bars import bars, quiet, shown
+from avistan.runtime.threads import one_blas_thread
+from avistan.start.preparation import Preparation, prepare
+from avistan.training.checkpoints import Checkpoint, check_checkpoint_place
+from avistan.training.fingerprint import describe_fit
+from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import AvistanError, StructureError
-from stan_adapters.levels import Level
-from stan_adapters.program import Program
-from stan_adapters.propriety import check_posterior_exists
-from stan_adapters.shards import FEWEST_UNITS, minibatches_pay
+from stan_adapters.language.program import Program
+from stan_adapters.levels.levels import Level
+from stan_adapters.levels.propriety import check_posterior_exists
+from stan_adapters.shards.shard import FEWEST_UNITS, minibatches_pay
 from stan_adapters.sources import DataSource, read
-from stan_adapters.structure import Structure, inspect_structure, with_unit_data
+from stan_adapters.structure.structure import Structure, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
 from stan_adapters.unit_data.rules import parse_rules
-
-from .bars import bars, quiet, shown
-from .blas_threads import one_blas_thread
-from .budget import check_method, check_sampling, check_training
-from .checkpoints import Checkpoint, check_checkpoint_place
-from .deadline import time_limit
-from .errors import FitError, MethodError
-from .fit import Fit, fit_method
-from .improvement import Origin
-from .large_preparation import prepare_large
-from .limits import check_callable, check_engine, check_level, check_seed, whole_number
-from .method_choice import level_for, needs_whole, others_beside, readable, resolve
-from .methods import check_choice, check_methods, parse_method
-from .options import FitOptions, make_options
-from .preparation import Preparation, prepare
-from .progress import ProgressCallback, begin_stage, reporting
-from .provenance import describe_fit
 
 if TYPE_CHECKING:  # a fit alone does not need the competition
     import xarray as xr
 
-    from .compare import Comparison
-    from .references import Reference
+    from avistan.comparison.competition import Comparison
+    from avistan.comparison.references import Reference
 
 StrPath = str | os.PathLike[str]
 _MOST_PREPARATIONS = 4  # that a model keeps, the latest: of seeds, and of what else they depend on
@@ -306,8 +305,8 @@ class Model:
         """
         import xarray as xr
 
-        from .compare import meaning, run_competition
-        from .competitors import (
+        from avistan.comparison.competition import meaning, run_competition
+        from avistan.comparison.competitors import (
             COMPETITORS,
             External,
             Reference,

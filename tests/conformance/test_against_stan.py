@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.engines import COMPILED_ENGINE_HINT
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.engine.engines import COMPILED_ENGINE_HINT
 from stan_adapters.errors import UnsupportedError
-from stan_adapters.program import Program
+from stan_adapters.language.program import Program
 
 HERE = Path(__file__).parent
 CASES = {f"{c['group']}-{c['number']}": c for c in json.loads((HERE / "stan_2_39.json").read_text())["cases"]}

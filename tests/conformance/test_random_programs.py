@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from conformance.random_programs import POINTS, RandomProgram
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
 from stan_adapters.errors import UnsupportedError
-from stan_adapters.program import Program
+from stan_adapters.language.program import Program
 
 LARGE = 1e6  # beyond it derivatives overflow, and a program of Stan rejects where Python does not
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.errors import FitError, MethodError
-from avistan.outcome import FitOutcome
+from avistan.fitting.outcome import FitOutcome
+from avistan.runtime.errors import FitError, MethodError
 from programs import bundled, simulator
 from stan_adapters.errors import StructureError
 

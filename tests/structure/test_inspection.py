@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.dependence import MAX_UNITS, dependence
+from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import StructureError
-from stan_adapters.structure import inspect_structure, with_unit_data
+from stan_adapters.structure.dependence import MAX_UNITS, dependence
+from stan_adapters.structure.structure import inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
 from structure_cases import CASES, bind
 

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
 from stan_adapters.errors import StructureError
-from stan_adapters.program import Program
-from stan_adapters.structure import Structure, inspect_structure
+from stan_adapters.language.program import Program
+from stan_adapters.structure.structure import Structure, inspect_structure
 from structure_cases import CASES, bind
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -151,7 +151,9 @@ def test_the_separable_part_of_a_coupled_level_can_be_named():
 
 
 def test_a_coupling_that_is_not_seen_twice_still_counts(monkeypatch):
-    monkeypatch.setattr("stan_adapters.candidates.member_couplings", lambda *arguments, **options: set())
+    monkeypatch.setattr(
+        "stan_adapters.levels.candidates.member_couplings", lambda *arguments, **options: set()
+    )
     structure = inspect_code(BYM, {"N": 12, "y": list(range(12))})
     assert structure.verdict == "not-closable"
     assert "12 units of theta and phi" in structure.reason

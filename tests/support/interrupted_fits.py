@@ -21,22 +21,22 @@ import orbax.checkpoint  # noqa: F401
 import xarray as xr
 import zarr  # noqa: F401
 
-import avistan.checkpoints
-import avistan.files
-import avistan.places
-import avistan.provenance
-from avistan.cli import app
-from avistan.compile_cache import FOLDER, SWITCH
-from stan_adapters.grammar import stan_parser
+import avistan.files.outputs
+import avistan.report.write
+import avistan.training.checkpoints
+import avistan.training.fingerprint
+from avistan.cli.app import app
+from avistan.runtime.compile_cache import FOLDER, SWITCH
+from stan_adapters.language.grammar import stan_parser
 
 stan_parser()  # built here, so that no fit has to
-avistan.provenance._sources()  # kept from here on: what was imported is what runs, whatever is edited meanwhile
+avistan.training.fingerprint._sources()  # kept from here on: what was imported is what runs, whatever is edited
 _UNDER_WAY = "*/*.partial"
 
 
 def _wait_at(name: str) -> None:
     """Before anything is written to a place of that name, wait to be killed."""
-    made_beside = avistan.places._made_beside
+    made_beside = avistan.files.outputs._made_beside
 
     @contextlib.contextmanager
     def waiting(place: Path) -> Iterator[Path]:
@@ -45,11 +45,11 @@ def _wait_at(name: str) -> None:
                 time.sleep(3600)
             yield temporary
 
-    avistan.places._made_beside = waiting
+    avistan.files.outputs._made_beside = waiting
 
 
 def _fit(arguments: list[str], log: Path, compiled: Path, wait_at: str) -> None:
-    avistan.checkpoints.SECONDS = 0.0
+    avistan.training.checkpoints.SECONDS = 0.0
     _wait_at(wait_at)
     os.environ |= {FOLDER: str(compiled), SWITCH: ""}
     with log.open("w") as file:

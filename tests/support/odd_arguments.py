@@ -12,7 +12,7 @@ import numpy as np
 
 import avistan as avi
 import avistan.model
-from stan_adapters.data import DataWarning
+from stan_adapters.data.stan_data import DataWarning
 
 SCHOOLS = avi.models_root() / "eight_schools"
 PROGRAM = SCHOOLS / "eight_schools.stan"

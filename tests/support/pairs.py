@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avistan.families import Family, trainable
-from avistan.growth import grown
-from avistan.methods import parse_method
-from avistan.preparation import prepare, start_family
-from stan_adapters.levels import candidate_levels
+from avistan.family.family import Family, trainable
+from avistan.family.method import parse_method
+from avistan.fitting.family_selection import grown
+from avistan.start.preparation import prepare, start_family
+from stan_adapters.levels.levels import candidate_levels
 
 # Two correlated latents a unit, in an array of vectors, three globals, and units that differ.
 PAIRS = """

@@ -3,10 +3,10 @@
 import runpy
 
 import avistan as avi
-from avistan._bundled import models_root
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.program import Program
+from avistan.cli.bundled import models_root
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
 
 NORMALS = """
 data { int<lower=0> D; vector[D] mean; vector<lower=0>[D] sd; }

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.levels import candidate_levels
-from stan_adapters.program import Program
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
+from stan_adapters.levels.levels import candidate_levels
 from stan_adapters.unit_data.slicing import find_slicing
 from structure_cases import CASES as EVERY_CASE
 

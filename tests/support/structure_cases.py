@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
-from stan_adapters.program import Program
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
 
 
 def _load_cases():

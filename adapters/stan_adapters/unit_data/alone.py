@@ -17,19 +17,19 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..data import StanData
-from ..errors import AvistanError, StructureError
-from ..layout import IndexArray
-from ..levels import Level
-from .checks import MAX_UNITS, TOLERANCE, Checker, random_points
-from .moves import Moves
-from .parts import PartError
-from .plan import Plan
-from .proposals import rule_sets
-from .together import entries_that_matter_together
-from .trials import relative_change
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError, StructureError
+from stan_adapters.levels.levels import Level
+from stan_adapters.unit_data.checks import MAX_UNITS, TOLERANCE, Checker, random_points
+from stan_adapters.unit_data.moves import Moves
+from stan_adapters.unit_data.parts import PartError
+from stan_adapters.unit_data.plan import Plan
+from stan_adapters.unit_data.proposals import rule_sets
+from stan_adapters.unit_data.together import entries_that_matter_together
+from stan_adapters.unit_data.trials import relative_change
 
 _MAX_PROPOSALS = 5
 _POINTS = 2

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..certificate import Probe, probe_points
-from ..data import StanData
-from ..errors import AvistanError, StructureError
-from ..layout import IndexArray, declared_shape
-from ..levels import Level
-from .parts import Part, PartError, make_part, rebind
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray, declared_shape
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError, StructureError
+from stan_adapters.levels.levels import Level
+from stan_adapters.levels.probes import Probe, probe_points
+from stan_adapters.unit_data.parts import Part, PartError, make_part, rebind
 
 TOLERANCE = 1e-8  # relative change that rounding explains
 MAX_UNITS = 2000  # units in one random subset

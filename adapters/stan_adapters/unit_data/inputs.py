@@ -13,18 +13,18 @@ from typing import Literal
 
 import numpy as np
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..certificate import Probe
-from ..errors import AvistanError, StructureError
-from ..layout import IndexArray
-from ..levels import Level
-from ..program import Declaration
-from .checks import TOLERANCE, Checker, random_points
-from .plan import Plan
-from .rules import OWNERS, Role, Rules
-from .slicing import Slicing, SlicingRefusal
-from .trials import Array, Trials
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError, StructureError
+from stan_adapters.language.program import Declaration
+from stan_adapters.levels.levels import Level
+from stan_adapters.levels.probes import Probe
+from stan_adapters.unit_data.checks import TOLERANCE, Checker, random_points
+from stan_adapters.unit_data.plan import Plan
+from stan_adapters.unit_data.rules import OWNERS, Role, Rules
+from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal
+from stan_adapters.unit_data.trials import Array, Trials
 
 type Inputs = Literal["simple", "expanded", "unknown"]
 type Owner = tuple[

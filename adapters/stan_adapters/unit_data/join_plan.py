@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..constraints import Array, Entry
-from ..data import StanData, read_data
-from ..errors import DataError, StructureError
-from ..layout import IndexArray
-from .plan import Plan
-from .ragged import Family
-from .rules import SPANS, Role, Rule, Rules
+from stan_adapters.data.checks import Array, Entry
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData, read_data
+from stan_adapters.errors import DataError, StructureError
+from stan_adapters.unit_data.plan import Plan
+from stan_adapters.unit_data.ragged import Family
+from stan_adapters.unit_data.rules import SPANS, Role, Rule, Rules
 
 
 class Unreadable(Exception):

@@ -12,14 +12,14 @@ from itertools import islice
 
 import numpy as np
 
-from ..data import StanData
-from ..errors import DataError
-from ..expressions import Expression, Unevaluable
-from ..levels import Level, Member
-from ..program import Program
-from .join_plan import JoinPlan, Unreadable, differing, listed, same
-from .proposals import rule_sets
-from .rules import SPANS, Role, Rule, Rules, parse_rules
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.errors import DataError
+from stan_adapters.language.expressions import Expression, Unevaluable
+from stan_adapters.language.program import Program
+from stan_adapters.levels.levels import Level, Member
+from stan_adapters.unit_data.join_plan import JoinPlan, Unreadable, differing, listed, same
+from stan_adapters.unit_data.proposals import rule_sets
+from stan_adapters.unit_data.rules import SPANS, Role, Rule, Rules, parse_rules
 
 _MAX_PROPOSALS = 8
 _MAX_ASKED = (

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..data import StanData
-from ..errors import AvistanError
-from ..layout import IndexArray
-from ..levels import Level
-from ..program import Declaration
-from .checks import TOLERANCE
-from .join_plan import same
-from .parts import rebind
-from .plan import Plan
-from .rules import OWNERS
-from .trials import Array, relative_change
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError
+from stan_adapters.language.program import Declaration
+from stan_adapters.levels.levels import Level
+from stan_adapters.unit_data.checks import TOLERANCE
+from stan_adapters.unit_data.join_plan import same
+from stan_adapters.unit_data.parts import rebind
+from stan_adapters.unit_data.plan import Plan
+from stan_adapters.unit_data.rules import OWNERS
+from stan_adapters.unit_data.trials import Array, relative_change
 
 _NEARLY_ALL = 0.9  # share of the units
 _FEWEST_UNITS = 5  # that show what nearly all are

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..binding import BoundModel
-from ..data import StanData
-from ..errors import StructureError
-from ..layout import IndexArray
-from ..levels import Level, make_level
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.errors import StructureError
+from stan_adapters.levels.levels import Level, make_level
 
 _ENGINES = ("stanli", "bridgestan")
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..data import StanData
-from ..errors import StructureError
-from ..layout import IndexArray
-from ..program import Declaration
-from .ragged import Family, Spans, spans_of, write_spans
-from .rules import OWNERS, SPANS, Role, Rule, Rules
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.errors import StructureError
+from stan_adapters.language.program import Declaration
+from stan_adapters.unit_data.ragged import Family, Spans, spans_of, write_spans
+from stan_adapters.unit_data.rules import OWNERS, SPANS, Role, Rule, Rules
 
 
 class RuleError(StructureError):

@@ -9,13 +9,13 @@ from itertools import zip_longest
 
 import numpy as np
 
-from ..data import StanData
-from ..expressions import Unevaluable
-from ..layout import IndexArray
-from ..levels import Level
-from ..program import Declaration, Program
-from .ragged import Spans, label_spans, spans_of
-from .rules import OWNERS, SHARED, SPANS, Role, Rule, Rules, array_of
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.language.expressions import Unevaluable
+from stan_adapters.language.program import Declaration, Program
+from stan_adapters.levels.levels import Level
+from stan_adapters.unit_data.ragged import Spans, label_spans, spans_of
+from stan_adapters.unit_data.rules import OWNERS, SHARED, SPANS, Role, Rule, Rules, array_of
 
 _LEAST_SHARE = 0.2  # of the units that an index without declared bounds names
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..binding import BoundModel, Draws
-from ..data import StanData
-from ..errors import AvistanError
-from ..layout import IndexArray
-from ..levels import Level, make_level
-from .alone import possible_plans
-from .checks import MAX_UNITS, TOLERANCE
-from .joining import join
-from .parts import rebind
+from stan_adapters.bound.bound_model import BoundModel, Draws
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.errors import AvistanError
+from stan_adapters.levels.levels import Level, make_level
+from stan_adapters.unit_data.alone import possible_plans
+from stan_adapters.unit_data.checks import MAX_UNITS, TOLERANCE
+from stan_adapters.unit_data.joining import join
+from stan_adapters.unit_data.parts import rebind
 
 _POINTS = 2
 

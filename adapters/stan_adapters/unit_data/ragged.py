@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ..layout import IndexArray
+from stan_adapters.data.layout import IndexArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data import StanData
-from ..errors import StructureError
-from ..program import Program
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.errors import StructureError
+from stan_adapters.language.program import Program
 
 
 class Role(enum.StrEnum):

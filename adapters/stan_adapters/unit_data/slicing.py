@@ -14,18 +14,18 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..certificate import Probe
-from ..data import StanData
-from ..errors import AvistanError, StructureError
-from ..layout import IndexArray
-from ..levels import Level
-from .checks import Checker, random_points
-from .parts import PartError
-from .plan import Plan, RuleError
-from .proposals import rule_sets
-from .rules import Role, Rule, Rules, parse_rules
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError, StructureError
+from stan_adapters.levels.levels import Level
+from stan_adapters.levels.probes import Probe
+from stan_adapters.unit_data.checks import Checker, random_points
+from stan_adapters.unit_data.parts import PartError
+from stan_adapters.unit_data.plan import Plan, RuleError
+from stan_adapters.unit_data.proposals import rule_sets
+from stan_adapters.unit_data.rules import Role, Rule, Rules, parse_rules
 
 _MAX_PROPOSALS = 5
 _POINTS = 3

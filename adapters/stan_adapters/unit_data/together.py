@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..data import StanData
-from ..errors import AvistanError
-from ..layout import IndexArray
-from ..levels import Level, make_level
-from .checks import MAX_UNITS, TOLERANCE
-from .joining import join
-from .parts import rebind
-from .plan import Plan
-from .rules import OWNERS
-from .trials import relative_change
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.stan_data import StanData
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError
+from stan_adapters.levels.levels import Level, make_level
+from stan_adapters.unit_data.checks import MAX_UNITS, TOLERANCE
+from stan_adapters.unit_data.joining import join
+from stan_adapters.unit_data.parts import rebind
+from stan_adapters.unit_data.plan import Plan
+from stan_adapters.unit_data.rules import OWNERS
+from stan_adapters.unit_data.trials import relative_change
 
 
 def entries_that_matter_together(

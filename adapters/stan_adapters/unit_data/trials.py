@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..abi import FloatArray
-from ..binding import BoundModel
-from ..errors import AvistanError
-from ..expressions import Unevaluable
-from ..layout import IndexArray
-from ..program import Declaration
-from .parts import rebind
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
+from stan_adapters.engine.abi import FloatArray
+from stan_adapters.errors import AvistanError
+from stan_adapters.language.expressions import Unevaluable
+from stan_adapters.language.program import Declaration
+from stan_adapters.unit_data.parts import rebind
 
 type Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from stan_adapters.binding import BoundModel
-from stan_adapters.data import read_data
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
 from stan_adapters.errors import AvistanError
-from stan_adapters.program import Program
+from stan_adapters.language.program import Program
 
 from .cases import Case
 from .distributions import densities

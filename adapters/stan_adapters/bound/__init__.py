@@ -1,0 +1,1 @@
+"""A program with its data on the unconstrained scale."""

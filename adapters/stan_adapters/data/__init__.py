@@ -1,0 +1,1 @@
+"""Values against declarations: checks, tables, positions, sizes."""

@@ -1,0 +1,1 @@
+"""A program as a library behind the BridgeStan C ABI."""

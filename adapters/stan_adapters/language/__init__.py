@@ -1,0 +1,1 @@
+"""Stan's text as declarations and statements."""

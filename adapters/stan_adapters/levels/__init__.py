@@ -1,0 +1,1 @@
+"""Which coordinates are units, tested by gradients."""

@@ -1,0 +1,1 @@
+"""Programs rewritten around what an engine gets wrong."""

@@ -1,0 +1,1 @@
+"""Other people's algorithms on a bound model."""

@@ -1,0 +1,1 @@
+"""Minibatches of units."""

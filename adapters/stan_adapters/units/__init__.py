@@ -1,0 +1,1 @@
+"""Densities of single units through gradients of the whole."""

@@ -1,0 +1,229 @@
+"""The command `avistan fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avistan.cli.console import Refusal, answers, tell
+from avistan.cli.options import (
+    DataFiles,
+    Draws,
+    DrawsPerStep,
+    ElboDraws,
+    Engine,
+    EstimatorName,
+    IncludePath,
+    Json,
+    LearningRate,
+    LevelName,
+    MaxRank,
+    NumReferences,
+    Seed,
+    StanFile,
+    Steps,
+    check_request,
+    given,
+    open_model,
+)
+from avistan.family.method import check_choice
+from avistan.runtime.text import to_json
+
+if TYPE_CHECKING:
+    from avistan.cli.fit_folder import About
+    from avistan.diagnosis.improvement import Improvement, Origin, Round
+    from avistan.fit import Fit
+
+
+@answers
+def fit(
+    stan_file: StanFile,
+    output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier fit.")],
+    data: DataFiles = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method", help="auto, avi, avi:mlp(W), avi:polynomial(K), avi:data(NAME), fvi, constant."
+        ),
+    ] = "auto",
+    seed: Seed = 1,
+    level: LevelName = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            show_default="auto with --method auto",
+            help="auto: grow beyond the method's own family while the ELBO pays for it; fixed.",
+        ),
+    ] = None,
+    chains: Annotated[int, typer.Option("--chains", min=1, help="Independent restarts.")] = 1,
+    engine: Engine = "auto",
+    include_path: IncludePath = None,
+    draws: Draws = 1000,
+    steps: Steps = None,
+    draws_per_step: DrawsPerStep = None,
+    learning_rate: LearningRate = None,
+    estimator: EstimatorName = None,
+    num_references: NumReferences = None,
+    max_rank: MaxRank = None,
+    elbo_draws: ElboDraws = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--max-seconds",
+            show_default="no limit",
+            help="End training after so many seconds with the best state so far, for --resume to go on. Checks that "
+            "time is out for are a no.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted fit: from its checkpoint beside the output, or at the step after training "
+            "that is missing.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the posterior although the diagnosis fails.")
+    ] = False,
+    json: Json = False,
+) -> str:
+    """Fit by variational inference, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
+
+    The fit is written first: what interrupts its diagnosis or its draws costs that step alone, and --resume does it.
+
+    Where the diagnosis fails, the fit and diagnosis.json are written and the posterior is not: exit status 3.
+    """
+    options = given(
+        steps=steps,
+        draws_per_step=draws_per_step,
+        learning_rate=learning_rate,
+        estimator=estimator and estimator.value,
+        num_references=num_references,
+        max_rank=max_rank,
+        elbo_draws=elbo_draws,
+    )
+    from avistan.cli.fit_folder import About, put_fit, trained_fit, what_is_asked
+    from avistan.files.outputs import check_folder_place
+    from avistan.fitting.options import make_options
+    from avistan.fitting.outcome import FitOutcome
+    from avistan.posterior.budget import check_training
+    from avistan.posterior.fit_datatree import check_posterior
+    from avistan.runtime.deadline import time_limit
+    from avistan.saved.folder import DIAGNOSIS, FIT_FILES
+    from avistan.training.checkpoints import (
+        beside,
+        check_checkpoint_place,
+        holds_training,
+        in_use,
+        interruptible,
+        remove,
+    )
+
+    check_request(output, stan_file, data, chains=chains, draws=draws)
+    check_choice(method, family)
+    check_folder_place(output, FIT_FILES, mark=FIT_FILES[0])
+    checkpoint = beside(output)
+    shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
+    with in_use(checkpoint, share=True), time_limit(max_seconds):
+        check_checkpoint_place(checkpoint, resume=resume)
+        with interruptible(checkpoint):
+            model = open_model(stan_file, data, engine, include_path, level)
+            check_training(model.bound, make_options(options), chains=chains)
+            check_posterior(model.bound, draws, chains, output)
+            asked = what_is_asked(model, options, engine=engine, chains=chains, **shared)
+            known = None
+            if resume and not holds_training(checkpoint):
+                known = trained_fit(output, asked, engine)
+            if known is None:
+                structure = model.inspect(level=level)
+                result = model.fit(checkpoint=checkpoint, resume=resume, chains=chains, **shared, **options)
+                about = About(asked=asked, verdict=str(structure.verdict), verdict_reason=structure.reason)
+                put_fit(result, output, about)
+            else:
+                result, about = known
+            if result.outcome is not FitOutcome.out_of_time:
+                remove(checkpoint)
+        improvement, drawn = _diagnosed_and_drawn(
+            result, about, output, draws, origin=lambda: model.origin(**shared, **options), force=force
+        )
+    result, diagnosis = improvement.fit, improvement.diagnosis
+    trusted = diagnosis.passed or force
+    if json:
+        text = _as_json(improvement, output, about)
+    else:
+        went_on = f"{improvement}\n\n" if improvement.rounds else ""
+        text = f"{result}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {drawn}"
+    return text if trusted else Refusal(text)
+
+
+def _diagnosed_and_drawn(
+    result: Fit, about: About, output: Path, draws: int, *, origin: Callable[[], Origin], force: bool
+) -> tuple[Improvement, str]:
+    """A fit in place with its diagnosis, and what to say of its draws; both are made where they are missing."""
+    from avistan.cli.fit_folder import (
+        draws_there,
+        one_step,
+        put_diagnosis,
+        put_draws,
+        put_fit,
+        read_diagnosis,
+    )
+    from avistan.diagnosis.improvement import Improvement, improve
+    from avistan.fit import fit_method
+
+    def keep(fit: Fit, rounds: Sequence[Round]) -> None:
+        put_fit(fit, output, replace(about, rounds=tuple(rounds)))
+
+    diagnosis, drawn = read_diagnosis(output), draws_there(output)
+    complete = diagnosis is not None
+    if diagnosis is None:
+        with one_step("the fit was diagnosed", output, "diagnose"):
+            made = improve(result, fit_method, made=about.rounds, origin=origin, keep=keep)
+            if made.rounds and not made.rounds[-1].taken:
+                keep(made.fit, made.rounds)  # it was kept up to the last round that was taken
+            put_diagnosis(made.diagnosis, output)
+    else:
+        made = Improvement(fit=result, diagnosis=diagnosis, rounds=about.rounds)
+    if not (made.diagnosis.passed or force):
+        drawn = drawn or "no draws, because the diagnosis failed (--force writes them)"
+    elif not drawn:
+        complete = False
+        with one_step("draws were written", output, "posterior"):
+            drawn = f"{put_draws(made.fit, made.diagnosis, output, draws)} ({draws} draws)"
+    if complete:
+        tell(f"{output} is complete: nothing was left to do. Without --resume it is fitted anew.")
+    return made, drawn
+
+
+def _as_json(improvement: Improvement, output: Path, about: About) -> str:
+    result = improvement.fit
+    return to_json(
+        {
+            "program": result.model.program.name,
+            "method": result.method.name,
+            "verdict": about.verdict,
+            "reason": result.reason or about.verdict_reason,
+            "outcome": result.outcome.name,
+            "advice": result.outcome.value,
+            "units": 0 if result.level is None else result.level.num_units,
+            "engine": result.model.engine,
+            "seed": result.seed,
+            "elbo": result.elbo,
+            "elbo_se": result.elbo_se,
+            "seconds": result.timing.prepare + result.timing.train + result.timing.evaluate,
+            "seconds_compile": result.timing.compile,
+            "steps": len(result.trace.elbo),
+            "gradient_evaluations": result.gradient_evaluations,
+            "variational_parameters": result.num_variational_parameters,
+            "khat": result.evaluation.khat,
+            "improvement": [made.to_json() for made in improvement.rounds],
+            "diagnosis": improvement.diagnosis.to_json(),
+            "output": str(output),
+        }
+    )

@@ -1,0 +1,106 @@
+"""The commands `avistan diagnose` and `avistan posterior`, which go on from the folder of a trained fit."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avistan.cli.console import Refusal, answers
+from avistan.cli.options import Draws, FitEngine, Json
+from avistan.runtime.limits import check_numbers
+from avistan.runtime.text import to_json
+
+FitFolder = Annotated[Path, typer.Argument(metavar="FIT/", help="A folder that `avistan fit` wrote.")]
+OwnSeed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's")]
+
+
+class Resample(enum.StrEnum):
+    """The choices of `Fit.posterior`."""
+
+    PSIS = "psis"
+    ELBO = "elbo"
+
+
+@answers
+def diagnose(
+    fit_folder: FitFolder,
+    seed: OwnSeed = None,
+    nuts: Annotated[
+        bool,
+        typer.Option("--nuts", help="Compare units with Markov chains too, the globals fixed."),
+    ] = False,
+    engine: FitEngine = None,
+    json: Json = False,
+) -> str:
+    """Diagnose a fit, again or where that was interrupted, and write diagnosis.json beside it.
+
+    Exit status 3 where the fit can't be trusted.
+    """
+    from avistan.cli.fit_folder import one_step, opened_fit, put_diagnosis
+    from avistan.saved.folder import DIAGNOSIS
+
+    with (
+        opened_fit(fit_folder, engine) as loaded,
+        one_step("the fit was diagnosed", fit_folder, "diagnose"),
+    ):
+        diagnosis = loaded.diagnose(nuts=nuts, seed=seed)
+        put_diagnosis(diagnosis, fit_folder)
+    text = f"{diagnosis}\n\nwritten to {fit_folder}: {DIAGNOSIS}"
+    if json:
+        text = to_json(diagnosis.to_json() | {"output": str(fit_folder)})
+    return text if diagnosis.passed else Refusal(text)
+
+
+@answers
+def posterior(
+    fit_folder: FitFolder,
+    draws: Draws = 1000,
+    seed: OwnSeed = None,
+    resample: Annotated[
+        Resample | None,
+        typer.Option(
+            "--resample", help="psis: correct the globals by importance weights; elbo: mix restarts."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write draws although the diagnosis fails, or was not made.")
+    ] = False,
+    engine: FitEngine = None,
+    json: Json = False,
+) -> str:
+    """Write draws of a fit beside it (posterior.nc), in place of earlier ones; nothing is trained.
+
+    Where its diagnosis failed, and not only in what --resample corrects, nothing is written: exit status 3.
+    """
+    from avistan.cli.fit_folder import allows_draws, one_step, opened_fit, put_draws, read_diagnosis
+    from avistan.runtime.errors import FitError
+
+    check_numbers(draws=draws)
+    chosen = None if resample is None else resample.value
+    with opened_fit(fit_folder, engine) as loaded:
+        diagnosis = read_diagnosis(fit_folder)
+        if diagnosis is None and not force:
+            raise FitError(
+                f"{fit_folder} has no diagnosis, so nothing says whether its draws can be trusted: run "
+                f"`avistan diagnose {fit_folder}` first, or add --force."
+            )
+        if diagnosis is not None and not force and not allows_draws(diagnosis, resample=chosen):
+            text = f"{diagnosis}\n\nno draws, because the diagnosis failed (--force writes them)"
+            return Refusal(to_json({"written": None, "diagnosis": diagnosis.to_json()}) if json else text)
+        with one_step("draws were written", fit_folder, "posterior"):
+            written = put_draws(loaded, diagnosis, fit_folder, draws, seed=seed, resample=chosen)
+    if not json:
+        return f"{draws} draws of {loaded.method.name}, written to {fit_folder / written}"
+    return to_json(
+        {
+            "program": loaded.model.program.name,
+            "method": loaded.method.name,
+            "draws": draws,
+            "seed": loaded.seed if seed is None else seed,
+            "resample": chosen,
+            "written": str(fit_folder / written),
+        }
+    )

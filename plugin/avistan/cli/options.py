@@ -1,0 +1,154 @@
+"""Arguments and options that commands share."""
+
+from __future__ import annotations
+
+import enum
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avistan.files.outputs import check_apart
+from avistan.runtime.errors import MethodError
+from avistan.runtime.limits import check_numbers
+
+if TYPE_CHECKING:
+    from avistan.model import Model
+
+StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
+DataFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="DATA.json",
+        help="Its data as (gzipped) JSON; not needed if it declares none. Several files or a quoted pattern: "
+        "each holds some units. Or tables: *.parquet, with JSON beside them, or *.zarr.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+LevelName = Annotated[
+    str | None,
+    typer.Option("--level", help="The level to amortize: its declared size or one of its latents."),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="auto, stanli, bridgestan or the path of a *_model.so.")
+]
+FitEngine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        show_default="the fit's",
+        help="auto, stanli, bridgestan or the path of a *_model.so, which a saved fit can't name itself.",
+    ),
+]
+IncludePath = Annotated[
+    list[Path] | None,
+    typer.Option("--include-path", help="Where #include looks first; can be given several times."),
+]
+Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
+
+# Options of a fit. Their defaults stand in FitOptions; here they are only shown.
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", min=1, show_default="until it no longer pays", help="Adam steps: exactly that many."
+    ),
+]
+DrawsPerStep = Annotated[
+    int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
+]
+
+
+class Estimator(enum.StrEnum):
+    """The choices of `objective.neg_elbo`."""
+
+    PATH = "path"
+    ENTROPY = "entropy"
+
+
+EstimatorName = Annotated[
+    Estimator | None,
+    typer.Option("--estimator", show_default="path", help="How the ELBO's gradient is estimated."),
+]
+NumReferences = Annotated[
+    int | None,
+    typer.Option("--num-references", min=1, show_default="24", help="Gradients that make a signature."),
+]
+MaxRank = Annotated[
+    int | None,
+    typer.Option("--max-rank", min=1, show_default="16", help="Most components of a signature kept."),
+]
+ElboDraws = Annotated[
+    int | None,
+    typer.Option("--elbo-draws", min=1, show_default="2000", help="Draws of the final ELBO estimate."),
+]
+
+
+def split_methods(text: str) -> list[str]:
+    """Names of methods separated by commas outside parentheses: "avi:data(x,y),fvi" are two.
+
+    Raises:
+        MethodError: an empty name.
+    """
+    names, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            names.append("")
+        else:
+            names[-1] += character
+    names = [name.strip() for name in names]
+    if not all(names):
+        raise MethodError(f"--methods {text!r} has an empty name: give names separated by single commas.")
+    return names
+
+
+def split_variables(text: str) -> list[str]:
+    """Names of variables separated by commas outside brackets: "tau,theta[1,2]" are two."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+
+
+def open_model(
+    stan_file: Path,
+    data: list[Path] | None,
+    engine: str,
+    include_path: list[Path] | None,
+    level: str | None,
+) -> Model:
+    """The program bound to its data."""
+    from avistan.model import Model
+
+    return Model(stan_file, data=data or None, engine=engine, include_paths=include_path or (), level=level)
+
+
+def check_request(
+    output: Path | None, stan_file: Path, *others: Path | list[Path] | None, **numbers: int | None
+) -> None:
+    """That numbers are in range, and that the output replaces nothing that is read.
+
+    Args:
+        others: further files, or lists of them.
+
+    Raises:
+        FitError: one is not, or it does.
+    """
+    check_numbers(**numbers)
+    if output is not None:
+        lists = [other if isinstance(other, list) else [other] for other in others if other is not None]
+        check_apart(output, [stan_file, *(file for files in lists for file in files)])
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given a value, all of them in range.
+
+    Raises:
+        FitError: one is out of range.
+    """
+    check_numbers(**options)
+    return {name: value for name, value in options.items() if value is not None}

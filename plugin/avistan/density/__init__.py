@@ -1,0 +1,1 @@
+"""Stan's log density as a JAX operation."""

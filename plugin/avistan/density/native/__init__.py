@@ -1,0 +1,296 @@
+"""The compiled XLA FFI handler: finding it, loading it, and its C functions as Python calls.
+
+The shared library is optional. It is absent when it was not built (no C++ compiler, or AVISTAN_NO_NATIVE=1 during
+installation), and ignored when AVISTAN_NO_NATIVE=1 is set at run time; `density.log_density` then evaluates through
+`jax.pure_callback`. Pointers cross into C as plain integers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from stan_adapters.errors import notify_once
+
+_STALE = (
+    "was built from other sources than this avistan: install again (`make test` does, or `pip install -e .`), or set "
+    "AVISTAN_NO_NATIVE=1."
+)
+TARGET = "avistan_log_density"
+PATH_TARGET = "avistan_path_gradient"
+_ABI_VERSION = 7  # of handler.cpp
+_NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
+
+
+_STEPS: tuple[tuple[str, Any], ...] = (  # what runs have in common, as training.h lays it out
+    *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions", "hidden")),
+    *((name, ctypes.c_bool) for name in ("full_rank", "full", "mapped")),
+    *((name, ctypes.c_double) for name in ("growth_range", "shrink_range")),
+    *((name, ctypes.c_bool) for name in ("global_flow", "flow")),
+    *((name, ctypes.c_void_p) for name in ("global_center", "global_scale", "local_center", "local_scale")),
+    ("own", ctypes.c_bool),
+    *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map", "warp", "curve")),
+    *((name, ctypes.c_void_p) for name in ("rate", "first", "second_root", "steps_done")),
+    ("key", ctypes.c_uint64),
+    *((name, ctypes.c_size_t) for name in ("draws", "steps", "stride")),
+    *((name, ctypes.c_void_p) for name in ("sum", "elbo", "rejected")),
+)
+
+
+class TableRun(ctypes.Structure):
+    """The arguments of `train_table`."""
+
+    _fields_ = (*_STEPS, ("slot", ctypes.c_int64))
+
+
+class NetworkRun(ctypes.Structure):
+    """The arguments of `train_network`."""
+
+    _fields_ = (
+        *_STEPS,
+        *((name, ctypes.c_size_t) for name in ("inputs", "layers")),
+        ("outputs", ctypes.c_void_p),
+        ("skip", ctypes.c_bool),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("weights", "slots", "unit_inputs", "other_slots", "term_weights")
+        ),
+        ("terms", ctypes.c_size_t),
+    )
+
+
+def disabled() -> bool:
+    """True when AVISTAN_NO_NATIVE asks to do without the handler ("" and "0" do not)."""
+    return os.environ.get("AVISTAN_NO_NATIVE", "") not in ("", "0")
+
+
+def _candidates() -> Iterator[Path]:
+    # In an editable installation the sources stay in the checkout and the handler lies in site-packages.
+    folders = [
+        Path(__file__).parent,
+        *(Path(sysconfig.get_path(key), "avistan", "density", "native") for key in ("platlib", "purelib")),
+    ]
+    yield from (folder / name for folder in folders for name in _NAMES)
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | None:
+    path = next((path for path in _candidates() if path.is_file()), None)
+    if path is None:
+        return None
+    lib = ctypes.CDLL(str(path))
+    if not hasattr(lib, "avistan_abi_version") or lib.avistan_abi_version() != _ABI_VERSION:
+        raise RuntimeError(f"{path} {_STALE}")
+    i64, address = ctypes.c_int64, ctypes.c_size_t
+    lib.avistan_register.argtypes = [
+        i64,
+        address,
+        address,
+        ctypes.POINTER(address),
+        i64,
+        i64,
+        i64,
+        ctypes.c_int,
+    ]
+    lib.avistan_register.restype = ctypes.c_int
+    lib.avistan_release.argtypes = [i64, ctypes.c_int]
+    lib.avistan_release.restype = ctypes.c_int
+    lib.avistan_last_message.argtypes = [i64, ctypes.c_char_p, i64]
+    lib.avistan_last_message.restype = i64
+    lib.avistan_gradient_loop.argtypes = [address] * 6 + [i64]
+    lib.avistan_gradient_loop.restype = ctypes.c_double
+    lib.avistan_set_layout.argtypes = [i64] * 4 + [address] * 3
+    lib.avistan_set_layout.restype = ctypes.c_int
+    lib.avistan_train_table.argtypes = [ctypes.POINTER(TableRun)]
+    lib.avistan_train_table.restype = ctypes.c_int
+    lib.avistan_train_network.argtypes = [ctypes.POINTER(NetworkRun)]
+    lib.avistan_train_network.restype = ctypes.c_int
+    lib.avistan_network_loop.argtypes = [ctypes.POINTER(NetworkRun), *[ctypes.c_size_t] * 2]
+    lib.avistan_network_loop.restype = ctypes.c_double
+    lib.avistan_normals.argtypes = [ctypes.c_uint64] * 3 + [i64, address]
+    lib.avistan_normals.restype = None
+    lib.avistan_common_normals.argtypes = [*[ctypes.c_uint32] * 2, address, i64, address]
+    lib.avistan_common_normals.restype = None
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
+    jax.ffi.register_ffi_target(PATH_TARGET, jax.ffi.pycapsule(lib.avistan_path_gradient), platform="cpu")
+    return lib
+
+
+def library() -> ctypes.CDLL | None:
+    """The loaded handler with its FFI target registered, or None where it is disabled or was not built.
+
+    Raises:
+        RuntimeError: the handler was built from other sources than this Python code.
+    """
+    return None if disabled() else _load()
+
+
+def tell_of_its_absence() -> None:
+    """An `EngineNotice`, once, where the handler was not built; switching it off is known to whoever did it."""
+    if not disabled():
+        notify_once(
+            "avistan was installed without its compiled handler, so Stan is called through Python, which is "
+            "slower. Install a C++17 compiler and reinstall avistan to get it; AVISTAN_NO_NATIVE=1 does without "
+            "this message."
+        )
+
+
+def loaded() -> bool:
+    """True once the handler has been loaded, switched off since or not: slots may be registered with it."""
+    return _load.cache_info().currsize > 0 and _load() is not None
+
+
+def _required() -> ctypes.CDLL:
+    lib = _load() if loaded() else library()
+    if lib is None:
+        raise RuntimeError(
+            "avistan's compiled handler is not available: it is switched off by AVISTAN_NO_NATIVE, or the package was "
+            "installed without a C++ compiler. Install one and reinstall avistan to use it."
+        )
+    return lib
+
+
+def register(
+    index: int,
+    *,
+    gradient: int,
+    free_error: int,
+    handles: tuple[int, ...],
+    dim: int,
+    threads: int,
+    thread_safe: bool,
+) -> None:
+    """Register a model with the handler under an index that was never used before.
+
+    Args:
+        gradient: address of `bs_log_density_gradient`.
+        free_error: address of `bs_free_error_msg` of the same library.
+        handles: addresses of `bs_model` objects of one model; threads share them only when there are too few.
+        dim: number of unconstrained coordinates.
+        threads: most threads that one call may use.
+        thread_safe: False: no two calls of such libraries may overlap.
+    Raises:
+        ValueError: an address is null, there is no handle, or the index is taken.
+    """
+    array = (ctypes.c_size_t * len(handles))(*handles)
+    done = _required().avistan_register(
+        index, gradient, free_error, array, len(handles), dim, threads, int(thread_safe)
+    )
+    if not done:
+        raise ValueError(
+            f"slot {index} needs non-null addresses and a new index; got {len(handles)} handles."
+        )
+
+
+def acquire_exclusive() -> None:
+    """Keep the handler from calling libraries that are not thread-safe, until this thread calls `release_exclusive`."""
+    _exclusive("acquire")()
+
+
+def release_exclusive() -> None:
+    """Let the handler call libraries that are not thread-safe again."""
+    _exclusive("release")()
+
+
+def _exclusive(what: str) -> Any:
+    function = getattr(_required(), f"avistan_{what}_exclusive", None)
+    if function is None:
+        raise RuntimeError(f"the compiled handler {_STALE}")
+    return function
+
+
+def release(index: int, *, wait: bool) -> bool:
+    """Close an index to new calls; True once no running call uses the model, after which its handles may be freed."""
+    return bool(_required().avistan_release(index, int(wait)))
+
+
+def last_message(index: int) -> str | None:
+    """Stan's latest message for this index: why it rejected a draw. None where it said nothing."""
+    buffer = ctypes.create_string_buffer(4096)
+    length = _required().avistan_last_message(index, buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if length > 0 else None
+
+
+def set_layout(
+    index: int,
+    global_at: NDArray[np.int64],
+    local_at: NDArray[np.int64],
+    rest: NDArray[np.float64] | None = None,
+) -> None:
+    """Say where a slot's globals (G,) and locals (d, M) lie in its vector.
+
+    Args:
+        rest: values (D,) of the coordinates that steps never set, where the locals stay as they are.
+    Raises:
+        ValueError: the slot is closed or has a layout.
+    """
+    global_at, local_at = (np.ascontiguousarray(part, dtype=np.int64) for part in (global_at, local_at))
+    at_rest = 0 if rest is None else rest.ctypes.data
+    block, units = local_at.shape
+    done = _required().avistan_set_layout(
+        index, len(global_at), block, units, global_at.ctypes.data, local_at.ctypes.data, at_rest
+    )
+    if not done:
+        raise ValueError(f"slot {index} is closed, or has a layout already.")
+
+
+def train_table(run: TableRun) -> int:
+    """Steps of F-VI, in place; 0, or 1 + the number of what went wrong (`Outcome` in batch.h)."""
+    return int(_required().avistan_train_table(ctypes.byref(run)))
+
+
+def train_network(run: NetworkRun) -> int:
+    """Steps of A-VI with a network, in place; returns as `train_table`."""
+    return int(_required().avistan_train_network(ctypes.byref(run)))
+
+
+def normals(key: int, step: int, stream: int, count: int) -> NDArray[np.float32]:
+    """The first normals of a stream."""
+    out = np.empty(count, dtype=np.float32)
+    _required().avistan_normals(key, step, stream, count, out.ctypes.data)
+    return out
+
+
+def common_normals(words: tuple[int, int], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Normals of a key with these words by their numbers, in any shape."""
+    flat = np.ascontiguousarray(numbers)
+    out = np.empty(flat.shape)
+    _required().avistan_common_normals(*words, flat.ctypes.data, flat.size, out.ctypes.data)
+    return out
+
+
+def gradient_loop(
+    gradient: int, free_error: int, handle: int, theta: NDArray[np.float64], repeats: int
+) -> float:
+    """Seconds that `repeats` bare gradients at `theta` (D,) take in a C loop: the floor that benchmarks compare with.
+
+    Raises:
+        ValueError: Stan rejects `theta`.
+        RuntimeError: the compiled handler is not available.
+    """
+    theta = np.ascontiguousarray(theta, dtype=np.float64)
+    grad, lp = np.empty_like(theta), np.empty(1)
+    pointers = (array.ctypes.data for array in (theta, grad, lp))
+    seconds = float(_required().avistan_gradient_loop(gradient, free_error, handle, *pointers, repeats))
+    if seconds < 0.0:
+        raise ValueError("Stan rejects this theta: choose another point for the measurement.")
+    return seconds
+
+
+def network_loop(run: NetworkRun, threads: int, repeats: int) -> float:
+    """Seconds that so many forward and backward passes of a network take, for the units of the first step of `run`:
+    what a step adds to drawing, Stan's gradients and Adam. For benchmarks; nothing moves.
+
+    Raises:
+        RuntimeError: the compiled handler is not available.
+    """
+    return float(_required().avistan_network_loop(ctypes.byref(run), threads, repeats))

@@ -1,0 +1,83 @@
+"""What the checks of a diagnosis look at: a fit, its best chain, q in numpy, and the densities of its units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from avistan.fitting.chains import Chain, best_of
+from avistan.posterior.marginal_importance import Approximation, approximation, unit_density
+from avistan.start.quick_fit import QuickFit
+from stan_adapters.units.conditional_density import UnitDensity
+
+if TYPE_CHECKING:
+    from avistan.fit import Fit
+
+FloatArray = npt.NDArray[np.float64]
+Rng = np.random.Generator
+
+NO_UNITS = "Not run: the fit has no level of separable units."
+_NAMED = 3  # worst units that a finding names
+_LATENTS = 20_000  # up to which all draws that a check asks for are affordable
+_FEWEST_DRAWS = 200
+
+
+@dataclass(kw_only=True, eq=False)
+class CheckedFit:
+    """One fit under diagnosis. What several checks need is made when the first of them asks for it.
+
+    Attributes:
+        seed: of the checks' random numbers.
+        units: numbers of single units that checks found, (N,) by name.
+        better_start: a quick fit in a better optimum, if a check found one.
+    """
+
+    fit: Fit
+    seed: int
+    units: dict[str, FloatArray] = field(default_factory=dict)
+    better_start: QuickFit | None = None
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The restart with the largest ELBO."""
+        return self.fit.chains[best_of(self.fit.chains)]
+
+    @cached_property
+    def q(self) -> Approximation:
+        return approximation(self.chain.family, self.chain.inputs)
+
+    @cached_property
+    def density(self) -> UnitDensity | None:
+        """Of the fit's units; None without a level of separable ones."""
+        return unit_density(self.fit)
+
+    def rng(self, purpose: int) -> Rng:
+        """Random numbers of one check, whatever the other checks take."""
+        return np.random.default_rng([self.seed, purpose])
+
+    def affordable(self, draws: int) -> int:
+        """Fewer draws for large models, and never so few that a k-hat says nothing."""
+        return int(np.clip(draws * _LATENTS / max(1, self.fit.model.dim), _FEWEST_DRAWS, draws))
+
+    def center(self, q: Approximation) -> FloatArray:
+        """The centre (D,) of q on the unconstrained scale."""
+        model, level = self.fit.model, self.fit.level
+        center = np.empty(model.dim)
+        if level is None:
+            center[:] = q.center
+        else:
+            center[level.globals_index(model.dim)] = q.center
+            center[level.index] = q.loc
+        return center
+
+    def worst(self, values: FloatArray) -> str:
+        """The units with the largest values (N,), as a clause; they count from 1, as in Stan."""
+        level = self.fit.level
+        assert level is not None
+        order = [unit for unit in np.argsort(-values)[:_NAMED] if np.isfinite(values[unit])]
+        named = ", ".join(f"{level.name} {unit + 1} ({values[unit]:.2f})" for unit in order)
+        return f"; worst, counted from 1: {named}" if named else ""

@@ -1,0 +1,111 @@
+"""The gate: is a fit's posterior to be trusted? Each check measures one way in which variational inference goes wrong.
+
+A settled ELBO says nothing of these: it settles on a family that can't bend, in one mode of several, after a collapse,
+or because the learning rate fell. A check that can't be made is a check that failed, unless nothing hangs on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avistan.diagnosis.checked_fit import CheckedFit
+from avistan.diagnosis.global_checks import check_globals
+from avistan.diagnosis.restart_checks import check_restarts
+from avistan.diagnosis.training_checks import check_continuation, check_rejected, check_trace
+from avistan.diagnosis.unit_checks import check_against_hmc, check_amortization, check_units
+from avistan.diagnosis.verdict import Check, Diagnosis, Trust
+from avistan.runtime.deadline import out_of_time
+from avistan.runtime.limits import check_seed
+from avistan.runtime.precision import in_float64
+from avistan.runtime.progress import begin_stage
+
+if TYPE_CHECKING:
+    from avistan.fit import Fit
+
+_logger = logging.getLogger(__name__)
+
+_Checks = Callable[[CheckedFit], Iterable[Check]]
+# By the name that a check goes by should it fail to run.
+_CHECKS: dict[str, _Checks] = {
+    "ELBO trace": lambda fit: [check_trace(fit)],
+    "continued training": lambda fit: [check_continuation(fit)],
+    "rejected draws": lambda fit: [check_rejected(fit)],
+    "other starts": lambda fit: [check_restarts(fit)],
+    "globals": check_globals,
+    "k-hat of units": lambda fit: [check_units(fit)],
+    "amortization gap": lambda fit: [check_amortization(fit)],
+}
+_WITH_NUTS: dict[str, _Checks] = {"units against HMC": lambda fit: [check_against_hmc(fit)]}
+
+_FREE = ("ELBO trace", "rejected draws")  # made even when time is out
+
+
+# Numbers that are far off overflow; checks look for what is not finite.
+@in_float64
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagnosis:
+    """Check a fit in every way that is known to go wrong silently.
+
+    Takes longer than the fit, often several times. Checks: the ELBO's trace; whether more training gains; whether other
+    starts end elsewhere; rejected draws; k-hat, means and sds of the globals' marginal; k-hats of single units; what
+    the inference function leaves to gain; and, with `nuts`, Markov chains for every unit's latents at some draws of the
+    globals. A check that raises is a failed check with the error as its reason, and the others are made.
+
+    Args:
+        seed: of the checks' random numbers; None takes the fit's.
+        nuts: run the spot check too.
+    """
+    started = time.perf_counter()
+    checked = CheckedFit(fit=fit, seed=check_seed(fit.seed if seed is None else seed))
+    checks: list[Check] = []
+    wanted = _CHECKS | (_WITH_NUTS if nuts else {})
+    for (name, make), later in zip(wanted.items(), [*list(wanted)[1:], "saving"], strict=True):
+        begin_stage(f"diagnosis: {name}", next=later)
+        checks += made(name, make, checked)
+    return Diagnosis(
+        program=fit.model.program.name,
+        method=fit.method.name,
+        checks=tuple(checks),
+        units=checked.units,
+        better_start=checked.better_start,
+        level=None if fit.level is None else fit.level.name,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def decided(check: Check) -> Check:
+    """The check; a failed one where it passed on a number, or a limit, that says nothing: NaN or infinity.
+
+    A value of -inf says something: it is the k-hat of weights that do not vary at all.
+    """
+    numbers = [number for number in (check.value, check.threshold) if number is not None]
+    if not check.passed or not (np.isnan(numbers) | np.isposinf(numbers)).any():
+        return check
+    finding = f"{check.finding} That number, or its limit, is not finite: it says nothing."
+    return replace(check, passed=False, finding=finding, trouble=Trust.not_judged)
+
+
+def made(name: str, make: _Checks, checked: CheckedFit) -> list[Check]:
+    """The checks that a function makes; what it made before it raised is kept, and the error becomes a failed check."""
+    found: list[Check] = []
+    if out_of_time() and name not in _FREE:
+        finding = "This check was not made: the time limit had passed."
+        return [Check(name=name, passed=False, finding=finding, trouble=Trust.out_of_time)]
+    try:
+        found.extend(make(checked))
+    except MemoryError:
+        _logger.debug("memory ran out in the check %r", name, exc_info=True)
+        reason = "memory ran out; free some, or diagnose on a larger machine"
+    except Exception as error:  # whatever it is, the fit and the other checks are not lost
+        _logger.debug("the check %r raised", name, exc_info=True)
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        return [decided(check) for check in found]
+    finding = f"This check could not be made: {reason.rstrip('.')}."
+    return [*found, Check(name=name, passed=False, finding=finding, trouble=Trust.not_judged)]

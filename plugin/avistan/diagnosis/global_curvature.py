@@ -1,0 +1,88 @@
+"""How far q's means and sds are off, read from the log density's gradients at draws of q.
+
+Importance weights see only what q's draws reach. Where q is far too narrow along a ridge, as for a slope and an
+intercept that nearly determine each other, they lie in a place where the density hardly changes, and weights of them
+look fine. Gradients there still point the way: in the standard normals t of q(theta), the posterior's score is -t if q
+is right. A regression of it on t gives the precision A and the place b of a Gaussian, A^-1 b away and with covariance
+A^-1; exactly, for a posterior that is Gaussian, or one that q's flow makes so.
+
+Source: Stein's identity for Gaussians, as in Opper & Archambeau, "The variational Gaussian approximation revisited",
+Neural Computation 2009.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from avistan.family.flow import bend
+from avistan.posterior.marginal_importance import Approximation
+from stan_adapters.levels.probes import Density
+
+FloatArray = npt.NDArray[np.float64]
+Rng = np.random.Generator
+
+MOST_GLOBALS = 500
+_DRAWS, _FOR_EACH = 400, 8  # gradients at least, and for each parameter
+_FLATTEST = 1e-6  # of a precision in q's sds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LocalGaussian:
+    """The Gaussian that gradients at q's draws speak of, against q: both before q's flow, entry by entry.
+
+    Attributes:
+        shift: (G,) by how many of the Gaussian's sds q's means are off.
+        sd_ratio: (G,) its sds over q's.
+        flat: whether the density does not fall along some direction as far as q's draws go: then its sds are told as a
+            thousand times q's, and may be anything above q's.
+        gradient_evaluations: that it took.
+    """
+
+    shift: FloatArray
+    sd_ratio: FloatArray
+    flat: bool
+    gradient_evaluations: int
+
+
+def local_gaussian(model: Density, q: Approximation, rng: Rng) -> LocalGaussian | None:
+    """Read the Gaussian of a model whose parameters are all globals of q; None for too many, or where Stan rejects most
+    draws.
+    """
+    size = q.num_globals
+    if not 0 < size <= MOST_GLOBALS:
+        return None
+    half = max(_DRAWS, _FOR_EACH * size) // 2
+    t = rng.standard_normal((half, size))
+    t = np.concatenate([t, -t])
+    log_p, gradient = model.log_density_gradient(q.globals_at(t))
+    usable = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1)
+    if usable.sum() < max(2 * (size + 1), len(t) // 2):
+        return None
+    score = _along_t(q, t[usable], gradient[usable])
+    design = np.column_stack([np.ones(int(usable.sum())), t[usable]])
+    rows, *_ = np.linalg.lstsq(design, score, rcond=None)
+    values, vectors = np.linalg.eigh(-0.5 * (rows[1:] + rows[1:].T))
+    flat = bool(values.min() <= _FLATTEST)
+    values = np.maximum(values, _FLATTEST)
+    factor = np.diag(q.factor) if q.factor.ndim == 1 else q.factor
+    turned = factor @ vectors
+    mean = turned @ ((vectors.T @ rows[0]) / values)
+    sd = np.sqrt((turned**2 / values).sum(axis=1))
+    return LocalGaussian(
+        shift=np.abs(mean) / sd,
+        sd_ratio=sd / np.sqrt((factor**2).sum(axis=1)),
+        flat=flat,
+        gradient_evaluations=len(t),
+    )
+
+
+def _along_t(q: Approximation, t: FloatArray, gradient: FloatArray) -> FloatArray:
+    """The score (S, G) of the standard normals t (S, G), from the gradient by theta (S, G) there."""
+    if q.warp is not None and q.spread is not None:
+        moved = t * q.factor if q.factor.ndim == 1 else t @ q.factor.T
+        bent = bend(q.warp, moved / q.spread)
+        gradient = gradient * np.exp(bent.log_slope) + bent.curvature / q.spread
+    return np.asarray(gradient * q.factor if q.factor.ndim == 1 else gradient @ q.factor)

@@ -1,0 +1,1 @@
+"""The variational family: its parts, its inference functions, its name."""

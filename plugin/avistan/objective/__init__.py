@@ -1,0 +1,1 @@
+"""The ELBO: its gradient, its value, its weights."""

@@ -1,0 +1,56 @@
+"""ELBO estimators. Inside, `neg_elbo` is minimised; users only ever see `elbo`, in nats, larger is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Array, Float, Int
+
+from avistan.family.family import Family
+
+LogDensity = Callable[[Float[Array, "S D"]], tuple[Float[Array, " S"], Int[Array, " S"]]]
+Estimator = Literal["path", "entropy"]
+
+
+class StepInfo(NamedTuple):
+    """What people want to know of one step."""
+
+    elbo: Float[Array, ""]  # nats, larger is better, over the accepted draws; nan where there were none
+    num_rejected: Int[Array, ""]  # draws where Stan's log density was not finite
+
+
+def neg_elbo(
+    family: Family,
+    log_density: LogDensity,
+    noise: Float[Array, "S D"],
+    inputs: Float[Array, "N R"],
+    estimator: Estimator = "path",
+) -> tuple[Float[Array, ""], StepInfo]:
+    """A surrogate whose gradient estimates the gradient of -ELBO, and the estimate of the ELBO itself.
+
+    Rejected draws count neither in the value nor in the gradient.
+
+    Args:
+        log_density: log p(theta, z, x) of draws (S, D) and their statuses (0 accepted).
+        estimator: "path" drops the score of q, whose mean is zero ("sticking the landing": no noise where q is exact);
+            "entropy" takes log q's exact mean.
+
+    Source: Kucukelbir et al., JMLR 2017, eq. 5; Roeder, Wu & Duvenaud, NeurIPS 2017.
+    """
+    draws = family.draw(noise, inputs)
+    log_p, status = log_density(draws.theta)
+    accepted = status == 0
+    kept = accepted.astype(log_p.dtype)
+    share = kept / jnp.maximum(jnp.sum(kept), 1.0)
+    value = jnp.sum(share * jnp.where(accepted, log_p - stop_gradient(draws.log_q), 0.0))
+    if estimator == "path":
+        # The gradient of this sum is (d log p - d log q) d theta with q's parameters held fixed in log q.
+        surrogate = jnp.where(accepted, log_p, 0.0) + jnp.sum(stop_gradient(draws.pull) * draws.theta, axis=1)
+    else:
+        surrogate = jnp.where(accepted, log_p, 0.0) - draws.log_q
+    loss = -jnp.sum(share * surrogate)
+    elbo = jnp.where(jnp.any(accepted), value, jnp.nan)
+    return loss, StepInfo(stop_gradient(elbo), jnp.sum(~accepted))

@@ -1,0 +1,1 @@
+"""What a fit says: draws, trees, new units, corrections."""

@@ -1,0 +1,170 @@
+"""The posterior of a fit: every restart a chain, in memory or written a batch of draws at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from avistan.files.outputs import StrPath
+from avistan.posterior.budget import check_draws
+from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics
+from avistan.posterior.draws import (
+    FITTED_UNITS,
+    Batch,
+    Fitted,
+    draw_batches,
+    joined,
+    numbers_per_draw,
+    warn_of_rejected,
+)
+from avistan.posterior.marginal_importance import corrected_draws
+from avistan.posterior.zarr_store import write_batches
+from avistan.runtime.errors import FitError
+from avistan.runtime.limits import check_path, check_seed
+from stan_adapters.bound.bound_model import BoundModel, Draws
+
+FloatArray = npt.NDArray[np.float64]
+_HELD = "Give fewer draws, or write them a batch at a time with Fit.write_posterior."
+_MIXTURE = 24  # purpose of random numbers
+_LARGE = 2**30  # bytes of all draws from which a posterior is better written than held
+
+
+def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
+    """The DataTree of a fit with `draws` draws of every chain; options as in `Fit.posterior`."""
+    _check(fit, draws, seed)
+    drawn = joined(list(_batches(fit, draws, seed)))
+    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
+    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), **options)
+
+
+def is_large(fit: Fitted, draws: int) -> bool:
+    """Whether a posterior of so many draws is better written batch by batch than held in memory."""
+    return num_bytes(fit, draws) > _LARGE
+
+
+def num_bytes(fit: Fitted, draws: int) -> int:
+    """Of all draws in memory."""
+    return 8 * draws * len(fit.chains) * sum(numbers_per_draw(fit.model))
+
+
+def check_posterior(model: BoundModel, draws: int, chains: int, folder: Path) -> None:
+    """That a posterior can be held, or written to a folder where it `is_large`, before anything is trained.
+
+    Raises:
+        FitError: it can't, with what it would take.
+    """
+    large = draws * chains * sum(numbers_per_draw(model)) > _LARGE
+    check_draws(model, draws, chains=chains, folder=folder if large else None)
+
+
+def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
+    """The DataTree of importance-resampled draws, one chain; the k-hat of the weights is among the attributes.
+
+    Raises:
+        FitError: k-hat says that the weights can't be relied on.
+    """
+    _check(fit, draws, seed)
+    theta, weights = corrected_draws(fit, draws, seed=seed)
+    lp, _ = fit.model.log_density_gradient(theta)
+    values, num_rejected = fit.model.constrain(theta, seed=fit.seed if seed is None else seed)
+    warn_of_rejected(num_rejected, draws, fit.model.program.name, stacklevel=3)
+    options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "psis", "khat": weights.khat}
+    return _tree(fit, values, theta, {"lp": lp}, 1, **options)
+
+
+def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
+    """The DataTree of the mixture of all restarts, weighted by exp(ELBO); one chain.
+
+    `sample_stats` says which restart a draw is from, the attribute `weights` how the restarts weigh. The ELBO bounds
+    the mass that q covers: restarts in separate modes are weighted by it, restarts in one mode compete.
+    """
+    _check(fit, draws, seed)
+    elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
+    weights = np.exp(elbos - elbos.max())
+    weights /= weights.sum()
+    drawn = joined(list(_batches(fit, draws, seed)))
+    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
+    rng = np.random.default_rng([fit.seed if seed is None else seed, _MIXTURE])
+    restart = rng.choice(len(weights), size=draws, p=weights)
+    rows = restart * draws + np.arange(draws)
+    values = {name: value[rows] for name, value in drawn.values.items()}
+    options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "elbo", "weights": weights.tolist()}
+    stats = {"lp": drawn.lp[rows], "restart": restart}
+    return _tree(fit, values, drawn.theta[rows], stats, 1, **options)
+
+
+def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **options: Any) -> None:
+    """Write the same DataTree to a zarr store without ever holding it.
+
+    Raises:
+        FitError: the path holds something else or can't be written.
+    """
+    check_path("path", path)
+    _check(fit, draws, seed, folder=Path(path))
+    num_rejected = 0
+
+    def trees() -> Iterator[tuple[int, int, xr.DataTree]]:
+        nonlocal num_rejected
+        for batch in _batches(fit, draws, seed):
+            num_rejected += batch.num_rejected
+            yield (
+                batch.chain,
+                batch.start,
+                _tree(fit, batch.values, batch.theta, batch.sample_stats, 1, **options),
+            )
+
+    write_batches(trees(), path, chains=len(fit.chains), draws=draws)
+    warn_of_rejected(num_rejected, draws * len(fit.chains), fit.model.program.name, stacklevel=3)
+
+
+def _check(fit: Fitted, draws: int, seed: int | None, folder: Path | None = None) -> None:
+    """That so many draws of every chain can be made, and held or written to a folder. Raises FitError."""
+    if seed is not None:
+        check_seed(seed)
+    check_draws(fit.model, draws, chains=len(fit.chains), folder=folder, advice=_HELD)
+
+
+def _batches(fit: Fitted, draws: int, seed: int | None) -> Iterator[Batch]:
+    chains = [(chain.family, chain.inputs) for chain in fit.chains]
+    given = fit.seed if seed is None else seed
+    return draw_batches(fit.model, chains, draws, seed=given, purpose=FITTED_UNITS)
+
+
+def _tree(
+    fit: Fitted,
+    values: Draws,
+    theta: FloatArray,
+    sample_stats: Mapping[str, npt.NDArray[Any]],
+    num_chains: int,
+    *,
+    unconstrained: bool = False,
+    unit_values: Mapping[str, npt.ArrayLike] | None = None,
+    **options: Any,
+) -> xr.DataTree:
+    groups = {"elbo_trace": elbo_trace([chain.traces for chain in fit.chains])}
+    if fit.certificate:
+        groups["certificate"] = certificate(fit.certificate)
+    if unit_values:
+        if fit.level is None:
+            raise FitError(
+                "unit_diagnostics need a level of units, and every parameter of this fit is global."
+            )
+        groups["unit_diagnostics"] = unit_diagnostics(fit.level.name, unit_values)
+        if groups["unit_diagnostics"].sizes.get(fit.level.name, 0) != fit.level.num_units:
+            raise FitError(f"unit_diagnostics need an entry for each of the {fit.level.num_units} units.")
+    return to_datatree(
+        fit.model.program,
+        fit.model.data,
+        values,
+        sample_stats=sample_stats,
+        num_chains=num_chains,
+        unit_size=None if fit.level is None else fit.level.name,
+        unconstrained=(fit.model.layout, theta) if unconstrained else None,
+        groups=groups,
+        **options,
+    )

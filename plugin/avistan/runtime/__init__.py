@@ -1,0 +1,1 @@
+"""What of the process, the machine and the terminal is not inference."""

@@ -1,0 +1,1 @@
+"""One family, one objective, until it no longer pays."""

@@ -1,0 +1,261 @@
+"""Slicing: the data of some units are valid data of the same program, and their models are parts of the whole."""
+
+import re
+import time
+
+import numpy as np
+import pytest
+
+from sliced_cases import CASES, EVERY_CASE, ROOT, bind, generator, inspected, sliced, values
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.errors import StructureError
+from stan_adapters.language.program import Program
+from stan_adapters.levels.levels import make_level, shared_levels
+from stan_adapters.unit_data import checks
+from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal, find_slicing
+
+BUNDLED = ROOT / "stan_models"
+
+
+REFUSED = {
+    "saw": r"^x has N \+ 1 entries",
+    "size_minus_one": "^x has N entries",
+    "neighbour_mean": "a unit's place matters",
+    "autoregressive_observations": "a unit's place matters",
+    "position_as_number": "a unit's place matters",
+    "response_patterns": "computed in transformed data",
+    "size_from_transformed_data": "computed in transformed data",
+    "size_product": "not set by one size in the data",
+    "hard_coded_size": "12, is written in the program",
+    "standardized_data": r"transformed data \(y_std\)",
+    "two_units": "2 units can't be split into three",
+}
+
+
+# ---- the table of cases
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_is_sliced_or_refused_for_its_reason(name):
+    _, _, slicing = inspected(name)
+    if name in REFUSED:
+        assert isinstance(slicing, SlicingRefusal), slicing
+        assert re.search(REFUSED[name], slicing.reason), slicing.reason
+    else:
+        assert isinstance(slicing, Slicing), slicing.reason
+        assert [probe.holds for probe in slicing.evidence] == [True, True]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_sample_of_the_units_tells_what_all_of_them_do(name, monkeypatch):
+    """Where there are very many units, only a sample is permuted, and its scores are held against the whole."""
+    monkeypatch.setattr(checks, "_MAX_PERMUTED", 9)
+    model, level, _ = inspected(name)
+    slicing = find_slicing(model, level, generator(name, "sample"))
+    assert isinstance(slicing, SlicingRefusal) == (name in REFUSED)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
+def test_offered_slicings_are_additive_on_other_subsets(name):
+    model, level, slicing = inspected(name)
+    rng = generator(name, "other subsets")
+    theta = rng.uniform(-0.5, 0.5, model.dim)
+    a, b, c = np.array_split(_with_rows_last(slicing, model.data, rng.permutation(level.num_units)), 3)
+    whole, common = np.concatenate([a, b, c]), c
+    left = density(model, level, slicing, theta, whole) + density(model, level, slicing, theta, common)
+    right = density(model, level, slicing, theta, np.concatenate([a, c])) + density(
+        model, level, slicing, theta, np.concatenate([b, c])
+    )
+    assert np.isfinite(left)
+    assert left == pytest.approx(right, rel=1e-9, abs=1e-9)
+    assert density(model, level, slicing, theta, whole) == pytest.approx(
+        model.log_density_gradient(theta)[0], rel=1e-9
+    )
+
+
+def _with_rows_last(slicing, data, units):
+    rows = slicing.rows_per_unit(data)
+    if rows is None:
+        return units
+    last = np.flatnonzero(rows[units])[-1]
+    return np.append(np.delete(units, last), units[last])
+
+
+def density(model, level, slicing, theta, units):
+    """The log density of the program bound to the units' data, each unit's latents in its own place."""
+    with BoundModel(model.program, slicing.subset(model.data, units)) as part:
+        here = make_level(part.layout, level.name, level.members)
+        point = np.empty(part.dim)
+        point[here.globals_index(part.dim)] = theta[level.globals_index(model.dim)]
+        point[here.index] = theta[level.index[units]]
+        return part.log_density_gradient(point)[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_checking_stays_within_a_small_budget(name):
+    _, _, slicing = inspected(name)
+    assert slicing.bindings <= 10
+    assert slicing.evaluations <= 40
+    assert sum(probe.evaluations for probe in slicing.evidence) <= slicing.evaluations
+
+
+@pytest.mark.parametrize(
+    ("file", "level"),
+    [
+        ("linear/linear.stan", "N"),
+        ("lsat_2pl/lsat_2pl.stan", "N"),
+        ("random_slopes/random_slopes.stan", "J"),
+        ("eight_schools/eight_schools.stan", "J"),
+        ("eight_schools/eight_schools_centered.stan", "J"),
+    ],
+)
+def test_bundled_programs_are_sliced(file, level):
+    path = BUNDLED / file
+    model = bind(path, path.with_name("data.json"))
+    slicing = sliced(model, level)
+    assert isinstance(slicing, Slicing), slicing.reason
+
+
+def test_a_last_group_without_rows_is_no_failure():
+    """segment() refuses to start after the last row, so some orders of the groups can't be bound."""
+    case = CASES["ragged_sizes"]
+    model = bind(case.stan_file, case.make_data(generator("ragged")))
+    for seed in range(12):
+        assert isinstance(sliced(model, "J", seed=seed), Slicing)
+
+
+def test_groups_without_rows_go_where_the_program_bears_them():
+    """With two of three groups empty, a random order nearly always ends with one that the program refuses."""
+    case = CASES["ragged_sizes"]
+    sizes = np.array([0, 2, 0, 0, 3, 0, 0, 1, 0, 0, 2, 0, 0, 4, 0, 0, 0, 3])
+    y = generator("empty groups").normal(size=sizes.sum())
+    model = bind(case.stan_file, {"N": sizes.sum(), "J": sizes.size, "size_of": sizes, "x": y[::-1], "y": y})
+    outcomes = [sliced(model, "J", seed=seed) for seed in range(8)]
+    assert all(isinstance(slicing, Slicing) for slicing in outcomes)
+
+
+def test_a_program_that_refuses_to_have_no_units_is_checked_in_three_parts():
+    _, _, slicing = inspected("groups_without_rows")
+    assert slicing.smallest > 0
+    assert inspected("linear")[2].smallest == 0
+
+
+def test_subsets_of_other_data_of_the_program():
+    model, _, slicing = inspected("varying_intercept")
+    other = read_data(model.program, {"N": 3, "J": 2, "g": [2, 2, 1], "x": [1.0, 2, 3], "y": [4.0, 5, 6]})
+    assert slicing.num_units(other) == 2
+    assert slicing.rows_per_unit(other).tolist() == [1, 2]
+    assert values(slicing.subset(other, [1])) == {
+        "N": 2,
+        "J": 1,
+        "g": [1, 1],
+        "x": [1, 2],
+        "y": [4, 5],
+    }
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ([0, 20], "no unit 20: the 20 units of N count from 0"),
+        ([-1], "no unit -1"),
+        ([3, 3], "unit 3 is given twice"),
+        ([0.5], "units are integers"),
+        ([[0]], r"of shape \(1, 1\)"),
+    ],
+)
+def test_wrong_unit_numbers_are_refused(units, message):
+    model, _, slicing = inspected("linear")
+    with pytest.raises(StructureError, match=message):
+        slicing.subset(model.data, units)
+
+
+def test_a_million_rows_are_cut_in_less_than_a_second():
+    rng = generator("a million rows")
+    rows, groups = 10**6, 10**5
+    owner = np.append(np.arange(groups), rng.integers(0, groups, rows - groups)) + 1
+    program = Program.from_file(CASES["varying_intercept"].stan_file)
+    noise = rng.normal(size=rows)
+    data = read_data(program, {"N": rows, "J": groups, "g": owner, "x": noise, "y": noise})
+    _, _, slicing = inspected("varying_intercept")
+    start = time.perf_counter()
+    half = slicing.subset(data, rng.permutation(groups)[: groups // 2])
+    assert time.perf_counter() - start < 1
+    assert len(half["y"]) == half["N"] > rows // 3
+
+
+# ---- what must be refused
+
+
+def test_globals_that_belong_to_rows_of_the_units_are_refused():
+    model, _, _ = inspected("nested")
+    refusal = sliced(model, "C")
+    assert isinstance(refusal, SlicingRefusal)
+    assert "u, S, changes with the units" in refusal.reason
+
+
+def test_rows_of_two_units_are_refused():
+    code = """data { int G; int J; array[G] int<lower=1, upper=J> a; array[G] int<lower=1, upper=J> b; }
+    parameters { vector[J] z; } model { z ~ std_normal(); target += sum(z[a] - z[b]); }"""
+    model = bind(code, {"G": 3, "J": 3, "a": [1, 2, 3], "b": [2, 3, 1]})
+    refusal = sliced(model, "J")
+    assert isinstance(refusal, SlicingRefusal)
+    assert re.search("b gives row 1 of G to unit 2, and another entry gives it to unit 1", refusal.reason), (
+        refusal.reason
+    )
+
+
+def test_a_prior_that_counts_the_units_is_no_obstacle_and_one_that_divides_by_them_is():
+    code = """data { int N; vector[N] y; } parameters { real m; vector[N] z; }
+    model { m ~ normal(0, %s); z ~ normal(m, 1); y ~ normal(z, 1); }"""
+    data = {"N": 12, "y": np.arange(12.0)}
+    assert isinstance(sliced(bind(code % "1", data), "N"), Slicing)
+    refusal = sliced(bind(code % "1.0 / N", data), "N")
+    assert isinstance(refusal, SlicingRefusal)
+    assert [probe.holds for probe in refusal.evidence] == [True, False]
+
+
+def test_a_failure_that_cancels_in_pairs_is_found():
+    """Every unit's mean depends on the rank of its observation: any order of the units gives the same density."""
+    code = """data { int N; vector[N] y; } transformed data { array[N] int r = sort_indices_asc(y);
+    vector[N] rank; for (n in 1:N) rank[r[n]] = n; }
+    parameters { vector[N] z; } model { z ~ normal(rank, 1); y ~ normal(z, 1); }"""
+    refusal = sliced(bind(code, {"N": 10, "y": generator("ranks").normal(size=10)}), "N")
+    assert isinstance(refusal, SlicingRefusal)
+    assert [probe.holds for probe in refusal.evidence] == [True, False]
+
+
+def test_globals_whose_number_depends_on_who_is_there_are_refused():
+    code = """data { int N; array[N] int<lower=1> y; } transformed data { int K = max(y); }
+    parameters { simplex[K] p; vector[N] z; } model { z ~ std_normal(); y ~ categorical(p); }"""
+    refusal = sliced(bind(code, {"N": 40, "y": [1, 3] * 20}), "N")
+    assert isinstance(refusal, SlicingRefusal)
+    assert "p is not a latent of level N, and yet its shape changes with the units" in refusal.reason
+
+
+def test_units_that_own_no_coordinate_are_refused():
+    case = EVERY_CASE["sum_to_zero"]
+    model = bind(case.stan_file, case.make_data(generator("sum")))
+    (level,) = shared_levels(model.layout)
+    refusal = find_slicing(model, level, generator("sum"))
+    assert isinstance(refusal, SlicingRefusal)
+    assert "No unit of J owns a latent" in refusal.reason
+
+
+def test_units_of_coupled_programs_are_never_offered():
+    """Additivity holds for independent units only, so it would expose a level that was called separable by mistake."""
+    for name, case in EVERY_CASE.items():
+        if case.verdict != "not-closable" or name == "sum_to_zero":
+            continue
+        model = bind(case.stan_file, case.make_data(generator(name)))
+        assert isinstance(sliced(model, case.level), SlicingRefusal), name
+
+
+def test_a_constant_that_is_no_sum_over_units_is_found():
+    """Gradients can't show it: only the densities tell."""
+    code = """data { int N; vector[N] y; } parameters { vector[N] z; }
+    model { z ~ std_normal(); y ~ normal(z, 1); target += 0.1 * square(sum(y)); }"""
+    refusal = sliced(bind(code, {"N": 12, "y": np.arange(12.0)}), "N")
+    assert isinstance(refusal, SlicingRefusal)
+    assert [probe.holds for probe in refusal.evidence] == [True, False]
