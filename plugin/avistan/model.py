@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from avistan.runtime.limits import check_callable, check_engine, check_level, ch
 from avistan.runtime.progress import ProgressCallback, begin_stage, reporting
 from avistan.runtime.progress_bars import bars, quiet, shown
 from avistan.runtime.threads import one_blas_thread
+from avistan.runtime.types import StrPath
 from avistan.start.preparation import Preparation, prepare
 from avistan.training.checkpoints import Checkpoint, check_checkpoint_place
 from avistan.training.fingerprint import describe_fit
@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # a fit alone does not need the competition
     from avistan.comparison.competition import Comparison
     from avistan.comparison.references import Reference
 
-StrPath = str | os.PathLike[str]
 _MOST_PREPARATIONS = 4  # that a model keeps, the latest: of seeds, and of what else they depend on
 
 

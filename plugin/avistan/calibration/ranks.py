@@ -12,9 +12,7 @@ import xarray as xr
 
 from avistan.calibration.uniformity import Envelope, Shape, envelope
 from avistan.fitting.options import FitOptions
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from avistan.runtime.types import FloatArray, IntArray
 
 _CAUSES = (
     "A failure lies in the program, in the simulator or in the approximation: a mean-field approximation is too narrow "

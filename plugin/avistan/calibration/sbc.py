@@ -32,14 +32,13 @@ from avistan.runtime.limits import (
     whole_number,
 )
 from avistan.runtime.progress import part_of
+from avistan.runtime.types import FloatArray, IntArray, StrPath
 from avistan.start.preparation import prepare
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import RawData, read_data
-from stan_adapters.language.program import Program, StrPath
+from stan_adapters.language.program import Program
 from stan_adapters.levels.levels import make_level
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 OnSimulation = Callable[[int, int, float], None]  # simulations done, in all, nan
 
 LOG_DENSITY = "lp__"

@@ -11,11 +11,9 @@ import enum
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from avistan.runtime.types import FloatArray, IntArray
 
 _ROUNDING = 1 + 1e-9  # tails this close are equal
 _HALVINGS = 50

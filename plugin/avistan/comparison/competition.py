@@ -25,12 +25,12 @@ from avistan.objective.elbo import Evaluation, evaluate, gap, shared_normals
 from avistan.runtime.errors import AvistanError
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import Progress
+from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.levels.levels import Level
 from stan_adapters.structure.structure import Structure
 
-FloatArray = npt.NDArray[np.float64]
 MakeProgress = Callable[[str], Progress | None]
 
 ONE_NAT = 1.0

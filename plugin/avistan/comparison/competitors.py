@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.comparison.elbo_curves import Curve
 from avistan.comparison.references import Reference as Reference
@@ -20,17 +19,16 @@ from avistan.comparison.references import reference_from as reference_from
 from avistan.runtime.errors import AvistanError, CompetitorError, MethodError
 from avistan.runtime.limits import check_path, whole_number
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.types import FloatArray, StrPath
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import CmdStanError, EngineError
 from stan_adapters.files.names import nearest
-from stan_adapters.language.program import StrPath
 from stan_adapters.samplers.cmdstan import CmdStan
 from stan_adapters.samplers.stanli import Paths, pathfinder_paths
 
 if TYPE_CHECKING:
     import xarray as xr
 
-FloatArray = npt.NDArray[np.float64]
 REFERENCES = ("nuts", "cmdstan-nuts")
 SAMPLER_OPTIONS = ("chains", "warmup", "draws")
 COMPETITORS = ("cmdstan-advi", "cmdstan-pathfinder", "pathfinder")

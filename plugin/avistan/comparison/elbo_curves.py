@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from avistan.training.loop import Trace
 
-FloatArray = npt.NDArray[np.float64]
 _SMOOTH_SHARE = 0.01  # of all steps, half the window over which a trace is averaged
 
 

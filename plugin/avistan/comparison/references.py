@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.runtime.errors import CompetitorError
+from avistan.runtime.types import FloatArray, StrPath
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import BindingError
 from stan_adapters.files.foreign_files import check_hdf5, check_zarr
-from stan_adapters.language.program import StrPath
 from stan_adapters.samplers import stanli as algorithms
 from stan_adapters.samplers.stanli import Draws
 
 if TYPE_CHECKING:
     import xarray as xr
 
-FloatArray = npt.NDArray[np.float64]
 _COMPARED = 20  # draws of each chain whose log density says which statistics are theirs
 _SECONDS, _DIVERGENCES = "sampling_time", "divergences"  # attributes of a tree; the first is ArviZ's
 _UNKNOWN = -1  # divergences

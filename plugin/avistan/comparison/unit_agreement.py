@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.comparison.competition import Comparison, Row
 from avistan.family.method import FACTORIZED
-
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

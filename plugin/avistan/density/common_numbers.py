@@ -14,8 +14,8 @@ from jaxtyping import PRNGKeyArray
 
 from avistan.density import native
 from avistan.runtime.device import on_device
+from avistan.runtime.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Words = tuple[int, int]
 
 _KIND = "threefry2x32"  # of keys, JAX's usual one

@@ -7,18 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.fitting.chains import Chain, best_of
 from avistan.posterior.marginal_importance import Approximation, approximation, unit_density
+from avistan.runtime.types import FloatArray, Rng
 from avistan.start.quick_fit import QuickFit
 from stan_adapters.units.conditional_density import UnitDensity
 
 if TYPE_CHECKING:
     from avistan.fit import Fit
 
-FloatArray = npt.NDArray[np.float64]
-Rng = np.random.Generator
 
 NO_UNITS = "Not run: the fit has no level of separable units."
 _NAMED = 3  # worst units that a finding names

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.global_curvature import local_gaussian
@@ -16,8 +15,7 @@ from avistan.posterior.marginal_importance import (
     adapt,
     weigh_enough,
 )
-
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 _DRAWS = 1000  # of the globals, fewer for large models
 _FEWEST_WEIGHTS = 100  # that a k-hat is believed from

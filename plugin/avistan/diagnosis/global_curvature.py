@@ -15,14 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.family.flow import bend
 from avistan.posterior.marginal_importance import Approximation
+from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
-Rng = np.random.Generator
 
 MOST_GLOBALS = 500
 _DRAWS, _FOR_EACH = 400, 8  # gradients at least, and for each parameter

@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from avistan.start.quick_fit import QuickFit, StartError, quick_fit
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.units.conditional_density import UnitDensity
-
-FloatArray = npt.NDArray[np.float64]
-Rng = np.random.Generator
 
 LIKE = float(np.log(100))  # nats: a mode with less than a hundredth of another one's mass does not count
 _VALLEY = 2.0  # nats that the density must fall between two places that are different modes

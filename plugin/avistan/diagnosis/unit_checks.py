@@ -10,11 +10,9 @@ from avistan.diagnosis.verdict import Check, Trust
 from avistan.posterior.marginal_importance import Approximation, weights_khat
 from avistan.posterior.refine_locals import free_units
 from avistan.runtime.text import percent, with_error
+from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity
 from stan_adapters.units.conditional_hmc import sample_units
-
-FloatArray = npt.NDArray[np.float64]
-Rng = np.random.Generator
 
 _KHAT = 0.7  # Vehtari et al., JMLR 2024
 _EFFECTIVE_SHARE = 0.9  # of a unit's draws: a mean off by a third of an sd costs a tenth

@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.files.records import read_record
+from avistan.runtime.types import FloatArray
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from avistan.start.quick_fit import QuickFit
 
-FloatArray = npt.NDArray[np.float64]
 _WIDTH = 110
 _WORSE_IF_LARGE = ("khat", "amortization_gap", "conditional_error")
 

@@ -23,8 +23,8 @@ from avistan.family.distillation import distil
 from avistan.family.ridge import ridge
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.errors import MethodError
+from avistan.runtime.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 LOG_SD_RANGE = 10.0
 MAX_TERMS = 2000  # of a polynomial
 

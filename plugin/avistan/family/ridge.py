@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 # Relative to the number of rows. Smaller ones would make the coefficients of a network's readout so large that a step
 # of its hidden layers moves the output far.

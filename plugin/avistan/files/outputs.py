@@ -15,9 +15,8 @@ from typing import IO
 from avistan.files.locks import take
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path
+from avistan.runtime.types import StrPath
 from stan_adapters.files.memory import in_bytes
-
-StrPath = str | os.PathLike[str]
 
 
 def check_file_place(path: StrPath) -> None:

@@ -26,10 +26,10 @@ from avistan.fitting.shard_preparation import LargePreparation
 from avistan.objective.host_draws import Places, draw_pairs
 from avistan.objective.host_functions import HostNu, global_values, unit_values
 from avistan.runtime.device import on_device
+from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation
 from stan_adapters.data.layout import IndexArray
 
-FloatArray = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
 
 MAX_GLOBALS = 200  # two gradients for each, of every part and draw

@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
 
 _STEP = 0.5  # sds of a unit, in differences
 _NUMBERS_AT_ONCE = 4_000_000  # of points that Stan gets together

@@ -29,8 +29,7 @@ from avistan.objective.step import (
     numpy_elbo_gradient,
 )
 from avistan.runtime.device import on_device
-
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 ROUNDS = 4
 STILL = 0.1  # sds: with so many draws about the noise of a step

@@ -17,6 +17,7 @@ from avistan.runtime.deadline import out_of_time
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
 from avistan.runtime.threads import one_blas_thread
+from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation, prepare
 from avistan.start.quick_fit import QuickFit, quick_fit
 from avistan.start.unit_inputs import UnitInput
@@ -29,8 +30,6 @@ from stan_adapters.shards.base import make_base
 from stan_adapters.shards.pool import DEFAULT_BUDGET
 from stan_adapters.shards.shard import ShardMaker, batch_size
 from stan_adapters.unit_data import Slicing
-
-FloatArray = npt.NDArray[np.float64]
 
 _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
 _ONE_LEVEL = parse_method("avi")

@@ -27,8 +27,7 @@ from avistan.family.functions import MLP, AbstractInferenceFunction, LocalNu, Re
 from avistan.objective.host_draws import Places, draw_pairs, drawn_on_host, mirrored
 from avistan.objective.host_functions import unit_values
 from avistan.runtime.device import on_device
-
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 _NUMBERS_AT_ONCE = 4_000_000  # normals of a key
 _DEVIATIONS_AT_ONCE = 1 << 24  # numbers that pairs of draws may take on the host

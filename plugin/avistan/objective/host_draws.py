@@ -19,8 +19,8 @@ from avistan.family.family import Family, LevelGlobals
 from avistan.family.flow import NUMBERS, bend, flattened
 from avistan.objective.host_functions import HostNu, global_values, hosted, unit_values
 from avistan.objective.step import form_of
+from avistan.runtime.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Places = slice | npt.NDArray[np.int64]  # some coordinates of the whole vector
 Noise = Callable[[Places], FloatArray]  # their normals, (pairs, n)
 

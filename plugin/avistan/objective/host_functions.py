@@ -19,8 +19,8 @@ from avistan.family.functions import (
     Polynomial,
     Table,
 )
+from avistan.runtime.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 HostNu = Any  # a `LocalNu` of numpy's arrays
 _HOSTED = Table | Constant | Polynomial | MLP
 

@@ -25,10 +25,10 @@ from avistan.family.directions import along, through_curve
 from avistan.family.family import Family
 from avistan.family.flow import NUMBERS, bend, flattened, number_slopes
 from avistan.family.functions import Table
+from avistan.runtime.types import FloatArray
 from stan_adapters.errors import BindingError
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

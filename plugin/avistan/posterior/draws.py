@@ -20,13 +20,12 @@ from avistan.objective.elbo import sample, tabulated
 from avistan.runtime.limits import check_memory, check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage, report_step
+from avistan.runtime.types import FloatArray
 from avistan.start.unit_inputs import UnitInput
 from stan_adapters.bound.bound_model import BoundModel, Draws
 from stan_adapters.data.layout import declared_shape
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Probe
-
-FloatArray = npt.NDArray[np.float64]
 
 FITTED_UNITS, NEW_UNITS = 4, 5  # purposes of random numbers
 _NUMBERS_AT_ONCE = 2**22  # of an array of draws: 32 MiB

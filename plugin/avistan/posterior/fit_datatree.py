@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from avistan.files.outputs import StrPath
 from avistan.posterior.budget import check_draws
 from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics
 from avistan.posterior.draws import (
@@ -26,9 +25,9 @@ from avistan.posterior.marginal_importance import corrected_draws
 from avistan.posterior.zarr_store import write_batches
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed
+from avistan.runtime.types import FloatArray, StrPath
 from stan_adapters.bound.bound_model import BoundModel, Draws
 
-FloatArray = npt.NDArray[np.float64]
 _HELD = "Give fewer draws, or write them a batch at a time with Fit.write_posterior."
 _MIXTURE = 24  # purpose of random numbers
 _LARGE = 2**30  # bytes of all draws from which a posterior is better written than held

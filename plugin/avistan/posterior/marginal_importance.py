@@ -22,6 +22,7 @@ from avistan.posterior.draws import FittedFamily
 from avistan.runtime.errors import FitError
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import StructureError
 from stan_adapters.levels.levels import Level
@@ -33,10 +34,6 @@ from stan_adapters.units.conditional_density import (
     line_directions,
     solve_lower,
 )
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-Rng = np.random.Generator
 
 _CHECKED = 24  # draws of the globals at which integrals are held against the finest
 _COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of the effective draws

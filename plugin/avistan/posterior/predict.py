@@ -7,7 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from avistan.family.family import make_placement
@@ -20,6 +19,7 @@ from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.levels.levels import Level, make_level
@@ -27,7 +27,6 @@ from stan_adapters.sources import DataSource, read
 from stan_adapters.structure.reasons import listed
 from stan_adapters.unit_data import entries_of_all_units, quantities_of_all_units
 
-FloatArray = npt.NDArray[np.float64]
 _CLOUD = "cloud"
 
 

@@ -26,13 +26,12 @@ from avistan.posterior.marginal_importance import Approximation, approximation, 
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
+from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity, solve_upper
 
 if TYPE_CHECKING:
     from avistan.fit import Fit
 
-FloatArray = npt.NDArray[np.float64]
-Rng = np.random.Generator
 
 STEPS = 300
 _DRAWS = 4  # a step, in antithetic pairs

@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from avistan.runtime.types import FloatArray
 from avistan.start.unit_inputs import SignatureInput, UnitInput
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.units.signature import SignatureTransform, unit_scores
-
-FloatArray = npt.NDArray[np.float64]
 
 FAR = 2.0  # typical distances between fitted units: beyond this a unit counts as outside
 _MOST_UNITS = 5000  # of the fitted ones, chosen at random, that distances are measured to

@@ -9,7 +9,6 @@ Source: Giordano, Broderick & Jordan, "Covariances, robustness, and variational 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,13 +20,11 @@ from avistan.files.outputs import whole_folder
 from avistan.posterior.marginal_importance import is_separable
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed, whole_number
+from avistan.runtime.types import FloatArray, StrPath
 from avistan.start.preparation import split
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.levels.levels import Level
-
-FloatArray = npt.NDArray[np.float64]
-StrPath = str | os.PathLike[str]
 
 _SPREAD_DRAWS = 2000  # of the fit, for its means and sds
 _CURVATURE_DRAWS = 8

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 
-from avistan.files.outputs import StrPath, whole_folder
+from avistan.files.outputs import whole_folder
+from avistan.runtime.types import StrPath
 
 # Groups that a store of ours can have: an older one with nothing else in it may be replaced.
 _OURS = (

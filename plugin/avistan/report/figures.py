@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,8 +24,7 @@ from avistan.comparison.unit_agreement import Agreement, Marginals
 from avistan.report.intervals import Intervals, Panel, intervals
 from avistan.report.picture import Picture
 from avistan.report.sentences import KHAT_USABLE
-
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 # Six hues that colour-blind readers can tell apart, each with a contrast above 3 on white; Okabe and Ito's, darker.
 COLOURS = ("#0072b2", "#c8500a", "#00805c", "#a8487f", "#8a6a00", "#2a86bd")

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.comparison.competition import Comparison
 from avistan.runtime.errors import FitError
+from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 
-FloatArray = npt.NDArray[np.float64]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 _MOST_ROWS = 24  # of all variables without an entry per unit

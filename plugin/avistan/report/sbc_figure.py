@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from avistan.calibration.ranks import Calibration, IntArray
+from avistan.calibration.ranks import Calibration
+from avistan.runtime.types import IntArray
 
 _PASSED, _FAILED = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermillion
 _GREY = "#666666"

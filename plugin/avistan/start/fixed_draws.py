@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from avistan.start.lbfgs_path import Climb
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
 
 _PAIRS, _JUDGING_PAIRS = 4, 8  # of draws, of the climb and of those by which its end is judged
 _STEPS = 16  # between two looks at the gain,

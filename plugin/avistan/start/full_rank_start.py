@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from avistan.family.family import Family, GlobalGaussian
 from avistan.runtime.device import on_device
+from avistan.runtime.types import FloatArray
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
 
 MAX_GLOBALS = 200
 _ROUNDS = 12

@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
 
 MAX_GLOBALS = 12  # whose marginal density is climbed; more of them stay where they are
 _NEWTON_STEPS = 50

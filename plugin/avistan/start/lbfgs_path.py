@@ -16,11 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
 
 DRAWS = 6  # for an ELBO
 _MEMORY = 12  # pairs of steps and changes of the gradient

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Array, Float
 
 from avistan.family.directions import HIDDEN, start_curve
@@ -32,6 +31,7 @@ from avistan.family.functions import (
 from avistan.family.method import DataColumn, Method
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.errors import MethodError
+from avistan.runtime.types import FloatArray
 from avistan.start.laplace_chain import Chain, ChainStart, chain_start
 from avistan.start.quick_fit import QuickFit, quick_fit
 from avistan.start.unit_inputs import SignatureInput, UnitInput, make_data_input
@@ -46,8 +46,6 @@ from stan_adapters.units.signature import (
     fit_transform,
     usable_references,
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 # With so few directions units' scales may follow curves far down: the noise of their rates adds up over all.
 _FEW_DIRECTIONS = 8

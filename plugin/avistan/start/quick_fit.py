@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from avistan.runtime.types import FloatArray
 from avistan.start.fixed_draws import climbed
 from avistan.start.lbfgs_path import DRAWS, PathPoint, elbo_at, walk
 from stan_adapters.errors import AvistanError
 from stan_adapters.levels.probes import Density
-
-FloatArray = npt.NDArray[np.float64]
 
 _TRIES = 10
 _BOXES = (

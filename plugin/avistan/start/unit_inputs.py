@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from avistan.family.method import DataColumn
 from avistan.runtime.errors import MethodError
+from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.units.signature import References, SignatureTransform, signature_inputs
 
-FloatArray = npt.NDArray[np.float64]
 _TRANSFORM = ("center", "scale", "heavy", "mean", "components")
 KNEE = 4.0
 

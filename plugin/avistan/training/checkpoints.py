@@ -22,8 +22,9 @@ from types import FrameType
 from typing import Any
 
 from avistan.files.locks import held, holder, take
-from avistan.files.outputs import StrPath, check_folder_place
+from avistan.files.outputs import check_folder_place
 from avistan.runtime.limits import check_path
+from avistan.runtime.types import StrPath
 from avistan.training.checkpoint_saves import (
     CHAIN,
     STEPS,

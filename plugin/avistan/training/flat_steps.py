@@ -19,8 +19,8 @@ from avistan.family.family import Family
 from avistan.objective.step import Form, Parts, StepFrame, frame_of, host_parts
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
+from avistan.runtime.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 _MEAN_STRIDE = 10  # steps between two iterates that count for a mean
 
 

@@ -32,6 +32,7 @@ from avistan.runtime.deadline import out_of_time
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.errors import FitError
 from avistan.runtime.progress import Progress, report_step
+from avistan.runtime.types import FloatArray
 from avistan.training.batches import Batches, one_batch
 from avistan.training.checkpoints import ChainCheckpoint, going_on
 from avistan.training.fingerprint import Arrays, digest
@@ -40,8 +41,6 @@ from avistan.training.optimizer import GuardedAdamState, Optimizer, guarded_adam
 from avistan.training.safeguard import Safeguard
 from avistan.training.stopping import MEASURE_DRAWS, Ending, FixedBudget, Measure, StoppingRule
 from avistan.training.table_training import TableSteps
-
-FloatArray = npt.NDArray[np.float64]
 
 NO_SLOT = -1  # in place of the whole model, where batches are given
 _NOISE_BLOCK = 1 << 18  # normals drawn at once where XLA draws them

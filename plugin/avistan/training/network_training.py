@@ -21,8 +21,9 @@ from avistan.family.functions import MLP
 from avistan.objective.step import Form
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
+from avistan.runtime.types import FloatArray
 from avistan.training.batches import Batches, Places
-from avistan.training.flat_steps import FlatSteps, FloatArray, refuse
+from avistan.training.flat_steps import FlatSteps, refuse
 
 
 def serves(family: Family) -> bool:

@@ -13,13 +13,11 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.objective.elbo import Evaluation, gap
+from avistan.runtime.types import FloatArray
 from avistan.training.fingerprint import Arrays
 from avistan.training.stopping import NATS, SHARE
-
-FloatArray = npt.NDArray[np.float64]
 
 _FALL = 10.0  # tolerances by which a chunk must lie below the best one, and
 _NOISES = 6.0  # standard errors of a chunk's mean

@@ -30,6 +30,7 @@ from avistan.objective.elbo import Evaluation
 from avistan.objective.step import Batch, elbo_estimate, form_of, frame_of, parts_of
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import MethodError
+from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation, start_family
 from avistan.training.batches import Batches, Places, StepArrays
 from avistan.training.loop import TrainingOptions
@@ -39,8 +40,6 @@ from stan_adapters.data.layout import IndexArray
 from stan_adapters.shards.base import Base
 from stan_adapters.shards.pool import DEFAULT_BUDGET, ShardPool
 from stan_adapters.shards.shard import Shard, ShardMaker
-
-FloatArray = npt.NDArray[np.float64]
 
 _MULTIPLE = 250  # steps of which chunks are parts: rounds of shards change between chunks
 _STEPS_PER_ROUND = 1000  # at least: binding the next round's shards takes longer than many cheap steps

@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Array, Float
 
 from avistan.family.family import Family, trainable
@@ -31,10 +30,10 @@ from avistan.objective.elbo import Evaluation, gap
 from avistan.objective.host_draws import drawn_on_host
 from avistan.objective.host_functions import global_values, hosted, unit_values
 from avistan.runtime.device import on_device
+from avistan.runtime.types import FloatArray
 from avistan.training.fingerprint import Arrays
 from avistan.training.optimizer import FINAL_RATE, WARM_UP_STEPS, learning_rates
 
-FloatArray = npt.NDArray[np.float64]
 Leaves = list[FloatArray]  # of a family's trainable part
 Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, the same for all families
 

@@ -14,7 +14,8 @@ from avistan.family.family import Family
 from avistan.family.functions import LocalNu
 from avistan.objective.step import Form, Parts, numpy_elbo_gradient
 from avistan.runtime.device import on_device
-from avistan.training.flat_steps import FlatSteps, FloatArray, refuse
+from avistan.runtime.types import FloatArray
+from avistan.training.flat_steps import FlatSteps, refuse
 from avistan.training.optimizer import FIRST_DECAY, SECOND_DECAY, adam_scales
 
 
