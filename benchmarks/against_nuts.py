@@ -26,7 +26,7 @@ from _further_programs import FURTHER
 from _moments import Moments, moments
 from avistan.comparison.references import nuts
 from avistan.model import Model
-from avistan.posterior.marginal_importance import corrected_draws
+from avistan.posterior.resampling import corrected_draws
 from avistan.runtime.errors import FitError
 
 FITTED_DRAWS = 4000

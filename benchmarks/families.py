@@ -40,7 +40,7 @@ from avistan.fit import Fit
 from avistan.fitting.options import FitOptions
 from avistan.model import Model
 from avistan.objective.elbo import gap
-from avistan.posterior.marginal_importance import corrected_draws
+from avistan.posterior.resampling import corrected_draws
 from avistan.report.figures import COLOURS, GRID, INK, MUTED
 from avistan.runtime.errors import FitError
 from avistan.runtime.precision import in_float64

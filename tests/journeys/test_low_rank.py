@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 import avistan as avi
 from avistan.family.family import GlobalGaussian, start_globals
 from avistan.family.method import parse_method
-from avistan.posterior.marginal_importance import approximation
+from avistan.posterior.approximation import approximation
 from avistan.start.preparation import prepare, start_family
 from programs import NORMALS, bind
 

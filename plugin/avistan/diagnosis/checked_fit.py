@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avistan.fitting.chains import Chain, best_of
-from avistan.posterior.marginal_importance import Approximation, approximation, unit_density
+from avistan.posterior.approximation import Approximation, approximation
+from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.types import FloatArray, Rng
 from avistan.start.quick_fit import QuickFit
 from stan_adapters.units.conditional_density import UnitDensity

@@ -9,12 +9,8 @@ import numpy as np
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.global_curvature import local_gaussian
 from avistan.diagnosis.verdict import Check, Trust
-from avistan.posterior.marginal_importance import (
-    Approximation,
-    GlobalsImportance,
-    adapt,
-    weigh_enough,
-)
+from avistan.posterior.approximation import Approximation
+from avistan.posterior.marginal_importance import GlobalsImportance, adapt, weigh_enough
 from avistan.runtime.types import FloatArray
 
 _DRAWS = 1000  # of the globals, fewer for large models

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avistan.family.flow import bend
-from avistan.posterior.marginal_importance import Approximation
+from avistan.posterior.approximation import Approximation
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.levels.probes import Density
 

@@ -8,7 +8,7 @@ from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.restarts import LIKE, Landscape, count_for, probe_starts
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.objective.elbo import gap
-from avistan.posterior.marginal_importance import approximation
+from avistan.posterior.approximation import approximation
 
 _RHAT = 1.05  # means of restarts a third of an sd apart
 _CHAIN_DRAWS = 500

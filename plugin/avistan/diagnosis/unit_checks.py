@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from avistan.diagnosis.checked_fit import NO_UNITS, CheckedFit
 from avistan.diagnosis.verdict import Check, Trust
-from avistan.posterior.marginal_importance import Approximation, weights_khat
+from avistan.posterior.approximation import Approximation
+from avistan.posterior.marginal_importance import weights_khat
 from avistan.posterior.refine_locals import free_units
 from avistan.runtime.text import percent, with_error
 from avistan.runtime.types import FloatArray, Rng

@@ -21,7 +21,7 @@ from avistan.posterior.draws import (
     numbers_per_draw,
     warn_of_rejected,
 )
-from avistan.posterior.marginal_importance import corrected_draws
+from avistan.posterior.resampling import corrected_draws
 from avistan.posterior.zarr_store import write_batches
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed

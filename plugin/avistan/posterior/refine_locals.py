@@ -22,7 +22,8 @@ from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Refined
 from avistan.fitting.chains import Chain, evaluation_key
 from avistan.objective.elbo import evaluate
-from avistan.posterior.marginal_importance import Approximation, approximation, unit_density
+from avistan.posterior.approximation import Approximation, approximation
+from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64

@@ -11,7 +11,9 @@ from avistan.diagnosis.checks import diagnose
 from avistan.diagnosis.restarts import probe_starts
 from avistan.diagnosis.unit_checks import conditional_errors, unit_log_ratios
 from avistan.diagnosis.verdict import Check, Diagnosis, Trust
-from avistan.posterior.marginal_importance import approximation, unit_density, weights_khat
+from avistan.posterior.approximation import approximation
+from avistan.posterior.marginal_importance import weights_khat
+from avistan.posterior.unit_marginals import unit_density
 from programs import REJECTS, bind, bundled, simulator
 
 RICH = "avi:full-rank:full:conditional"

@@ -10,7 +10,7 @@ from avistan.diagnosis import global_checks
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.global_curvature import local_gaussian
 from avistan.diagnosis.verdict import Trust
-from avistan.posterior.marginal_importance import Approximation
+from avistan.posterior.approximation import Approximation
 
 # The years of measurements: intercept and slope nearly determine each other.
 REGRESSION = """

@@ -8,8 +8,9 @@ from scipy import stats
 
 import avistan as avi
 from avistan.family.flow import NUMBERS, bend, number_slopes, straighten
-from avistan.posterior.marginal_importance import approximation, unit_density
+from avistan.posterior.approximation import approximation
 from avistan.posterior.refine_locals import _gradient, _moved
+from avistan.posterior.unit_marginals import unit_density
 from programs import bundled
 
 # A unit that counted nothing: its log rate has the density of a log gamma variable, skewed to the left.

@@ -17,7 +17,7 @@ from avistan.family.functions import LocalNu, Table
 from avistan.family.gaussian_chain import follow, pull_back
 from avistan.family.method import parse_method
 from avistan.fitting.family_selection import stages
-from avistan.posterior.marginal_importance import approximation
+from avistan.posterior.approximation import approximation
 from avistan.start.laplace_chain import chain_start
 from programs import bundled, simulator
 

@@ -9,7 +9,7 @@ from avistan.density.log_density import register
 from avistan.fitting.natural_gradient import _moved, settling_step
 from avistan.objective.host_functions import unit_values
 from avistan.objective.step import form_of, host_parts, lower_factor
-from avistan.posterior.marginal_importance import approximation
+from avistan.posterior.approximation import approximation
 from avistan.runtime.precision import in_float64
 from programs import bundled, simulator
 

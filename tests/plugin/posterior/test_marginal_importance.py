@@ -9,19 +9,16 @@ import pytest
 from scipy import stats
 
 import avistan as avi
+from avistan.posterior.approximation import Approximation, approximation
 from avistan.posterior.marginal_importance import (
-    Approximation,
     adapt,
-    approximation,
-    corrected_draws,
     globals_importance,
     khat_threshold,
-    log_marginals,
-    systematic,
-    unit_density,
     weigh_enough,
     weights_khat,
 )
+from avistan.posterior.resampling import corrected_draws, systematic
+from avistan.posterior.unit_marginals import log_marginals, unit_density
 from avistan.runtime.errors import FitError
 from programs import bundled, simulator
 

@@ -10,8 +10,9 @@ import avistan as avi
 import avistan.objective.elbo
 from avistan.family.functions import Refined, Table
 from avistan.objective.elbo import tabulated
-from avistan.posterior.marginal_importance import approximation, unit_density
+from avistan.posterior.approximation import approximation
 from avistan.posterior.refine_locals import free_units, num_refined, refine, unrefined, with_rows
+from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from programs import bundled, simulator
 

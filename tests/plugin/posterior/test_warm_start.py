@@ -10,7 +10,8 @@ import stanli
 from arviz_stats.base import array_stats
 
 import avistan as avi
-from avistan.posterior.warm_start import linear_response, warm_start
+from avistan.posterior.linear_response import linear_response
+from avistan.posterior.warm_start import warm_start
 from avistan.runtime.errors import FitError
 from programs import bind, bundled, simulator
 from stan_adapters.levels.levels import Member, make_level
