@@ -36,8 +36,8 @@ _SHARE_HANDLE_FROM_SECONDS = 50e-6
 _CLEAR_SECONDS = 0.1  # no interruption takes so long: a gradient that does need not be timed again
 
 
-# A thread is worth its start for a few points, or for one where a gradient takes long: of so many bytes of data.
-_POINTS_PER_THREAD, _SLOW_TEXT = 4, 1 << 18
+# A thread is worth its start for work of some length: of data of so many bytes every gradient is.
+_SECONDS_PER_THREAD, _SLOW_TEXT = 0.5e-3, 1 << 18
 _LARGE_TEXT = 1 << 24  # bytes of data, after which memory is worth giving back
 
 
@@ -70,7 +70,7 @@ class BoundModel:
         self._density = construct(density_program, engine, text, seed, outputs=False, whole=program)
         if is_library_path(engine):
             check_library(self._density, program, data, text, seed)
-        self._points_per_thread = 1 if len(text) > _SLOW_TEXT else _POINTS_PER_THREAD
+        self._slow = len(text) > _SLOW_TEXT
         if len(text) > _LARGE_TEXT:
             del text
             give_back_freed_memory()
@@ -131,8 +131,7 @@ class BoundModel:
         points = np.ascontiguousarray(theta, dtype=np.float64)
         batch = self._checked(points)
         lp, gradient = np.empty(len(batch)), np.empty_like(batch)
-        workers = min(os.cpu_count() or 1, len(batch) // self._points_per_thread or 1)
-        workers = workers if self.exclusive is None else 1
+        workers = self._threads_for(len(batch))
         handles = self.handles(workers) if workers > 1 else (self._first(),)
         abi = self._density.abi
 
@@ -162,13 +161,10 @@ class BoundModel:
         handle, pointers = self._first(), self._density.handles
         count = count if self.exclusive is None else 1
         with self._lock:
-            if count > len(pointers):
-                if self._gradient_seconds is None:
-                    self._gradient_seconds = self._time_gradient(handle)
-                if self._gradient_seconds < _SHARE_HANDLE_FROM_SECONDS:
-                    text = self.data.to_json()
-                    while len(pointers) < count:
-                        pointers.append(self._density.library.construct(text, self.seed, outputs=False))
+            if count > len(pointers) and self._time_gradient(handle) < _SHARE_HANDLE_FROM_SECONDS:
+                text = self.data.to_json()
+                while len(pointers) < count:
+                    pointers.append(self._density.library.construct(text, self.seed, outputs=False))
             return tuple(pointers[:count])
 
     @property
@@ -321,13 +317,27 @@ class BoundModel:
             )
         return {name: shape for name, shape in shapes.items() if shape is not None}
 
+    def _threads_for(self, points: int) -> int:
+        """How many threads a batch of so many points is worth; its numbers are the same with any."""
+        most = min(os.cpu_count() or 1, points)
+        if most < 2 or self.exclusive is not None:
+            return 1
+        if self._slow:
+            return most
+        with self._lock:
+            seconds = points * self._time_gradient(self._first())
+        return max(min(most, int(seconds / _SECONDS_PER_THREAD)), 1)
+
     def _time_gradient(self, handle: int) -> float:
-        theta, lp, gradient = np.zeros((1, self.dim)), np.empty(1), np.empty((1, self.dim))
-        best = np.inf
-        for _ in range(3):
-            start = time.perf_counter()
-            self._density.abi.log_density_gradient(handle, theta, lp, gradient)
-            best = min(best, time.perf_counter() - start)
-            if best > _CLEAR_SECONDS:
-                break
-        return float(best)
+        """Seconds of a gradient, measured once; the caller holds the lock."""
+        if self._gradient_seconds is None:
+            theta, lp, gradient = np.zeros((1, self.dim)), np.empty(1), np.empty((1, self.dim))
+            best = np.inf
+            for _ in range(3):
+                start = time.perf_counter()
+                self._density.abi.log_density_gradient(handle, theta, lp, gradient)
+                best = min(best, time.perf_counter() - start)
+                if best > _CLEAR_SECONDS:
+                    break
+            self._gradient_seconds = float(best)
+        return self._gradient_seconds

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stan_adapters.bound import bound_model
 from stan_adapters.bound import bound_model as binding
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
@@ -148,6 +149,7 @@ def test_one_point_and_a_batch_of_one_agree(model):
 
 def test_a_batch_in_several_threads_gives_the_same_bytes(model, monkeypatch):
     theta = points(model, 101)
+    monkeypatch.setattr(bound_model, "_SECONDS_PER_THREAD", 1e-9)  # each is worth a thread
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     alone = model.log_density_gradient(theta)
     monkeypatch.setattr("os.cpu_count", lambda: 5)
@@ -155,6 +157,19 @@ def test_a_batch_in_several_threads_gives_the_same_bytes(model, monkeypatch):
     assert len(model._density.handles) == 5
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_batch_that_is_done_before_a_thread_has_begun_has_none_of_its_own(model, monkeypatch):
+    def refused(workers):
+        raise AssertionError(f"{workers} threads for two gradients of some microseconds")
+
+    monkeypatch.setattr(bound_model, "ThreadPoolExecutor", refused)
+    monkeypatch.setattr(model, "_gradient_seconds", 5e-6)
+    model.log_density_gradient(points(model, 50))
+    monkeypatch.setattr(model, "_gradient_seconds", 1e-3)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(AssertionError, match="2 threads"):
+        model.log_density_gradient(points(model, 50))
 
 
 def test_callers_in_several_threads_get_their_own_numbers(model):
