@@ -58,6 +58,7 @@ def avistan_fit(method: str, stan_file: str, data_file: str, place: Path, began:
     fitting = timing.compile + timing.train + timing.evaluate + timing.prepare
     return {
         "seconds": ended - began,
+        "cpu": time.process_time(),
         "split": {
             "imports": imported - began,
             "binding": bound - imported,
@@ -102,11 +103,12 @@ def numpyro_svi(stan_file: str, data_file: str, place: Path, began: float) -> di
 
     compiled = chunk.lower(state).compile()
     ready = time.time()
-    seconds, snapshots = [], []
+    seconds, cpu, snapshots = [], [], []
     for _ in range(SVI_MOST // SVI_CHUNK):
         state = compiled(state)
         found = jax.device_get(svi.get_params(state))
         seconds.append(time.time() - began)
+        cpu.append(time.process_time())
         snapshots.append(found)
         if seconds[-1] > SVI_SECONDS:
             break
@@ -116,7 +118,7 @@ def numpyro_svi(stan_file: str, data_file: str, place: Path, began: float) -> di
         for name in names
         for part in ("loc", "scale")
     }
-    np.savez(place / "snapshots.npz", seconds=np.array(seconds), **arrays)
+    np.savez(place / "snapshots.npz", seconds=np.array(seconds), cpu=np.array(cpu), **arrays)
     split = {"imports": imported - began, "compile": ready - imported}
     return {"seconds": seconds[-1], "split": split, "steps": SVI_CHUNK}
 

@@ -18,6 +18,8 @@ Of CmdStan they leave out the C++ compilation, which comes before, and what the 
 with the model): they are Python, imports, and CmdStan's run with its output read. Beyond 3900 parameters its ELBO is
 that of its draws.
 
+CPU are seconds of the process on all processors, where avistan's or NumPyro's were taken.
+
 The last lines of a table are ADVI's seconds over avistan's. Where ADVI never got to an answer it is its whole run that
 is divided, so the ratio is a lower bound, marked >=.
 """
@@ -45,7 +47,7 @@ from matplotlib.ticker import NullFormatter
 import avistan
 import avistan as avi
 import stan_adapters
-from _cases import Case, bundled, item_response, linear
+from _cases import CASES, Case
 from avistan.density.log_density import register
 from avistan.family.family import mean_field_family
 from avistan.fitting.chains import evaluation_key
@@ -59,14 +61,7 @@ from stan_adapters.language.program import Program
 
 FloatArray = npt.NDArray[np.float64]
 HERE = Path(__file__).resolve().parent
-CASES = {
-    "linear-1000": lambda: linear(1000),
-    "linear-10000": lambda: linear(10_000),
-    "linear-100000": lambda: linear(100_000),
-    "lsat": lambda: bundled("lsat_2pl", "N"),
-    "random_slopes": lambda: bundled("random_slopes", "J"),
-    "2pl-100000": lambda: item_response(100_000, 5),
-}
+USUAL_CASES = ("linear-1000", "linear-10000", "linear-100000", "lsat", "random_slopes", "2pl-100000")
 ADVI = ("cmdstan-advi", "cmdstan-advi-10000", "cmdstan-advi-100000")
 CONTENDERS = ("auto", "fvi", "numpyro", "nuts", "pathfinder", *ADVI)
 CACHED = ("auto", "fvi", "numpyro")  # measured cold and warm
@@ -82,12 +77,14 @@ class Result:
     """What a contender did. Attributes:
 
     seconds: to an answer; None where it never got there, or has no ELBO.
+    cpu: CPU seconds of its process to that answer, where they were taken.
     short: nats below the optimum, at its answer or else at its best; infinite where it was stopped.
     total: seconds of the whole process.
     """
 
     contender: str
     seconds: float | None = None
+    cpu: float | None = None
     short: float | None = None
     total: float | None = None
     split: dict[str, float] = field(default_factory=dict)
@@ -102,8 +99,18 @@ def main() -> None:
     for name in arguments.cases:
         case = CASES[name]()
         tables[case.name] = measure(case, arguments.contenders, arguments.limit)
+    if arguments.answers:
+        arguments.answers.write_text(json.dumps(answers(arguments.cases, list(tables.values()))))
     if arguments.output:
         draw(tables).savefig(f"{arguments.output}.png", dpi=150)
+
+
+def answers(cases: list[str], tables: list[list[Result]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Seconds and CPU seconds to an answer, by case and contender."""
+    return {
+        case: {result.contender: {"seconds": result.seconds, "cpu": result.cpu} for result in results}
+        for case, results in zip(cases, tables, strict=True)
+    }
 
 
 def measure(case: Case, contenders: list[str], limit: float = LIMIT) -> list[Result]:
@@ -205,7 +212,7 @@ def report(case: Case, model: avi.Model, runs: dict[str, tuple[dict[str, Any] | 
     print(
         f"\n{case.name}: {bound.dim} parameters; optimum {best.elbo:.2f} ({how}); an answer is within {near:.2f} nats"
     )
-    print(f"{'contender':<20}{'seconds':>9}{'short, nats':>13}{'whole run':>11}  remarks")
+    print(f"{'contender':<20}{'seconds':>9}{'CPU':>9}{'short, nats':>13}{'whole run':>11}  remarks")
     results = []
     for contender, (answer, place) in runs.items():
         result = judged(contender, answer, place, estimate, best, near)
@@ -214,10 +221,12 @@ def report(case: Case, model: avi.Model, runs: dict[str, tuple[dict[str, Any] | 
         if result.short is None:
             seconds = "-"
         short = "-" if result.short is None else f"{result.short:.2f}"
+        cpu = "-" if result.cpu is None else f"{result.cpu:.2f}"
         total = "-" if result.total is None else f"{result.total:.2f}"
         split = ", ".join(f"{name} {value:.2f}" for name, value in result.split.items())
+        remarks = "; ".join(filter(None, [result.remark, split]))
         print(
-            f"{contender:<20}{seconds:>9}{short:>13}{total:>11}  {'; '.join(filter(None, [result.remark, split]))}",
+            f"{contender:<20}{seconds:>9}{cpu:>9}{short:>13}{total:>11}  {remarks}",
             flush=True,
         )
     for line in ratios(results):
@@ -261,33 +270,35 @@ def judged(
     if (place / WEIGHTS).exists():
         own = Evaluation(np.load(place / WEIGHTS))
         result.short = best.short(own) if len(own.log_weights) == estimate.draws else best.elbo - own.elbo
-        result.seconds = answer["seconds"] if result.short < near else None
+        if result.short < near:
+            result.seconds, result.cpu = answer["seconds"], answer["cpu"]
         result.remark = f"{answer['family']}, {answer['gradients']} gradients"
-    for seconds, mean, sd in moments_of(place, estimate.model):
+    for seconds, cpu, mean, sd in moments_of(place, estimate.model):
         short = best.short(estimate.of(mean, sd))
         if result.short is None or short < result.short:
             result.short = short
         if short < near:
-            result.seconds, result.short = seconds, short
+            result.seconds, result.cpu, result.short = seconds, cpu, short
             break
     return result
 
 
-def moments_of(place: Path, model: BoundModel) -> list[tuple[float, FloatArray, FloatArray]]:
-    """Seconds, means (D,) and sds (D,) in Stan's order, of every look at a mean-field contender."""
+def moments_of(place: Path, model: BoundModel) -> list[tuple[float, float | None, FloatArray, FloatArray]]:
+    """Seconds, CPU seconds, means (D,) and sds (D,) in Stan's order, of every look at a mean-field contender."""
     if (place / "moments.npz").exists():
         with np.load(place / "moments.npz") as found:
-            return [(float(found["seconds"][0]), found["mean"], found["sd"])]
+            return [(float(found["seconds"][0]), None, found["mean"], found["sd"])]
     if not (place / "snapshots.npz").exists():
         return []
     with np.load(place / "snapshots.npz") as found:
         looks = []
-        for number, seconds in enumerate(found["seconds"]):
+        for number, (seconds, cpu) in enumerate(zip(found["seconds"], found["cpu"], strict=True)):
             parts = [
                 np.concatenate([found[f"{part}.{c.name}"][number].ravel() for c in model.layout.containers])
                 for part in ("loc", "scale")
             ]
-            looks.append((float(seconds), parts[0].astype(np.float64), parts[1].astype(np.float64)))
+            mean, sd = (part.astype(np.float64) for part in parts)
+            looks.append((float(seconds), float(cpu), mean, sd))
         return looks
 
 
@@ -356,11 +367,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", type=names(CASES), default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--cases", type=names(CASES), default=list(USUAL_CASES), help=", ".join(CASES))
     parser.add_argument(
         "--contenders", type=names(CONTENDERS), default=list(CONTENDERS), help=", ".join(CONTENDERS)
     )
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of a process, at most")
+    parser.add_argument("--answers", type=Path, help="file of the seconds to an answer, JSON")
     parser.add_argument("--output", help="prefix of the figure, such as benchmarks/results/time_to_answer")
     return parser.parse_args()
 
