@@ -1,6 +1,6 @@
 """A whole process with one fit by the public API of whichever revision is installed.
 
-    python benchmarks/_whole_fit.py METHOD PROGRAM.stan DATA.json ANSWER.json
+    python benchmarks/_whole_fit.py METHOD PROGRAM.stan DATA.json ANSWER.json [SEED]
 
 `against_commit.py` starts it and measures the process from outside. ANSWER.json gets what the fit says of itself and
 the wall seconds of the fit's parts, which are for reading, not for comparing.
@@ -11,14 +11,14 @@ import time
 
 
 def main() -> None:
-    method, program, data, answer = sys.argv[1:]
+    method, program, data, answer, *seed = sys.argv[1:]
     began = time.perf_counter()
     import avistan as avi
 
     imported = time.perf_counter()
     model = avi.Model(program, data=data)
     bound = time.perf_counter()
-    fit = model.fit(method=method, seed=1)
+    fit = model.fit(method=method, seed=int(seed[0]) if seed else 1)
     ended = time.perf_counter()
     import json
 

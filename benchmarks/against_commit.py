@@ -6,11 +6,12 @@
 The first run for a REV installs it into a virtual environment of its own with the versions of `constraints.txt`, which
 takes minutes; later runs find it there. The new code is what this interpreter imports.
 
-A run is a process: Python, imports, `Model(program, data=file).fit(method, seed=1)`. Old and new take turns, and the
-order changes with every repeat: first each with an empty compile cache (cold), then each with the cache that its cold
-run left (warm). CPU seconds are user and system time of the process and of those that it started; memory is its largest
-resident set. Of several repeats the smallest seconds and memory count. On a shared machine CPU seconds say more than
-wall seconds.
+A run is a process: Python, imports, `Model(program, data=file).fit(method, seed=1)`; the next repeat has seed 2. Old
+and new take turns, and the order changes with every repeat: first each with an empty compile cache (cold), then each
+with the cache that its cold run left (warm). CPU seconds are user and system time of the process and of those that it
+started; memory is its largest resident set. Of several repeats the smallest seconds and memory count, and the mean of
+the ELBOs, whose standard error then has the spread between seeds in it; that of a single repeat is of the draws alone,
+and two fits that end at different steps may differ by more. On a shared machine CPU seconds say more than wall seconds.
 
 The bars are those that the change to one training loop in JAX was held against, printed with each ratio:
 
@@ -35,11 +36,13 @@ import json
 import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +76,21 @@ class Run:
     gradients: int
     seconds: dict[str, float]
 
-    def least(self, other: Run | None) -> Run:
-        """The fit of this run with the smaller of both runs' seconds and memory."""
-        if other is None:
-            return self
-        return Run(
-            min(self.cpu, other.cpu),
-            min(self.wall, other.wall),
-            min(self.memory, other.memory),
-            self.elbo,
-            self.elbo_se,
-            self.family,
-            self.gradients,
-            self.seconds if self.wall <= other.wall else other.seconds,
-        )
+
+def combined(runs: list[Run]) -> Run:
+    """Smallest seconds and memory, the mean ELBO, and the rest of the first run."""
+    elbos = [run.elbo for run in runs]
+    variance = statistics.fmean(run.elbo_se**2 for run in runs)
+    if len(runs) > 1:
+        variance = max(variance, statistics.variance(elbos))
+    return replace(
+        runs[0],
+        cpu=min(run.cpu for run in runs),
+        wall=min(run.wall for run in runs),
+        memory=min(run.memory for run in runs),
+        elbo=statistics.fmean(elbos),
+        elbo_se=math.sqrt(variance / len(runs)),
+    )
 
 
 def main() -> None:
@@ -149,7 +153,7 @@ def compare(
     case: str, method: str, folder: Path, pythons: dict[str, str], arguments: argparse.Namespace
 ) -> None:
     """Runs of both revisions in turns, and their table."""
-    best: dict[tuple[str, str], Run] = {}
+    runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for repeat in range(arguments.repeats):
         order = ("old", "new") if repeat % 2 == 0 else ("new", "old")
         for cache in ("cold", "warm"):
@@ -159,15 +163,16 @@ def compare(
                     if arguments.warm_only and repeat:
                         continue
                     shutil.rmtree(kept, ignore_errors=True)
-                run = whole_fit(pythons[side], side == "new", method, folder, kept)
-                best[cache, side] = run.least(best.get((cache, side)))
+                run = whole_fit(pythons[side], side == "new", method, repeat + 1, folder, kept)
+                runs[cache, side].append(run)
+    best = {key: combined(these) for key, these in runs.items()}
     for cache in ("cold", "warm"):
         for side in ("old", "new"):
             print(row(case, method, cache, side, best[cache, side]), flush=True)
         print(verdicts(case, method, cache, best[cache, "old"], best[cache, "new"]), flush=True)
 
 
-def whole_fit(python: str, new: bool, method: str, folder: Path, cache: Path) -> Run:
+def whole_fit(python: str, new: bool, method: str, seed: int, folder: Path, cache: Path) -> Run:
     """A fit in a process of its own.
 
     Raises:
@@ -178,14 +183,8 @@ def whole_fit(python: str, new: bool, method: str, folder: Path, cache: Path) ->
     variables = dict(os.environ) if new else without_path()
     variables.pop("AVISTAN_NO_CACHE", None)
     variables["AVISTAN_CACHE_DIR"] = str(cache)
-    command = [
-        python,
-        str(HERE / "_whole_fit.py"),
-        method,
-        str(program),
-        str(folder / "data.json"),
-        str(answer),
-    ]
+    given = [method, str(program), str(folder / "data.json"), str(answer), str(seed)]
+    command = [python, str(HERE / "_whole_fit.py"), *given]
     with open(words, "wb") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
