@@ -32,6 +32,7 @@ from avistan.runtime.limits import (
     whole_number,
 )
 from avistan.runtime.progress import part_of
+from avistan.runtime.streams import Stream, derived_seeds, generator
 from avistan.runtime.types import FloatArray, IntArray, StrPath
 from avistan.start.preparation import prepare
 from stan_adapters.bound.bound_model import BoundModel
@@ -99,9 +100,9 @@ def calibrate(
             f"{', '.join(simulated.missing)}: declare it in its generated quantities."
         )
     refits = _Refits(program, method, level, engine, chosen)
-    ranked = _Ranking(simulated.truth, entries, draws, log_density, np.random.default_rng([seed, 1]))
+    ranked = _Ranking(simulated.truth, entries, draws, log_density, generator(seed, Stream.RANKING))
     failures = []
-    seeds = (np.random.SeedSequence([seed, 0]).generate_state(simulations) >> 1).tolist()
+    seeds = derived_seeds(seed, Stream.SIMULATIONS, count=simulations)
     for number, (values, own_seed) in enumerate(zip(simulated.data_sets(), seeds, strict=True)):
         try:
             with part_of(f"simulation {number + 1} of {simulations}"):

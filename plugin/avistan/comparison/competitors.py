@@ -19,6 +19,7 @@ from avistan.comparison.references import reference_from as reference_from
 from avistan.runtime.errors import AvistanError, CompetitorError, MethodError
 from avistan.runtime.limits import check_path, whole_number
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import CmdStanError, EngineError
@@ -285,7 +286,7 @@ def resample(paths: Paths, *, draws: int, seed: int) -> tuple[FloatArray, float]
         raise CompetitorError("Stan rejects every draw of Pathfinder: its approximations miss the posterior.")
     smoothed, khat = _smoothed(log_weights[usable])
     weights = np.exp(smoothed - smoothed.max())
-    chosen = np.random.default_rng(seed).choice(usable, size=draws, p=weights / weights.sum())
+    chosen = generator(seed, Stream.PATHFINDER).choice(usable, size=draws, p=weights / weights.sum())
     return paths.theta.reshape(-1, paths.theta.shape[-1])[chosen], khat
 
 

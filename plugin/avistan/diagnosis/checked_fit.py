@@ -11,6 +11,7 @@ import numpy as np
 from avistan.fitting.chains import Chain, best_of
 from avistan.posterior.approximation import Approximation, approximation
 from avistan.posterior.unit_marginals import unit_density
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from avistan.start.quick_fit import QuickFit
 from stan_adapters.units.conditional_density import UnitDensity
@@ -54,9 +55,9 @@ class CheckedFit:
         """Of the fit's units; None without a level of separable ones."""
         return unit_density(self.fit)
 
-    def rng(self, purpose: int) -> Rng:
+    def rng(self, stream: Stream) -> Rng:
         """Random numbers of one check, whatever the other checks take."""
-        return np.random.default_rng([self.seed, purpose])
+        return generator(self.seed, stream)
 
     def affordable(self, draws: int) -> int:
         """Fewer draws for large models, and never so few that a k-hat says nothing."""

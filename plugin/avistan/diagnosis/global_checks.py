@@ -11,6 +11,7 @@ from avistan.diagnosis.global_curvature import local_gaussian
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.posterior.approximation import Approximation
 from avistan.posterior.marginal_importance import GlobalsImportance, adapt, weigh_enough
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray
 
 _DRAWS = 1000  # of the globals, fewer for large models
@@ -25,7 +26,7 @@ _KHAT, _MOMENTS = "k-hat of the globals", "globals' means and sds"
 
 def check_globals(checked: CheckedFit) -> Iterator[Check]:
     """Importance weights of the globals, and q's means and sds against those of weighted draws."""
-    fit, density, q, rng = checked.fit, checked.density, checked.q, checked.rng(51)
+    fit, density, q, rng = checked.fit, checked.density, checked.q, checked.rng(Stream.GLOBAL_WEIGHTS)
     if density is not None and q.num_globals == 0:
         yield Check(name=_KHAT, passed=None, finding="Every parameter belongs to a unit.")
         return
@@ -71,7 +72,7 @@ def _moments(checked: CheckedFit, weights: GlobalsImportance, better: GlobalsImp
     )
     gaussian = None
     if checked.fit.level is None:
-        gaussian = local_gaussian(checked.fit.model, checked.q, checked.rng(55))
+        gaussian = local_gaussian(checked.fit.model, checked.q, checked.rng(Stream.GLOBAL_CURVATURE))
     if gaussian is None:
         finding = f"This check could not be made: {doubt}."
         return Check(name=_MOMENTS, passed=False, finding=finding, trouble=Trust.not_judged)
@@ -109,5 +110,7 @@ def _compared(shift: FloatArray, sd_ratio: FloatArray, against: str, trouble: Tr
 def _of_q(q: Approximation, weights: GlobalsImportance) -> tuple[FloatArray, FloatArray]:
     """q's means and sds of what is weighed: of the globals from more draws, of all parameters from those weighed."""
     of_globals = weights.theta.shape[1] == q.num_globals
-    theta = q.draw_globals(np.random.default_rng(0), _MOMENT_DRAWS) if of_globals else weights.theta
+    theta = (
+        q.draw_globals(generator(0, Stream.GLOBAL_MOMENTS), _MOMENT_DRAWS) if of_globals else weights.theta
+    )
     return theta.mean(axis=0), theta.std(axis=0)

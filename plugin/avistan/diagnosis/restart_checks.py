@@ -9,6 +9,7 @@ from avistan.diagnosis.restarts import LIKE, Landscape, count_for, probe_starts
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.objective.elbo import gap
 from avistan.posterior.approximation import approximation
+from avistan.runtime.streams import Stream
 
 _RHAT = 1.05  # means of restarts a third of an sd apart
 _CHAIN_DRAWS = 500
@@ -81,7 +82,7 @@ def _check_chains(checked: CheckedFit) -> Check:
         finding = f"One restart alone reached the best optimum.{told}"
         return Check(name=name, passed=False, finding=finding, trouble=Trust.worse_restarts)
     parts = [approximation(chain.family, chain.inputs) for chain in like]
-    rng = checked.rng(42)
+    rng = checked.rng(Stream.CHAINS_AGREEMENT)
     draws = np.stack([part.draw_globals(rng, _CHAIN_DRAWS) for part in parts])
     from arviz_stats.base import array_stats
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray
 from avistan.start.quick_fit import QuickFit, StartError, quick_fit
 from stan_adapters.bound.bound_model import BoundModel
@@ -102,7 +103,7 @@ def probe_starts(
     All are of one kind, so that roughness of a quick fit tells none of them from the others.
     """
     landscape = Landscape(model, density)
-    rng = np.random.default_rng([seed, 41])
+    rng = generator(seed, Stream.SCATTERED_STARTS)
     half = rng.standard_normal((_DRAWS // 2, len(landscape.index)))
     noise = np.concatenate([half, -half])
     try:

@@ -13,6 +13,7 @@ from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.fitting.chains import evaluation_key
 from avistan.objective.elbo import evaluate, gap
+from avistan.runtime.streams import Stream, stream_key
 from avistan.runtime.text import percent, with_error
 from avistan.training.loop import train
 from avistan.training.stopping import Ending
@@ -92,7 +93,7 @@ def check_continuation(checked: CheckedFit) -> Check:
     inputs = jnp.asarray(chain.inputs, dtype=jnp.float32)
     key = jax.random.key(checked.seed)
     with register(fit.model) as slot:
-        family, _ = train(chain.family, inputs, slot.index, training, jax.random.fold_in(key, 7))
+        family, _ = train(chain.family, inputs, slot.index, training, stream_key(key, Stream.CONTINUATION))
         draws = fit.options.elbo_draws
         before, after = (
             evaluate(part, inputs, slot.index, evaluation_key(key), draws) for part in (chain.family, family)

@@ -10,6 +10,7 @@ from avistan.diagnosis.verdict import Check, Trust
 from avistan.posterior.approximation import Approximation
 from avistan.posterior.marginal_importance import weights_khat
 from avistan.posterior.refine_locals import free_units
+from avistan.runtime.streams import Stream
 from avistan.runtime.text import percent, with_error
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity
@@ -30,7 +31,7 @@ _SPOT_SHARE = 0.05
 
 def check_units(checked: CheckedFit) -> Check:
     """k-hats of each unit's weights given the globals."""
-    name, density, rng = "k-hat of units", checked.density, checked.rng(52)
+    name, density, rng = "k-hat of units", checked.density, checked.rng(Stream.UNIT_WEIGHTS)
     if density is None:
         return Check(name=name, passed=None, finding=NO_UNITS)
     chosen = np.arange(density.num_units)
@@ -103,7 +104,12 @@ def check_amortization(checked: CheckedFit) -> Check:
         return Check(name=name, passed=None, finding=NO_UNITS)
     if checked.fit.method.function == "table":
         return Check(name=name, passed=None, finding="Not run: every unit has a free factor already.")
-    freed = free_units(density, checked.q, checked.rng(53), full=checked.chain.family.local.kind == "full")
+    freed = free_units(
+        density,
+        checked.q,
+        checked.rng(Stream.UNIT_REFINEMENT),
+        full=checked.chain.family.local.kind == "full",
+    )
     checked.units |= {"amortization_gap": freed.gain, "amortization_gap_se": freed.gain_se}
     limit = max(_NATS, _NATS_PER_UNIT * density.num_units) + 3 * freed.total_se
     short = float((freed.gain - 3 * freed.gain_se > _UNIT_GAP).mean())
@@ -127,7 +133,7 @@ def check_against_hmc(checked: CheckedFit) -> Check:
     name, density = "units against HMC", checked.density
     if density is None:
         return Check(name=name, passed=None, finding=NO_UNITS)
-    errors, ratios, accepted = conditional_errors(density, checked.q, checked.rng(54))
+    errors, ratios, accepted = conditional_errors(density, checked.q, checked.rng(Stream.UNIT_SAMPLING))
     noise = 3 / np.sqrt(_SPOT_GLOBALS * _SPOT_DRAWS)
     checked.units |= {"conditional_error": errors, "conditional_sd_ratio": ratios}
     off = (errors > _SHIFT + noise) | (np.abs(np.log(ratios)) > np.log(_SD_RATIO) + noise)

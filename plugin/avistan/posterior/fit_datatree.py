@@ -25,11 +25,11 @@ from avistan.posterior.resampling import corrected_draws
 from avistan.posterior.zarr_store import write_batches
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
 from stan_adapters.bound.bound_model import BoundModel, Draws
 
 _HELD = "Give fewer draws, or write them a batch at a time with Fit.write_posterior."
-_MIXTURE = 24  # purpose of random numbers
 _LARGE = 2**30  # bytes of all draws from which a posterior is better written than held
 
 
@@ -88,7 +88,7 @@ def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any
     weights /= weights.sum()
     drawn = joined(list(_batches(fit, draws, seed)))
     warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
-    rng = np.random.default_rng([fit.seed if seed is None else seed, _MIXTURE])
+    rng = generator(fit.seed if seed is None else seed, Stream.MIXTURE)
     restart = rng.choice(len(weights), size=draws, p=weights)
     rows = restart * draws + np.arange(draws)
     values = {name: value[rows] for name, value in drawn.values.items()}

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from avistan.density.common_numbers import fold_in, make_key
+from avistan.density.common_numbers import make_key
 from avistan.density.log_density import register
 from avistan.family.family import Family, LevelGlobals
 from avistan.family.functions import Refined
@@ -22,6 +22,7 @@ from avistan.fitting.chains import Chain, best_of
 from avistan.objective.elbo import Evaluation, evaluate
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
+from avistan.runtime.streams import Stream, stream_key
 from avistan.saved.arrays import Array
 from avistan.saved.folder import DamageError, SavedParts, open_fit, write_fit
 from avistan.saved.header import ENGINES, LIBRARY, SavedChain, SavedHeader, SavedLevel, SavedTiming
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 _TRACE = tuple(Trace.__dataclass_fields__)
 _ARRAYS, _LEAVES, _HEADER = "arrays.npz", "family.eqx", "fit.json"
-_WITNESS = 9  # stream of its normals
 # Of its log weights, nats and a part of their size, which another machine's single precision explains; of the
 # difference between its two draws, where what all units have in common cancels, less.
 _SLACK, _SLACK_OF_DIFFERENCE = (1e-4, 1e-6), (1e-4, 1e-8)
@@ -394,7 +394,7 @@ def _leaves(family: Family) -> tuple[Any, ...]:
 
 def _witness(model: BoundModel, chain: Chain, seed: int) -> tuple[float, float]:
     """Log weights of a pair of draws: they depend on program, data, engine, seed, unit inputs and all of the family."""
-    key = fold_in(make_key(seed), _WITNESS)
+    key = stream_key(make_key(seed), Stream.WITNESS)
     with register(model) as slot:
         inputs = on_device(chain.inputs, np.float32)
         weights = evaluate(chain.family, inputs, slot.index, key, 2).log_weights

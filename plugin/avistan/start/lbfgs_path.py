@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray
 from stan_adapters.levels.probes import Density
 
@@ -150,7 +151,7 @@ class Climb:
         """
         dim = len(self.theta)
         size = 1e-3 * np.minimum(np.sqrt(self._variance), 1.0)
-        random = np.random.default_rng(0)
+        random = generator(0, Stream.CURVATURE_PROBES)
         signs = np.eye(dim) if dim <= _SINGLY else np.sign(random.standard_normal((_PROBES, dim)))
         _, gradient = self.model.log_density_gradient(self.theta + signs * size)
         self.evaluations += len(signs)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray
 from avistan.start.fixed_draws import climbed
 from avistan.start.lbfgs_path import DRAWS, PathPoint, elbo_at, walk
@@ -77,7 +78,7 @@ def quick_fit(
     Raises:
         StartError: no point of finite density was found, with Stan's reason.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Stream.QUICK_FIT)
     counted = _Counted(model, model.dim)
     if start is not None:
         begin = np.array(start, dtype=np.float64)
@@ -104,7 +105,7 @@ def quick_fit(
             f"every draw around the start was rejected: {model.why_rejected(ascent.theta) or 'no reason given'}"
         )
     mean, sd = ascent.theta, ascent.sd
-    better = climbed(counted, mean, sd, np.random.default_rng([seed, 58])) if climb else None
+    better = climbed(counted, mean, sd, generator(seed, Stream.FIXED_DRAWS)) if climb else None
     if better is not None:
         mean, sd = better.mean, better.sd
         elbos.append(elbos[-1] + better.gain)
@@ -118,7 +119,7 @@ def _better_on_a_path(
 
     None where none is clearly better than the ascent's own. At a local optimum far away only other points help.
     """
-    rng = np.random.default_rng([seed, 57])
+    rng = generator(seed, Stream.PATHS)
     noise = rng.standard_normal((DRAWS, model.dim))
     own = elbo_at(model, ascent.theta, ascent.sd, noise, accepted_only=True)  # as its rounds count it
     to_beat = own + _MARGIN + _SHARE * model.dim
