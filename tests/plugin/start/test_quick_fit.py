@@ -19,7 +19,8 @@ def test_the_same_seed_repeats():
     with bind(NORMALS, {"D": 2, "mean": [1.0, 2.0], "sd": [1.0, 0.5]}) as model:
         one, two, other = (quick_fit(model, seed=seed) for seed in (7, 7, 8))
     assert one.mean.tobytes() == two.mean.tobytes()
-    assert one.mean.tobytes() != other.mean.tobytes()
+    assert one.elbo_trace.tobytes() == two.elbo_trace.tobytes()
+    assert one.elbo_trace.tobytes() != other.elbo_trace.tobytes()  # the means may agree: both can be exact here
     assert one.gradient_evaluations == two.gradient_evaluations
 
 
