@@ -15,6 +15,7 @@ from avistan.objective.elbo import pareto_khat
 from avistan.posterior.approximation import Approximation, approximation
 from avistan.posterior.draws import FittedFamily
 from avistan.posterior.unit_marginals import log_marginals, unit_density
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity, cholesky
 
@@ -102,7 +103,7 @@ def globals_importance(
         adapted: add draws of proposals that follow the weights, see `adapt`.
     """
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
-    rng = np.random.default_rng([fit.seed if seed is None else seed, 22])
+    rng = generator(fit.seed if seed is None else seed, Stream.IMPORTANCE)
     weights = weigh(fit, density, q, draws, rng)
     return adapt(fit, density, q, weights, rng) if adapted else weights
 

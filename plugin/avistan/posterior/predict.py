@@ -19,6 +19,7 @@ from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import StanData
@@ -114,7 +115,7 @@ def refuse_other_program(fit: Fitted, new: StanData) -> None:
             other units would give other values.
     """
     assert fit.level is not None
-    entries = entries_of_all_units(fit.model, fit.level, new, np.random.default_rng([fit.seed, 8]))
+    entries = entries_of_all_units(fit.model, fit.level, new, generator(fit.seed, Stream.CHECKED_ENTRIES))
     if not entries:
         return
     program = fit.model.program
@@ -132,7 +133,7 @@ def refuse_other_program(fit: Fitted, new: StanData) -> None:
 def _warn_of_shared_quantities(fit: Fitted, new: StanData) -> set[str]:
     """Quantities of units that other units would change, such as a difference from the mean of all."""
     assert fit.level is not None
-    names = quantities_of_all_units(fit.model, fit.level, new, np.random.default_rng([fit.seed, 9]))
+    names = quantities_of_all_units(fit.model, fit.level, new, generator(fit.seed, Stream.CHECKED_QUANTITIES))
     if names:
         warnings.warn(
             f"{listed(names)} would be others if the fitted units of {fit.level.name} were there too: "

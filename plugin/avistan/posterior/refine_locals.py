@@ -27,6 +27,7 @@ from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity, solve_upper
 
@@ -227,7 +228,7 @@ def _refined_chain(
     freed = free_units(
         density,
         q,
-        np.random.default_rng([fit.seed, 31]),
+        generator(fit.seed, Stream.REFINEMENT),
         full=chain.family.local.kind == "full",
         steps=steps,
         chosen=chosen,

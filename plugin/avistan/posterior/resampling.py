@@ -11,6 +11,7 @@ from avistan.posterior.marginal_importance import GlobalsImportance, adapt, weig
 from avistan.posterior.unit_marginals import at_each_draw, unit_density
 from avistan.runtime.errors import FitError
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import line_directions
 
@@ -29,7 +30,7 @@ def corrected_draws(
     given = fit.seed if seed is None else seed
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
     begin_stage("correcting the globals", next="draws of the posterior")
-    rng = np.random.default_rng([given, 22])
+    rng = generator(given, Stream.IMPORTANCE)
     wanted = max(1000, draws)
     weights = weigh_enough(fit, density, q, wanted, rng)
     if density is not None or fit.level is None:
@@ -42,7 +43,7 @@ def corrected_draws(
             f"above {weights.threshold:.2f} weights are dominated by a few draws. Let the family grow (family='auto') "
             "if it has not, or use NUTS with fit.warm_start()."
         )
-    rng = np.random.default_rng([given, 23])
+    rng = generator(given, Stream.IMPORTANCE_RESAMPLING)
     theta = weights.theta[systematic(np.exp(weights.smoothed), draws, rng)]
     if density is None:
         return theta, weights

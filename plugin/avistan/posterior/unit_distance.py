@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray
 from avistan.start.unit_inputs import SignatureInput, UnitInput
 from stan_adapters.bound.bound_model import BoundModel
@@ -42,7 +43,7 @@ class Cloud:
 def make_cloud(features: FloatArray, seed: int) -> Cloud:
     """The cloud of fitted units (N, F); units with the same data count once, as with a few patterns of answers."""
     if len(features) > _MOST_UNITS:
-        chosen = np.random.default_rng([seed, 7]).choice(len(features), _MOST_UNITS, replace=False)
+        chosen = generator(seed, Stream.UNIT_DISTANCE).choice(len(features), _MOST_UNITS, replace=False)
         features = features[np.sort(chosen)]
     distinct = np.unique(features.round(_DIGITS), axis=0)
     tree = cKDTree(distinct)

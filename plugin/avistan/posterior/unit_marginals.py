@@ -8,6 +8,7 @@ import numpy as np
 
 from avistan.posterior.approximation import Approximation
 from avistan.posterior.draws import FittedFamily
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import StructureError
@@ -29,7 +30,7 @@ def unit_density(fit: FittedFamily) -> UnitDensity | None:
 
 def is_separable(model: BoundModel, level: Level, seed: int) -> bool:
     """Whether a probe finds the units of a level independent given everything else."""
-    rng = np.random.default_rng([seed, 21])
+    rng = generator(seed, Stream.SEPARABILITY)
     try:
         points = probe_points(model, rng, 1, layout=model.layout)
     except StructureError:

@@ -21,6 +21,7 @@ from avistan.posterior.linear_response import Response, linear_response
 from avistan.posterior.unit_marginals import is_separable
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed, whole_number
+from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
 from avistan.start.preparation import split
 from stan_adapters.bound.bound_model import BoundModel
@@ -175,7 +176,7 @@ def warm_start(fit: Approximate, *, chains: int = 4, seed: int | None = None) ->
         points = draws[:_CURVATURE_DRAWS]
         gaussian = linear_response(fit.model, points, mean, sd, index, globals_index)
         evaluations = 2 * len(points) * (len(globals_index) + index.shape[1])
-    rng = np.random.default_rng([given, 8])
+    rng = generator(given, Stream.WARM_START)
     theta, tried = _starts(fit.model, gaussian, draws, chains, rng)
     values, _ = fit.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
     unwritable = [name for name, drawn in values.items() if ":" in name or drawn.dtype.kind == "c"]

@@ -17,11 +17,6 @@ TO_CONVERT = {
     "fitting/conditional_start.py",
     "fitting/shard_preparation.py",
     "posterior/draws.py",
-    "posterior/marginal_importance.py",
-    "posterior/predict.py",
-    "posterior/refine_locals.py",
-    "posterior/unit_distance.py",
-    "posterior/warm_start.py",
     "start/preparation.py",
     "training/shards.py",
 }

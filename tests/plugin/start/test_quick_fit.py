@@ -20,7 +20,9 @@ def test_the_same_seed_repeats():
         one, two, other = (quick_fit(model, seed=seed) for seed in (7, 7, 8))
     assert one.mean.tobytes() == two.mean.tobytes()
     assert one.elbo_trace.tobytes() == two.elbo_trace.tobytes()
-    assert one.elbo_trace.tobytes() != other.elbo_trace.tobytes()  # the means may agree: both can be exact here
+    assert (
+        one.elbo_trace.tobytes() != other.elbo_trace.tobytes()
+    )  # the means may agree: both can be exact here
     assert one.gradient_evaluations == two.gradient_evaluations
 
 
