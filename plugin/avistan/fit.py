@@ -3,142 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from avistan.diagnosis.improvement import Improvement, Origin, improve
-from avistan.diagnosis.verdict import Diagnosis
-from avistan.family.family import Family, num_variational_parameters
-from avistan.family.method import Method
-from avistan.fitting.chains import Chain, best_of, run_chains
-from avistan.fitting.family_selection import GrowthStep
-from avistan.fitting.options import FitOptions
-from avistan.fitting.outcome import FitOutcome
-from avistan.objective.elbo import Evaluation
-from avistan.posterior.draws import FITTED_UNITS, unconstrained, warn_of_rejected
+from avistan.fitting.fitted import Fitted
+from avistan.posterior.draws import marginals, unconstrained_draws, warn_of_rejected
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
-from avistan.runtime.progress import Progress, ProgressCallback, reporting
-from avistan.runtime.text import with_error
-from avistan.runtime.threads import one_blas_thread
+from avistan.runtime.progress import ProgressCallback, reporting
 from avistan.saved import parts as saving
-from avistan.start.preparation import Preparation
-from avistan.start.unit_inputs import UnitInput
-from avistan.training.checkpoints import Checkpoint
-from avistan.training.loop import Trace
-from avistan.training.stopping import Ending
-from stan_adapters.bound.bound_model import BoundModel, Draws
-from stan_adapters.levels.levels import Level
-from stan_adapters.levels.probes import Probe
+from stan_adapters.bound.bound_model import Draws
 from stan_adapters.sources import DataSource
 
 if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs it loads it
     import pandas as pd
     import xarray as xr
 
+    from avistan.diagnosis.improvement import Improvement
+    from avistan.diagnosis.verdict import Diagnosis
     from avistan.posterior.datatree import Names
+    from avistan.posterior.unit_distance import Cloud
     from avistan.posterior.warm_start import WarmStart
-
-_TRACE = tuple(Trace.__dataclass_fields__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Seconds of a fit. `prepare` (quick fit, signatures) is shared by all methods of a comparison."""
-
-    prepare: float
-    compile: float
-    train: float
-    evaluate: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fit:
-    """A fitted variational posterior.
+class Fit(Fitted):
+    """A fitted variational posterior, and what can be asked of it. Its attributes are those of `Fitted`.
 
-    Attributes:
-        model: the bound model; stays open as long as the fit is used.
-        level: the amortized level, None where every parameter is global.
-        method: of all chains; where the family grew, the one that it ended with.
-        reason: why this method was used, in a sentence.
-        unit_input: what the inference function reads.
-        second: the second amortized level, None where there is one level at most.
-        chains: independent restarts. What a fit says of itself (`elbo`, `trace`, `outcome`) is of the best one.
-        certificate: the probes that the level passed.
+    What takes long is made once and kept with the fit, never with another that is made from it.
     """
 
-    model: BoundModel
-    level: Level | None
-    method: Method
-    options: FitOptions
-    seed: int
-    reason: str
-    unit_input: UnitInput | None = field(repr=False)
-    chains: tuple[Chain, ...]
-    timing: Timing
-    certificate: tuple[Probe, ...] = field(default=(), repr=False)
-    second: Level | None = None
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
-    # -- what was found -----------------------------------------------------------------------------------------
+    @classmethod
+    def of(cls, fitted: Fitted) -> Fit:
+        """The doors of a record."""
+        return cls(**{part.name: getattr(fitted, part.name) for part in fields(Fitted)})
 
-    @property
-    def best(self) -> Chain:
-        """The chain with the largest ELBO."""
-        return self.chains[best_of(self.chains)]
+    def _once[T](self, name: str, make: Callable[[], T]) -> T:
+        if name not in self._kept:
+            self._kept[name] = make()
+        found: T = self._kept[name]
+        return found
 
-    @property
-    def family(self) -> Family:
-        """q of the best chain."""
-        return self.best.family
-
-    @property
-    def inputs(self) -> npt.NDArray[np.float64]:
-        """Unit inputs (N, R)."""
-        return self.best.inputs
-
-    @property
-    def trace(self) -> Trace:
-        """ELBO (nats) and rejected draws of every step of the best chain."""
-        return self.best.trace
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return self.best.evaluation
-
-    @property
-    def growth(self) -> tuple[GrowthStep, ...]:
-        """The richer families that were tried, and what each bought."""
-        return self.chains[0].growth
-
-    @property
-    def elbo(self) -> float:
-        """Evidence lower bound in nats, up to the program's constant; larger is better."""
-        return self.evaluation.elbo
-
-    @property
-    def elbo_se(self) -> float:
-        """Standard error of `elbo` in nats."""
-        return self.evaluation.elbo_se
-
-    @property
-    def outcome(self) -> FitOutcome:
-        return self.best.outcome
-
-    @property
-    def num_variational_parameters(self) -> int:
-        return num_variational_parameters(self.family)
-
-    @property
-    def gradient_evaluations(self) -> int:
-        """Stan gradients of training, all chains together."""
-        return sum(chain.gradient_evaluations for chain in self.chains)
+    # -- trust --------------------------------------------------------------------------------------------------
 
     def keep_chains(self, numbers: Sequence[int]) -> Fit:
         """The fit with only some of its restarts, numbered from 0: what ended in a worse optimum can be dropped.
@@ -149,38 +62,7 @@ class Fit:
         known = range(len(self.chains))
         if not isinstance(numbers, Sequence) or not numbers or any(number not in known for number in numbers):
             raise FitError(f"keep_chains({numbers!r}): give a list of the restarts 0 to {known[-1]}.")
-        return replace(self, chains=tuple(self.chains[number] for number in numbers), _kept={})
-
-    def __str__(self) -> str:
-        levels = [level for level in (self.level, self.second) if level is not None]
-        of = ", " * bool(levels) + " and ".join(
-            f"{level.num_units} units of {level.name}" for level in levels
-        )
-        reason = f" {self.reason}" if self.reason else ""
-        advice = f"\n{self.outcome.value}" if self.outcome.value else ""
-        start = self.timing.prepare + self.timing.compile
-        steps = len(self.trace.elbo)
-        ended = f"{self.outcome.name} after {steps} steps"
-        if self.outcome is FitOutcome.settled and self.trace.ended is Ending.given:
-            ended = f"after the {steps} steps asked for"
-        return (
-            f"{self.method.name} fit of {self.model.program.name}{of}, engine {self.model.engine}: "
-            f"ELBO {with_error(self.elbo, self.elbo_se)}, {ended}, "
-            f"{self.timing.train:.1f} s (+ {start:.1f} s start).{reason}{advice}"
-            f"{self._restarts()}{self._grown()}"
-        )
-
-    def _restarts(self) -> str:
-        if len(self.chains) < 2:
-            return ""
-        elbos = ", ".join(f"{chain.evaluation.elbo:.2f}" for chain in self.chains)
-        return f"\nELBOs of {len(self.chains)} restarts: {elbos}."
-
-    def _grown(self) -> str:
-        return "".join(
-            f"\n{step.method}: {with_error(step.gain, step.gain_se, sign=True)}, {'kept' if step.kept else 'not kept'}."
-            for step in self.growth
-        )
+        return replace(self, chains=tuple(self.chains[number] for number in numbers))
 
     def diagnose(
         self,
@@ -201,26 +83,24 @@ class Fit:
         """
         from avistan.diagnosis.checks import diagnose
 
-        key = f"diagnosis {seed} {nuts}"
-        if key not in self._kept:
-            with reporting(progress_callback):
-                self._kept[key] = self._kept["diagnosis"] = diagnose(self, seed=seed, nuts=nuts)
-        found: Diagnosis = self._kept[key]
-        return found
+        with reporting(progress_callback):
+            diagnosis = self._once(f"diagnosis {seed} {nuts}", lambda: diagnose(self, seed=seed, nuts=nuts))
+        self._kept["diagnosis"] = diagnosis
+        return diagnosis
 
-    def improve(self) -> Improvement:
+    def improve(self) -> Improvement[Fit]:
         """Go on from the better optimum that `diagnose` found: the same method, trained from there and diagnosed again.
 
         At most two trainings. The result holds the better fit and its diagnosis; where no better optimum was found,
         this fit and its own.
         """
-        return improve(self, fit_method)
+        from avistan.diagnosis.improvement import Improvement, improve
 
-    @property
-    def origin(self) -> Origin | None:
-        """What this fit was trained from; None if it was loaded."""
-        origin: Origin | None = self._kept.get("origin")
-        return origin
+        made = improve(self, self.diagnose())
+        better = self if made.fit is self else Fit.of(made.fit)
+        if better is not self:
+            better._kept.update({"diagnosis": made.diagnosis, "diagnosis None False": made.diagnosis})
+        return Improvement(fit=better, diagnosis=made.diagnosis, rounds=made.rounds)
 
     def refine(self, units: Sequence[int] | None = None, *, steps: int = 300) -> Fit:
         """The fit with chosen units freed from the inference function (F-VI from the amortized start).
@@ -235,28 +115,19 @@ class Fit:
         """
         from avistan.posterior.refine_locals import refine
 
-        return refine(self, units, steps=steps)
+        return replace(self, chains=refine(self, units, steps=steps))
 
     # -- draws --------------------------------------------------------------------------------------------------
 
-    @in_float64
     def unconstrained_draws(
         self, draws: int = 1000, *, seed: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats."""
-        given = self.seed if seed is None else seed
-        return unconstrained(self.model, self.family, self.inputs, draws, seed=given, purpose=FITTED_UNITS)
+        return unconstrained_draws(self, draws, seed=seed)
 
-    @in_float64
     def marginals(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
-        family = self.family
-        if family.factorized:
-            noise = jnp.stack([jnp.zeros(family.dim), jnp.ones(family.dim)])
-            theta = np.asarray(family.draw(noise, jnp.asarray(self.inputs, dtype=jnp.float32)).theta)
-            return theta[0], theta[1] - theta[0]
-        theta = self.unconstrained_draws(4000)[0]
-        return theta.mean(axis=0), theta.std(axis=0, ddof=1)
+        return marginals(self)
 
     def posterior(
         self,
@@ -317,7 +188,6 @@ class Fit:
                 posterior_predictive=posterior_predictive,
                 log_prior=log_prior,
                 unit_values=unit_diagnostics,
-                attrs=self._attrs(draws, seed),
             )
 
     def write_posterior(
@@ -334,34 +204,18 @@ class Fit:
         from avistan.posterior import fit_datatree as fitted_posterior
 
         unit_values = datatree.pop("unit_diagnostics", None)
-        attrs = self._attrs(draws, seed)
-        fitted_posterior.write_posterior(
-            self, path, draws, seed, unit_values=unit_values, attrs=attrs, **datatree
-        )
-
-    def _attrs(self, draws: int, seed: int | None) -> dict[str, Any]:
-        from avistan.runtime.versions import __version__
-
-        return {
-            "inference_library": "avistan",
-            "inference_library_version": __version__,
-            "program": self.model.program.name,
-            "program_digest": self.model.program.digest,
-            "engine": self.model.engine,
-            "method": self.method.name,
-            "outcome": self.outcome.name,
-            "elbo": self.elbo,
-            "elbo_se": self.elbo_se,
-            "seed": self.seed if seed is None else seed,
-            "draws": draws,
-        } | asdict(self.options)
+        fitted_posterior.write_posterior(self, path, draws, seed, unit_values=unit_values, **datatree)
 
     def _default_draws(self) -> Draws:
-        if "draws" not in self._kept:
+        """All variables of 1000 draws, with a warning where Stan rejected some: those rows are NaN."""
+
+        def made() -> Draws:
             theta, _ = self.unconstrained_draws(1000)
-            self._kept["draws"] = _constrained(self.model, theta, self.seed)
-        draws: Draws = self._kept["draws"]
-        return draws
+            values, failed = self.model.constrain(theta, seed=self.seed)
+            warn_of_rejected(failed, len(theta), self.model.program.name, stacklevel=5)
+            return values
+
+        return self._once("draws", made)
 
     def stan_variable(self, name: str) -> npt.NDArray[Any]:
         """1000 draws of a variable, shape (1000, *declared shape)."""
@@ -421,9 +275,12 @@ class Fit:
         Warns:
             NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
         """
-        from avistan.posterior.predict import predict
+        from avistan.posterior.predict import fitted_cloud, predict
 
-        return predict(self, data, draws, seed, attrs=self._attrs(draws, seed), **datatree)
+        def cloud() -> Cloud:
+            return self._once("cloud", lambda: fitted_cloud(self))
+
+        return predict(self, data, draws, seed, cloud=cloud, **datatree)
 
     # -- storage ------------------------------------------------------------------------------------------------
 
@@ -438,13 +295,6 @@ class Fit:
             FitError: the path holds something else or can't be written.
         """
         saving.write(self, path, asked)
-
-
-def _constrained(model: BoundModel, theta: npt.NDArray[np.float64], seed: int) -> Draws:
-    """All variables of unconstrained draws (S, D), with a warning where Stan rejected some: those rows are NaN."""
-    values, failed = model.constrain(theta, seed=seed)
-    warn_of_rejected(failed, len(theta), model.program.name)
-    return values
 
 
 @in_float64
@@ -466,53 +316,4 @@ def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Fit:
 
     Example: `avistan.load("fit/").predict("new.json")`.
     """
-    fields = saving.read(path, engine)
-    return Fit(**fields | {"timing": Timing(**fields["timing"])})
-
-
-@one_blas_thread
-@in_float64
-def fit_method(
-    preparation: Preparation,
-    method: Method,
-    options: FitOptions,
-    *,
-    chains: int = 1,
-    grow: bool = False,
-    reason: str = "",
-    certificate: Sequence[Probe] = (),
-    seconds_prepare: float = 0.0,
-    progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> Fit:
-    """Train and evaluate one method; training is saved to `checkpoint` and continued from it.
-
-    Methods that share a preparation and a seed share every random number of training and evaluation.
-
-    Args:
-        chains: independent restarts.
-        grow: try richer families too, and keep what pays.
-    """
-    ended, made = run_chains(
-        preparation, method, options, chains=chains, grow=grow, progress=progress, checkpoint=checkpoint
-    )
-    unit_input, _ = preparation.unit_input(method)
-    return Fit(
-        model=preparation.model,
-        level=preparation.level,
-        method=ended,
-        options=options,
-        seed=preparation.seed,
-        reason=reason,
-        unit_input=unit_input,
-        chains=made,
-        timing=Timing(
-            prepare=seconds_prepare,
-            compile=sum(chain.seconds_compile for chain in made),
-            train=sum(chain.seconds_train for chain in made),
-            evaluate=sum(chain.seconds_evaluate for chain in made),
-        ),
-        certificate=tuple(certificate),
-        second=None if ended.second is None else preparation.second_level(ended),
-        _kept={"origin": Origin(preparation=preparation, method=method, grow=grow)},
-    )
+    return Fit.of(saving.read(path, engine))

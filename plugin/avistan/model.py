@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from avistan.diagnosis.improvement import Origin
 from avistan.family.method import check_choice, check_methods, parse_method
-from avistan.fit import Fit, fit_method
+from avistan.fit import Fit
+from avistan.fitting.fitted import Origin, fit_method
 from avistan.fitting.method_choice import level_for, needs_whole, others_beside, readable, resolve
 from avistan.fitting.options import FitOptions, make_options
 from avistan.fitting.shard_preparation import prepare_large
@@ -233,7 +233,7 @@ class Model:
                 )
                 saves = stack.enter_context(Checkpoint(checkpoint, {**described, **fitted}, resume=resume))
             progress = stack.enter_context(bars() if shown(show_progress) else quiet())
-            return fit_method(
+            made = fit_method(
                 preparation,
                 parsed,
                 options,
@@ -245,6 +245,7 @@ class Model:
                 grow=grow,
                 certificate=self._structure(level).certificate,
             )
+        return Fit.of(made)
 
     def origin(
         self,

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import arviz as az
@@ -246,7 +247,7 @@ def test_batches_are_independent_draws(schools_fit, small_batches):
 
 def test_draws_in_batches_are_those_on_the_unconstrained_scale(schools_fit, small_batches):
     chain = schools_fit.chains[0]
-    theta, log_q = drawing.unconstrained(schools_fit.model, chain.family, chain.inputs, 33, seed=1, purpose=4)
+    theta, log_q = drawing.unconstrained_draws(replace(schools_fit, chains=(chain,)), 33, seed=1)
     tree = schools_fit.posterior(33)
     np.testing.assert_array_equal(tree["sample_stats"]["log_q"].values[0], log_q)
     lp, _ = schools_fit.model.log_density_gradient(theta)

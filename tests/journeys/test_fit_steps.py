@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 import avistan as avi
 from avistan.cli.app import app
 from avistan.cli.fit_folder import allows_draws, put_diagnosis, read_diagnosis
+from avistan.diagnosis import improvement
 from avistan.diagnosis.verdict import Check, Diagnosis, Trust
-from avistan.fit import Fit
 from avistan.model import Model
 from avistan.runtime.errors import FitError
 from avistan.training.checkpoints import beside, in_use
@@ -73,7 +73,7 @@ def no_training(*arguments, **options):
 @pytest.mark.parametrize(
     ("place", "left"),
     [
-        ("avistan.fit.Fit.diagnose", set()),
+        ("avistan.diagnosis.improvement.diagnose", set()),
         ("avistan.cli.fit_folder.put_draws", {"diagnosis.json", "diagnosis.npz"}),
         ("avistan.cli.fit_folder.write_netcdf", {"diagnosis.json", "diagnosis.npz"}),
     ],
@@ -116,7 +116,7 @@ def test_an_error_after_training_says_where_the_fit_is(raised, status, words, tm
     def fails(*arguments, **options):
         raise raised
 
-    monkeypatch.setattr(Fit, "diagnose", fails)
+    monkeypatch.setattr(improvement, "diagnose", fails)
     result = fit(tmp_path / "fit")
     assert result.exit_code == status
     assert words in result.stderr
@@ -154,7 +154,7 @@ def test_resuming_a_complete_fit_says_so_and_fits_nothing(whole, tmp_path, monke
     output = whole.copy(tmp_path / "fit")
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     monkeypatch.setattr(Model, "fit", no_training)
-    monkeypatch.setattr(Fit, "diagnose", no_training)
+    monkeypatch.setattr(improvement, "diagnose", no_training)
     result = fit(output, "--resume", "--force", "--json")
     assert result.exit_code == 0, result.stderr
     assert f"{output} is complete: nothing was left to do." in result.stderr
@@ -196,7 +196,7 @@ def test_going_on_from_a_better_optimum_goes_on_itself(step, tmp_path, monkeypat
     expected = run(*call, "--output", tmp_path / "whole")
     assert expected.exit_code == 0, expected.stderr
     assert [made["taken"] for made in json.loads(expected.stdout)["improvement"]] == [True]
-    diagnose, diagnosed = Fit.diagnose, []
+    diagnose, diagnosed = improvement.diagnose, []
 
     def second_interrupted(fit, **options):
         diagnosed.append(fit)
@@ -210,7 +210,7 @@ def test_going_on_from_a_better_optimum_goes_on_itself(step, tmp_path, monkeypat
     output = tmp_path / "fit"
     with monkeypatch.context() as patched:
         if step == "another diagnosis":
-            patched.setattr(Fit, "diagnose", second_interrupted)
+            patched.setattr(improvement, "diagnose", second_interrupted)
         else:
             patched.setattr("avistan.diagnosis.improvement._trained_from", interrupted)
         assert run(*call, "--output", output).exit_code == 130
@@ -225,7 +225,7 @@ def test_going_on_from_a_better_optimum_goes_on_itself(step, tmp_path, monkeypat
 
 def test_a_new_fit_takes_the_place_of_everything_that_belonged_to_the_older_one(whole, tmp_path, monkeypatch):
     output = whole.copy(tmp_path / "fit")
-    monkeypatch.setattr(Fit, "diagnose", lambda fit: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(improvement, "diagnose", lambda fit: (_ for _ in ()).throw(KeyboardInterrupt))
     assert fit(output, "--seed", 4).exit_code == 130
     assert avi.load(output).seed == 4
     assert not {"diagnosis.json", "diagnosis.npz", "posterior.nc"} & set(names(output))

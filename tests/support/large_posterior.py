@@ -42,7 +42,6 @@ def of_more_units(units: int):
         model=large,
         level=replace(level, index=rows),
         chains=(replace(chain, family=family, inputs=inputs),),
-        _kept={},
     )
 
 

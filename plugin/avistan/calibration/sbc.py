@@ -19,10 +19,11 @@ from avistan.calibration.ranks import Calibration, Entry
 from avistan.calibration.simulator import SimulatorError, simulate
 from avistan.calibration.uniformity import p_value, shape
 from avistan.family.method import check_choice
-from avistan.fit import Fit, fit_method
+from avistan.fitting.fitted import Fitted, fit_method
 from avistan.fitting.options import FitOptions, make_options
 from avistan.fitting.outcome import FitOutcome
 from avistan.model import Model
+from avistan.posterior.draws import unconstrained_draws
 from avistan.runtime.errors import AvistanError, FitError, MethodError
 from avistan.runtime.limits import (
     check_callable,
@@ -146,9 +147,9 @@ class _Refits:
     ) -> None:
         self.program, self.method, self.level, self.engine = program, method, level, engine
         self.options = options
-        self.template: Fit | None = None
+        self.template: Fitted | None = None
 
-    def __call__(self, values: Mapping[str, Any], seed: int) -> Fit:
+    def __call__(self, values: Mapping[str, Any], seed: int) -> Fitted:
         """A fit to one data set.
 
         Raises:
@@ -168,7 +169,7 @@ class _Refits:
             self.template = fit
         return fit
 
-    def _first(self, values: Mapping[str, Any], seed: int) -> Fit:
+    def _first(self, values: Mapping[str, Any], seed: int) -> Fitted:
         model = Model(stan_code=self.program.source, data=dict(values), engine=self.engine, level=self.level)
         return model.fit(
             method=self.method,
@@ -199,14 +200,14 @@ class _Ranking:
     def count(self) -> int:
         return len(self.rows)
 
-    def add(self, number: int, fit: Fit) -> None:
+    def add(self, number: int, fit: Fitted) -> None:
         """Rank the truth of one simulation in the draws of its fit.
 
         Raises:
             SimulatorError: the simulator gives a parameter another shape than the program.
             FitError: a draw can't be constrained.
         """
-        theta, _ = fit.unconstrained_draws(self.num_draws)
+        theta, _ = unconstrained_draws(fit, self.num_draws)
         values, _ = fit.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
         row = {}
         for name, places in self.places.items():

@@ -35,8 +35,8 @@ from avistan.runtime.text import to_json
 
 if TYPE_CHECKING:
     from avistan.cli.fit_folder import About
-    from avistan.diagnosis.improvement import Improvement, Origin, Round
-    from avistan.fit import Fit
+    from avistan.diagnosis.improvement import Improvement, Round
+    from avistan.fitting.fitted import Fitted, Origin
 
 
 @answers
@@ -152,19 +152,21 @@ def fit(
         improvement, drawn = _diagnosed_and_drawn(
             result, about, output, draws, origin=lambda: model.origin(**shared, **options), force=force
         )
-    result, diagnosis = improvement.fit, improvement.diagnosis
+    diagnosis = improvement.diagnosis
     trusted = diagnosis.passed or force
     if json:
         text = _as_json(improvement, output, about)
     else:
         went_on = f"{improvement}\n\n" if improvement.rounds else ""
-        text = f"{result}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {drawn}"
+        text = (
+            f"{improvement.fit}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {drawn}"
+        )
     return text if trusted else Refusal(text)
 
 
 def _diagnosed_and_drawn(
-    result: Fit, about: About, output: Path, draws: int, *, origin: Callable[[], Origin], force: bool
-) -> tuple[Improvement, str]:
+    result: Fitted, about: About, output: Path, draws: int, *, origin: Callable[[], Origin], force: bool
+) -> tuple[Improvement[Fitted], str]:
     """A fit in place with its diagnosis, and what to say of its draws; both are made where they are missing."""
     from avistan.cli.fit_folder import (
         draws_there,
@@ -175,16 +177,15 @@ def _diagnosed_and_drawn(
         read_diagnosis,
     )
     from avistan.diagnosis.improvement import Improvement, improve
-    from avistan.fit import fit_method
 
-    def keep(fit: Fit, rounds: Sequence[Round]) -> None:
+    def keep(fit: Fitted, rounds: Sequence[Round]) -> None:
         put_fit(fit, output, replace(about, rounds=tuple(rounds)))
 
     diagnosis, drawn = read_diagnosis(output), draws_there(output)
     complete = diagnosis is not None
     if diagnosis is None:
         with one_step("the fit was diagnosed", output, "diagnose"):
-            made = improve(result, fit_method, made=about.rounds, origin=origin, keep=keep)
+            made = improve(result, made=about.rounds, origin=origin, keep=keep)
             if made.rounds and not made.rounds[-1].taken:
                 keep(made.fit, made.rounds)  # it was kept up to the last round that was taken
             put_diagnosis(made.diagnosis, output)
@@ -201,7 +202,7 @@ def _diagnosed_and_drawn(
     return made, drawn
 
 
-def _as_json(improvement: Improvement, output: Path, about: About) -> str:
+def _as_json(improvement: Improvement[Fitted], output: Path, about: About) -> str:
     result = improvement.fit
     return to_json(
         {

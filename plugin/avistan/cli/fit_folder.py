@@ -18,6 +18,7 @@ from avistan.diagnosis.improvement import Round
 from avistan.diagnosis.verdict import Diagnosis, Trust
 from avistan.files.outputs import check_room, clear_leftovers, remove_folder, whole_file
 from avistan.fit import Fit, load
+from avistan.fitting.fitted import Fitted
 from avistan.fitting.options import make_options
 from avistan.fitting.outcome import FitOutcome
 from avistan.model import Model
@@ -84,9 +85,9 @@ class About:
         return cls(**plain, rounds=tuple(Round.from_json(made) for made in read["rounds"]))
 
 
-def put_fit(fit: Fit, folder: Path, about: About) -> None:
+def put_fit(fit: Fitted, folder: Path, about: About) -> None:
     """Put a trained fit in place, alone: whatever lay there before is gone."""
-    fit.save(folder, asked=about.to_json())
+    Fit.of(fit).save(folder, asked=about.to_json())
 
 
 def trained_fit(folder: Path, asked: Mapping[str, Any], engine: str) -> tuple[Fit, About] | None:
@@ -161,7 +162,7 @@ def _failed(diagnosis: Diagnosis) -> set[Trust]:
 
 
 def put_draws(
-    fit: Fit,
+    fitted: Fitted,
     diagnosis: Diagnosis | None,
     folder: Path,
     draws: int,
@@ -174,7 +175,7 @@ def put_draws(
     Raises:
         FitError: the disk has no room for them, or the weights of resampled ones can't be relied on.
     """
-    units = diagnosis.units if diagnosis is not None else None
+    fit, units = Fit.of(fitted), None if diagnosis is None else diagnosis.units
     for name in _DRAWS:
         forget_file(folder, name)
     if resample is None and is_large(fit, draws):

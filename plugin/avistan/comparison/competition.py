@@ -18,8 +18,9 @@ from avistan.comparison.elbo_curves import Curve, Reached, curve, first_at
 from avistan.density.log_density import register
 from avistan.family.family import mean_field_family
 from avistan.family.method import FACTORIZED, parse_method
-from avistan.fit import Fit, fit_method
+from avistan.fit import Fit
 from avistan.fitting.chains import evaluation_key
+from avistan.fitting.fitted import fit_method
 from avistan.fitting.options import FitOptions
 from avistan.objective.elbo import Evaluation, evaluate, gap, shared_normals
 from avistan.runtime.errors import AvistanError
@@ -300,7 +301,9 @@ def _inside(
     preparation: Preparation, name: str, options: FitOptions, seconds_prepare: float, bar: Progress | None
 ) -> Row:
     """A method of avistan's own."""
-    fit = fit_method(preparation, parse_method(name), options, seconds_prepare=seconds_prepare, progress=bar)
+    fit = Fit.of(
+        fit_method(preparation, parse_method(name), options, seconds_prepare=seconds_prepare, progress=bar)
+    )
     mean, sd = fit.marginals()
     return Row(
         method=fit.method.name,

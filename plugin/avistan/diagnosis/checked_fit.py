@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avistan.fitting.chains import Chain, best_of
+from avistan.fitting.chains import Chain
+from avistan.fitting.fitted import Fitted
 from avistan.posterior.approximation import Approximation, approximation
 from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from avistan.start.quick_fit import QuickFit
 from stan_adapters.units.conditional_density import UnitDensity
-
-if TYPE_CHECKING:
-    from avistan.fit import Fit
-
 
 NO_UNITS = "Not run: the fit has no level of separable units."
 _NAMED = 3  # worst units that a finding names
@@ -36,15 +32,15 @@ class CheckedFit:
         better_start: a quick fit in a better optimum, if a check found one.
     """
 
-    fit: Fit
+    fit: Fitted
     seed: int
     units: dict[str, FloatArray] = field(default_factory=dict)
     better_start: QuickFit | None = None
 
-    @cached_property
+    @property
     def chain(self) -> Chain:
         """The restart with the largest ELBO."""
-        return self.fit.chains[best_of(self.fit.chains)]
+        return self.fit.best
 
     @cached_property
     def q(self) -> Approximation:

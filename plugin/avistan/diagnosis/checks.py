@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,13 +19,11 @@ from avistan.diagnosis.restart_checks import check_restarts
 from avistan.diagnosis.training_checks import check_continuation, check_rejected, check_trace
 from avistan.diagnosis.unit_checks import check_against_hmc, check_amortization, check_units
 from avistan.diagnosis.verdict import Check, Diagnosis, Trust
+from avistan.fitting.fitted import Fitted
 from avistan.runtime.deadline import out_of_time
 from avistan.runtime.limits import check_seed
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
-
-if TYPE_CHECKING:
-    from avistan.fit import Fit
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ _FREE = ("ELBO trace", "rejected draws")  # made even when time is out
 # Numbers that are far off overflow; checks look for what is not finite.
 @in_float64
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-def diagnose(fit: Fit, *, seed: int | None = None, nuts: bool = False) -> Diagnosis:
+def diagnose(fit: Fitted, *, seed: int | None = None, nuts: bool = False) -> Diagnosis:
     """Check a fit in every way that is known to go wrong silently.
 
     Takes longer than the fit, often several times. Checks: the ELBO's trace; whether more training gains; whether other

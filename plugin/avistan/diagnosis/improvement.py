@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from avistan.diagnosis.checks import diagnose
 from avistan.diagnosis.restarts import LIKE
 from avistan.diagnosis.verdict import Check, Diagnosis, Trust
-from avistan.family.method import Method
 from avistan.files.records import read_record
+from avistan.fitting.fitted import Fitted, Origin, fit_method
 from avistan.fitting.outcome import FitOutcome
 from avistan.fitting.shard_preparation import LargePreparation
 from avistan.objective.elbo import gap
@@ -22,23 +23,11 @@ from avistan.runtime.text import with_error
 from avistan.start.preparation import Preparation, prepare
 from avistan.start.quick_fit import QuickFit
 
-if TYPE_CHECKING:
-    from avistan.fit import Fit
-
 _logger = logging.getLogger(__name__)
 
 MOST_ROUNDS = 2
 _ERRORS = 3.0  # standard errors by which a fit must be better to take the place of the one before
 REASON = "Training began at a better optimum, which the diagnosis of an earlier fit found."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Origin:
-    """What a fit was trained from: the shared start, the method before it grew, and whether it might grow."""
-
-    preparation: Preparation
-    method: Method
-    grow: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +81,7 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Improvement:
+class Improvement[F: Fitted]:
     """A fit and its diagnosis after going on from better optima; without any, both as they were. Prints as sentences.
 
     Attributes:
@@ -101,7 +90,7 @@ class Improvement:
         rounds: one for each better optimum that was gone on from.
     """
 
-    fit: Fit = field(repr=False)
+    fit: F = field(repr=False)
     diagnosis: Diagnosis = field(repr=False)
     rounds: tuple[Round, ...] = ()
 
@@ -110,28 +99,28 @@ class Improvement:
 
 
 def improve(
-    fit: Fit,
-    train: Callable[..., Fit],
+    fit: Fitted,
+    diagnosis: Diagnosis | None = None,
     *,
     most_rounds: int = MOST_ROUNDS,
     made: Sequence[Round] = (),
     origin: Callable[[], Origin] | None = None,
-    keep: Callable[[Fit, Sequence[Round]], None] | None = None,
-) -> Improvement:
+    keep: Callable[[Fitted, Sequence[Round]], None] | None = None,
+) -> Improvement[Fitted]:
     """Go on from the better optimum that a fit's diagnosis found, and diagnose the result, as long as that finds one.
 
     Args:
-        train: `fit.fit_method`.
+        diagnosis: of the fit, if it was diagnosed already.
         most_rounds: trainings, at most.
         made: rounds that led to this fit, if it goes on after an interruption.
         origin: what a loaded fit was trained from.
         keep: called with a fit that took the place of the one before, and all rounds so far, before it is diagnosed.
     """
-    diagnosis, rounds = fit.diagnose(), list(made)
+    diagnosis, rounds = diagnosis or diagnose(fit), list(made)
     while diagnosis.better_start is not None and len(rounds) < most_rounds and not out_of_time():
         begin_stage("going on from a better optimum", next="training, and another diagnosis")
         try:
-            other = _trained_from(fit, diagnosis.better_start, train, origin)
+            other = _trained_from(fit, diagnosis.better_start, origin)
         except Exception as error:  # whatever it is, the fit before is not lost
             _logger.debug("training from a better optimum failed", exc_info=True)
             rounds.append(Round(problem=f"{type(error).__name__}: {error}"))
@@ -150,16 +139,14 @@ def improve(
             break
         if keep is not None:
             keep(other, tuple(rounds))
-        fit, diagnosis = other, other.diagnose()
+        fit, diagnosis = other, diagnose(other)
     return Improvement(fit=fit, diagnosis=diagnosis, rounds=tuple(rounds))
 
 
-def _trained_from(
-    fit: Fit, start: QuickFit, train: Callable[..., Fit], given: Callable[[], Origin] | None
-) -> Fit:
+def _trained_from(fit: Fitted, start: QuickFit, given: Callable[[], Origin] | None) -> Fitted:
     """The same method trained from a start; its seconds are those of both fits."""
     origin = fit.origin or (_origin_of(fit) if given is None else given())
-    other = train(
+    other = fit_method(
         started_at(origin.preparation, start),
         origin.method,
         fit.options,
@@ -174,7 +161,7 @@ def _trained_from(
     return replace(other, timing=replace(other.timing, **seconds))
 
 
-def _origin_of(fit: Fit) -> Origin:
+def _origin_of(fit: Fitted) -> Origin:
     """For a fit that was loaded: its own method, which does not grow, from a start on all units."""
     preparation = prepare(
         fit.model,

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from avistan.family.family import Family
-from avistan.family.method import Method
-from avistan.fitting.chains import Chain
+from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import sample, tabulated
 from avistan.runtime.limits import check_memory, check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage, report_step
 from avistan.runtime.types import FloatArray
-from avistan.start.unit_inputs import UnitInput
 from stan_adapters.bound.bound_model import BoundModel, Draws
 from stan_adapters.data.layout import declared_shape
-from stan_adapters.levels.levels import Level
-from stan_adapters.levels.probes import Probe
 
 FITTED_UNITS, NEW_UNITS = 4, 5  # purposes of random numbers
 _NUMBERS_AT_ONCE = 2**22  # of an array of draws: 32 MiB
@@ -36,38 +32,6 @@ _OUTPUTS_PER_PARAMETER = (
 
 class DrawsWarning(UserWarning):
     """Some draws could not be turned into the program's variables."""
-
-
-@runtime_checkable
-class FittedFamily(Protocol):
-    """What importance ratios need of a fit."""
-
-    @property
-    def model(self) -> BoundModel: ...
-    @property
-    def level(self) -> Level | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def family(self) -> Family: ...
-    @property
-    def inputs(self) -> FloatArray: ...
-
-
-@runtime_checkable
-class Fitted(FittedFamily, Protocol):
-    """What draws of all chains, and of new units, need beyond that."""
-
-    @property
-    def method(self) -> Method: ...
-    @property
-    def unit_input(self) -> UnitInput | None: ...
-    @property
-    def chains(self) -> tuple[Chain, ...]: ...
-    @property
-    def certificate(self) -> tuple[Probe, ...]: ...
-    @property
-    def _kept(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,15 +72,32 @@ def batch_size(model: BoundModel) -> int:
     return max(1, _NUMBERS_AT_ONCE // max(parameters, outputs // _OUTPUTS_PER_PARAMETER, 1))
 
 
-def unconstrained(
-    model: BoundModel, family: Family, inputs: FloatArray, draws: int, *, seed: int, purpose: int
+@in_float64
+def unconstrained_draws(
+    fit: Fitted, draws: int = 1000, *, seed: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Draws of q (S, D) and log q (S,) in nats: those that `draw_batches` gives for a first chain."""
-    size = 2 * 8 * whole_number("draws", draws) * model.dim
-    check_memory(f"draws={draws} of {model.dim} parameters", size, "Give fewer draws.")
-    parts = [part[2:] for part in _unconstrained_batches(model, [(family, inputs)], draws, seed, purpose)]
+    """Draws of the best chain's q (S, D) and log q (S,) in nats: those that `draw_batches` gives for a first chain.
+
+    Raises:
+        FitError: `draws` is not positive, or takes more memory than there is.
+    """
+    size = 2 * 8 * whole_number("draws", draws) * fit.model.dim
+    check_memory(f"draws={draws} of {fit.model.dim} parameters", size, "Give fewer draws.")
+    chain, given = (fit.family, fit.inputs), fit.seed if seed is None else seed
+    parts = [part[2:] for part in _unconstrained_batches(fit.model, [chain], draws, given, FITTED_UNITS)]
     theta, log_q = zip(*parts, strict=True)
     return np.concatenate(theta), np.concatenate(log_q)
+
+
+@in_float64
+def marginals(fit: Fitted) -> tuple[FloatArray, FloatArray]:
+    """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
+    if fit.family.factorized:
+        noise = jnp.stack([jnp.zeros(fit.family.dim), jnp.ones(fit.family.dim)])
+        theta = np.asarray(fit.family.draw(noise, jnp.asarray(fit.inputs, dtype=jnp.float32)).theta)
+        return theta[0], theta[1] - theta[0]
+    theta = unconstrained_draws(fit, 4000)[0]
+    return theta.mean(axis=0), theta.std(axis=0, ddof=1)
 
 
 def draw_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
 from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics
 from avistan.posterior.draws import (
     FITTED_UNITS,
     Batch,
-    Fitted,
     draw_batches,
     joined,
     numbers_per_draw,
@@ -27,6 +28,7 @@ from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
+from avistan.runtime.versions import __version__
 from stan_adapters.bound.bound_model import BoundModel, Draws
 
 _HELD = "Give fewer draws, or write them a batch at a time with Fit.write_posterior."
@@ -38,7 +40,8 @@ def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.D
     _check(fit, draws, seed)
     drawn = joined(list(_batches(fit, draws, seed)))
     warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
-    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), **options)
+    attrs = attributes(fit, draws, seed)
+    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), attrs=attrs, **options)
 
 
 def is_large(fit: Fitted, draws: int) -> bool:
@@ -72,8 +75,8 @@ def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: An
     lp, _ = fit.model.log_density_gradient(theta)
     values, num_rejected = fit.model.constrain(theta, seed=fit.seed if seed is None else seed)
     warn_of_rejected(num_rejected, draws, fit.model.program.name, stacklevel=3)
-    options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "psis", "khat": weights.khat}
-    return _tree(fit, values, theta, {"lp": lp}, 1, **options)
+    attrs = attributes(fit, draws, seed) | {"resample": "psis", "khat": weights.khat}
+    return _tree(fit, values, theta, {"lp": lp}, 1, attrs=attrs, **options)
 
 
 def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
@@ -92,9 +95,9 @@ def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any
     restart = rng.choice(len(weights), size=draws, p=weights)
     rows = restart * draws + np.arange(draws)
     values = {name: value[rows] for name, value in drawn.values.items()}
-    options["attrs"] = dict(options.get("attrs") or {}) | {"resample": "elbo", "weights": weights.tolist()}
+    attrs = attributes(fit, draws, seed) | {"resample": "elbo", "weights": weights.tolist()}
     stats = {"lp": drawn.lp[rows], "restart": restart}
-    return _tree(fit, values, drawn.theta[rows], stats, 1, **options)
+    return _tree(fit, values, drawn.theta[rows], stats, 1, attrs=attrs, **options)
 
 
 def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **options: Any) -> None:
@@ -105,20 +108,34 @@ def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **
     """
     check_path("path", path)
     _check(fit, draws, seed, folder=Path(path))
-    num_rejected = 0
+    num_rejected, attrs = 0, attributes(fit, draws, seed)
 
     def trees() -> Iterator[tuple[int, int, xr.DataTree]]:
         nonlocal num_rejected
         for batch in _batches(fit, draws, seed):
             num_rejected += batch.num_rejected
-            yield (
-                batch.chain,
-                batch.start,
-                _tree(fit, batch.values, batch.theta, batch.sample_stats, 1, **options),
-            )
+            tree = _tree(fit, batch.values, batch.theta, batch.sample_stats, 1, attrs=attrs, **options)
+            yield batch.chain, batch.start, tree
 
     write_batches(trees(), path, chains=len(fit.chains), draws=draws)
     warn_of_rejected(num_rejected, draws * len(fit.chains), fit.model.program.name, stacklevel=3)
+
+
+def attributes(fit: Fitted, draws: int, seed: int | None) -> dict[str, Any]:
+    """What a DataTree says of the fit that it is drawn from."""
+    return {
+        "inference_library": "avistan",
+        "inference_library_version": __version__,
+        "program": fit.model.program.name,
+        "program_digest": fit.model.program.digest,
+        "engine": fit.model.engine,
+        "method": fit.method.name,
+        "outcome": fit.outcome.name,
+        "elbo": fit.elbo,
+        "elbo_se": fit.elbo_se,
+        "seed": fit.seed if seed is None else seed,
+        "draws": draws,
+    } | asdict(fit.options)
 
 
 def _check(fit: Fitted, draws: int, seed: int | None, folder: Path | None = None) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import pareto_khat
 from avistan.posterior.approximation import Approximation, approximation
-from avistan.posterior.draws import FittedFamily
 from avistan.posterior.unit_marginals import log_marginals, unit_density
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
@@ -92,7 +92,7 @@ class GlobalsImportance:
 
 
 def globals_importance(
-    fit: FittedFamily, draws: int = 1000, *, seed: int | None = None, adapted: bool = False
+    fit: Fitted, draws: int = 1000, *, seed: int | None = None, adapted: bool = False
 ) -> GlobalsImportance:
     """Importance weights of draws of the fit's globals, with the locals integrated out.
 
@@ -109,7 +109,7 @@ def globals_importance(
 
 
 def weigh(
-    fit: FittedFamily, density: UnitDensity | None, q: Approximation, draws: int, rng: Rng
+    fit: Fitted, density: UnitDensity | None, q: Approximation, draws: int, rng: Rng
 ) -> GlobalsImportance:
     """Weights of `draws` draws of q, from parts that are at hand."""
     theta = q.draw_globals(rng, draws)
@@ -122,7 +122,7 @@ def weigh(
 
 
 def weigh_enough(
-    fit: FittedFamily, density: UnitDensity | None, q: Approximation, draws: int, rng: Rng
+    fit: Fitted, density: UnitDensity | None, q: Approximation, draws: int, rng: Rng
 ) -> GlobalsImportance:
     """Weights of `draws` draws of q, or, where each takes integrals, of a quarter of them if these tell enough: they
     are nearly equal and their tail is light, or so few of them count that only proposals of another place can help.
@@ -144,7 +144,7 @@ def weigh_enough(
 
 
 def adapt(
-    fit: FittedFamily,
+    fit: Fitted,
     density: UnitDensity | None,
     q: Approximation,
     weights: GlobalsImportance,
@@ -195,7 +195,7 @@ def adapt(
 
 
 def _target(
-    fit: FittedFamily, density: UnitDensity | None, q: Approximation, theta: FloatArray, rng: Rng
+    fit: Fitted, density: UnitDensity | None, q: Approximation, theta: FloatArray, rng: Rng
 ) -> FloatArray:
     """log p(theta, x) (S,) nats, nan where there is none."""
     if density is None:
@@ -205,7 +205,7 @@ def _target(
 
 
 def _all_parameters(
-    fit: FittedFamily, q: Approximation, theta: FloatArray, log_q: FloatArray, rng: Rng
+    fit: Fitted, q: Approximation, theta: FloatArray, log_q: FloatArray, rng: Rng
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Draws (S, D) of all parameters of coupled units, their log densities and log q."""
     assert fit.level is not None

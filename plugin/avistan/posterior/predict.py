@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,9 +11,11 @@ import numpy as np
 import xarray as xr
 
 from avistan.family.family import make_placement
+from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
 from avistan.posterior.datatree import to_datatree, unit_diagnostics
-from avistan.posterior.draws import NEW_UNITS, Fitted, draw_batches, joined, warn_of_rejected
+from avistan.posterior.draws import NEW_UNITS, draw_batches, joined, warn_of_rejected
+from avistan.posterior.fit_datatree import attributes
 from avistan.posterior.refine_locals import unrefined
 from avistan.posterior.unit_distance import FAR, Cloud, make_cloud, unit_features
 from avistan.runtime.errors import FitError
@@ -28,16 +31,26 @@ from stan_adapters.sources import DataSource, read
 from stan_adapters.structure.reasons import listed
 from stan_adapters.unit_data import entries_of_all_units, quantities_of_all_units
 
-_CLOUD = "cloud"
-
 
 class NewUnitsWarning(UserWarning):
     """New units are unlike those that were fitted, or what is said of them depends on which units they are."""
 
 
 @in_float64
-def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datatree: Any) -> xr.DataTree:
+def predict(
+    fit: Fitted,
+    data: DataSource,
+    draws: int,
+    seed: int | None,
+    *,
+    cloud: Callable[[], Cloud],
+    **datatree: Any,
+) -> xr.DataTree:
     """Posterior of new units from their own data and the fitted globals.
+
+    Args:
+        cloud: gives what `fitted_cloud` makes of the fit.
+        datatree: as of `to_datatree`.
 
     Returns: a DataTree as of `Fit.posterior`, for the new data: the group predictions has what belongs to the new units
         (latents, transformed parameters, generated quantities), the group unit_diagnostics how far each unit lies from
@@ -76,7 +89,7 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
         placement = make_placement(globals_index, level.index)
-        inputs, distance = _read_units(fit, model, level)
+        inputs, distance = _read_units(fit, model, level, cloud)
         chains = [
             (eqx.tree_at(lambda family: family.placement, unrefined(chain.family), placement), inputs)
             for chain in fit.chains
@@ -95,6 +108,7 @@ def predict(fit: Fitted, data: DataSource, draws: int, seed: int | None, **datat
             num_chains=len(fit.chains),
             unit_size=level.name,
             groups=groups,
+            attrs=attributes(fit, draws, seed),
             **datatree,
         )
     left_out = {declaration.name for declaration in program.parameters} - set(level.latents)
@@ -146,29 +160,32 @@ def _warn_of_shared_quantities(fit: Fitted, new: StanData) -> set[str]:
     return set(names)
 
 
-def _read_units(fit: Fitted, model: BoundModel, level: Level) -> tuple[FloatArray, FloatArray | None]:
+def _read_units(
+    fit: Fitted, model: BoundModel, level: Level, cloud: Callable[[], Cloud]
+) -> tuple[FloatArray, FloatArray | None]:
     """What the inference function reads of new units, and their distances from the fitted ones where it reads any."""
     if fit.unit_input is None:
         return np.empty((level.num_units, fit.chains[0].inputs.shape[1])), None
     inputs, features = unit_features(fit.unit_input, model, level.index, level.globals_index(model.dim))
-    return inputs, fitted_cloud(fit).distance(features)
+    return inputs, cloud().distance(features)
 
 
 def fitted_cloud(fit: Fitted) -> Cloud:
-    """Where the fitted units lie; kept with the fit."""
-    if _CLOUD not in fit._kept:
-        assert fit.unit_input is not None
-        assert fit.level is not None
-        index, globals_index = fit.level.index, fit.level.globals_index(fit.model.dim)
-        inputs, features = unit_features(fit.unit_input, fit.model, index, globals_index)
-        if not np.allclose(inputs, fit.chains[0].inputs, rtol=1e-6, atol=1e-6):
-            raise FitError(
-                "the fitted units, read again, have other inputs than the inference function was trained on: the way "
-                "in which this fit reads units was changed (arrays.npz, if it was loaded). Fit and save again."
-            )
-        fit._kept[_CLOUD] = make_cloud(features, fit.seed)
-    cloud: Cloud = fit._kept[_CLOUD]
-    return cloud
+    """Where the fitted units lie.
+
+    Raises:
+        FitError: read again, they have other inputs than the inference function was trained on.
+    """
+    assert fit.unit_input is not None
+    assert fit.level is not None
+    index, globals_index = fit.level.index, fit.level.globals_index(fit.model.dim)
+    inputs, features = unit_features(fit.unit_input, fit.model, index, globals_index)
+    if not np.allclose(inputs, fit.chains[0].inputs, rtol=1e-6, atol=1e-6):
+        raise FitError(
+            "the fitted units, read again, have other inputs than the inference function was trained on: the way "
+            "in which this fit reads units was changed (arrays.npz, if it was loaded). Fit and save again."
+        )
+    return make_cloud(features, fit.seed)
 
 
 def _warn_of_far(distance: FloatArray, level: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from avistan.density.log_density import register
 from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Refined
 from avistan.fitting.chains import Chain, evaluation_key
+from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import evaluate
 from avistan.posterior.approximation import Approximation, approximation
 from avistan.posterior.unit_marginals import unit_density
@@ -30,10 +30,6 @@ from avistan.runtime.precision import in_float64
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity, solve_upper
-
-if TYPE_CHECKING:
-    from avistan.fit import Fit
-
 
 STEPS = 300
 _DRAWS = 4  # a step, in antithetic pairs
@@ -194,9 +190,9 @@ def _measured(density: UnitDensity, q: Approximation, moved: Approximation, rng:
 
 @in_float64
 def refine(
-    fit: Fit, units: Sequence[int] | npt.NDArray[np.integer] | None = None, *, steps: int = STEPS
-) -> Fit:
-    """The fit with chosen units freed from its inference function, and the globals as they were.
+    fit: Fitted, units: Sequence[int] | npt.NDArray[np.integer] | None = None, *, steps: int = STEPS
+) -> tuple[Chain, ...]:
+    """The fit's chains with chosen units freed from the inference function, and the globals as they were.
 
     Predictions for new units still come from the inference function.
 
@@ -215,12 +211,11 @@ def refine(
         )
     whole_number("steps", steps)
     numbers = _checked(units, fit.level.num_units, fit.level.name)
-    chains = tuple(_refined_chain(fit, density, chain, numbers, steps) for chain in fit.chains)
-    return replace(fit, chains=chains, _kept={})
+    return tuple(_refined_chain(fit, density, chain, numbers, steps) for chain in fit.chains)
 
 
 def _refined_chain(
-    fit: Fit, density: UnitDensity, chain: Chain, numbers: npt.NDArray[np.int64], steps: int
+    fit: Fitted, density: UnitDensity, chain: Chain, numbers: npt.NDArray[np.int64], steps: int
 ) -> Chain:
     q = approximation(chain.family, chain.inputs)
     chosen = np.zeros(density.num_units, dtype=bool)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from avistan.fitting.fitted import Fitted
 from avistan.posterior.approximation import approximation
-from avistan.posterior.draws import FittedFamily
 from avistan.posterior.marginal_importance import GlobalsImportance, adapt, weigh, weigh_enough
 from avistan.posterior.unit_marginals import at_each_draw, unit_density
 from avistan.runtime.errors import FitError
@@ -19,7 +19,7 @@ from stan_adapters.units.conditional_density import line_directions
 # Weights that are not finite count for nothing.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def corrected_draws(
-    fit: FittedFamily, draws: int = 1000, *, seed: int | None = None
+    fit: Fitted, draws: int = 1000, *, seed: int | None = None
 ) -> tuple[FloatArray, GlobalsImportance]:
     """Draws (S, D) on the unconstrained scale, the globals corrected by importance resampling and each unit's latents
     drawn from their conditional density given these; and the weights behind them.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avistan.fitting.fitted import Fitted
 from avistan.posterior.approximation import Approximation
-from avistan.posterior.draws import FittedFamily
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.bound.bound_model import BoundModel
@@ -21,7 +21,7 @@ _COARSE_ERROR = 0.25  # nats of standard deviation over these: it costs 6 % of t
 _FEW_LATENTS = 300  # with fewer, integrals are the finest from the start
 
 
-def unit_density(fit: FittedFamily) -> UnitDensity | None:
+def unit_density(fit: Fitted) -> UnitDensity | None:
     """Densities of the fitted level's units; None without a level, or where its units are coupled."""
     if fit.level is None or fit.family.local.reach or not is_separable(fit.model, fit.level, fit.seed):
         return None

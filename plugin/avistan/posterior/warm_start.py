@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from avistan.files.outputs import whole_folder
+from avistan.fitting.fitted import Fitted
+from avistan.posterior.draws import unconstrained_draws
 from avistan.posterior.linear_response import Response, linear_response
 from avistan.posterior.unit_marginals import is_separable
 from avistan.runtime.errors import FitError
@@ -25,7 +27,6 @@ from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
 from avistan.start.preparation import split
 from stan_adapters.bound.bound_model import BoundModel
-from stan_adapters.levels.levels import Level
 
 _SPREAD_DRAWS = 2000  # of the fit, for its means and sds
 _CURVATURE_DRAWS = 8
@@ -36,32 +37,6 @@ _TRIES = 20  # for a start of finite density
 _WARMUP, _PHASES = 100, (20, 50, 30)
 # stanli adapts the metric only in 150 iterations or more, and its phases can't be chosen.
 _STANLI_WARMUP = 50
-
-
-@runtime_checkable
-class Approximate(Protocol):
-    """What a warm start needs of a fit; `fit.Fit` has it."""
-
-    @property
-    def model(self) -> BoundModel:
-        """The bound model, open."""
-        ...
-
-    @property
-    def level(self) -> Level | None:
-        """The level that was fitted; where its units are coupled, all parameters count as globals here."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of the fit."""
-        ...
-
-    def unconstrained_draws(
-        self, draws: int = 1000, *, seed: int | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Draws (S, D) and their log densities (S,)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,7 +131,7 @@ class WarmStart:
             (place / "metric.json").write_text(json.dumps(metric, allow_nan=False) + "\n")
 
 
-def warm_start(fit: Approximate, *, chains: int = 4, seed: int | None = None) -> WarmStart:
+def warm_start(fit: Fitted, *, chains: int = 4, seed: int | None = None) -> WarmStart:
     """Starts of `chains` MCMC chains, and an inverse metric, from a fit.
 
     Raises:
@@ -164,7 +139,7 @@ def warm_start(fit: Approximate, *, chains: int = 4, seed: int | None = None) ->
     """
     whole_number("chains", chains)
     given = check_seed(fit.seed if seed is None else seed)
-    draws, _ = fit.unconstrained_draws(_SPREAD_DRAWS, seed=given)
+    draws, _ = unconstrained_draws(fit, _SPREAD_DRAWS, seed=given)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     if not np.isfinite(mean).all() or not (sd > 0).all():
         raise FitError("the fit has no finite means and sds: look at its outcome, and try another seed.")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,6 +19,7 @@ from avistan.family.family import Family, LevelGlobals
 from avistan.family.functions import Refined
 from avistan.family.method import Method, parse_method
 from avistan.fitting.chains import Chain, best_of
+from avistan.fitting.fitted import Fitted, Timing
 from avistan.objective.elbo import Evaluation, evaluate
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
@@ -36,9 +37,6 @@ from stan_adapters.data.layout import IndexArray
 from stan_adapters.errors import AvistanError
 from stan_adapters.levels.levels import Level, Member, make_level
 
-if TYPE_CHECKING:
-    from avistan.fit import Fit
-
 _TRACE = tuple(Trace.__dataclass_fields__)
 _ARRAYS, _LEAVES, _HEADER = "arrays.npz", "family.eqx", "fit.json"
 # Of its log weights, nats and a part of their size, which another machine's single precision explains; of the
@@ -46,7 +44,7 @@ _ARRAYS, _LEAVES, _HEADER = "arrays.npz", "family.eqx", "fit.json"
 _SLACK, _SLACK_OF_DIFFERENCE = (1e-4, 1e-6), (1e-4, 1e-8)
 
 
-def write(fit: Fit, path: str | os.PathLike[str], asked: Mapping[str, Any] | None = None) -> None:
+def write(fit: Fitted, path: str | os.PathLike[str], asked: Mapping[str, Any] | None = None) -> None:
     """Write a fit to a folder. Raises FitError."""
     choice = fit.model.engine_choice
     named = choice in ENGINES
@@ -83,8 +81,8 @@ def write(fit: Fit, path: str | os.PathLike[str], asked: Mapping[str, Any] | Non
     )
 
 
-def read(path: str | os.PathLike[str], engine: str | None) -> dict[str, Any]:
-    """The fields of the `Fit` in a folder.
+def read(path: str | os.PathLike[str], engine: str | None) -> Fitted:
+    """The fit in a folder.
 
     Raises:
         FitError: the folder is no saved fit, or damaged, or names an engine that only a caller may name.
@@ -98,13 +96,13 @@ def read(path: str | os.PathLike[str], engine: str | None) -> dict[str, Any]:
         refuse_beyond_memory(saved.program, saved.data)
         model = _bound(path, saved, engine)
         try:
-            return _fields(saved, method, model, same_engine=engine in (None, header.engine))
+            return _fitted(saved, method, model, same_engine=engine in (None, header.engine))
         except BaseException:
             model.close()
             raise
 
 
-def _fields(saved: SavedParts, method: Method, model: BoundModel, *, same_engine: bool) -> dict[str, Any]:
+def _fitted(saved: SavedParts, method: Method, model: BoundModel, *, same_engine: bool) -> Fitted:
     header, arrays = saved.header, _Arrays(saved.arrays)
     level, second = (_read_level(model, found) for found in (header.level, header.second))
     index, globals_index = split(model, level)
@@ -118,19 +116,19 @@ def _fields(saved: SavedParts, method: Method, model: BoundModel, *, same_engine
         raise DamageError(_HEADER, f"its `outcome` is {header.outcome[:40]!r}, and the traces end {ended!r}")
     for number, (chain, told) in enumerate(zip(chains, header.chains, strict=True), start=1):
         _recognise(model, chain, told.witness, header.seed, number, same_engine=same_engine)
-    return {
-        "model": model,
-        "level": level,
-        "method": method,
-        "options": header.options,
-        "seed": header.seed,
-        "reason": header.reason,
-        "unit_input": unit_input,
-        "chains": chains,
-        "timing": asdict(header.timing),
-        "certificate": header.certificate,
-        "second": second,
-    }
+    return Fitted(
+        model=model,
+        level=level,
+        method=method,
+        options=header.options,
+        seed=header.seed,
+        reason=header.reason,
+        unit_input=unit_input,
+        chains=chains,
+        timing=Timing(**asdict(header.timing)),
+        certificate=header.certificate,
+        second=second,
+    )
 
 
 # --- engine -------------------------------------------------------------------------------------------------

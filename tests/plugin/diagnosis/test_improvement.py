@@ -13,7 +13,7 @@ from avistan.diagnosis import improvement
 from avistan.diagnosis.improvement import REASON, started_at
 from avistan.diagnosis.verdict import Trust
 from avistan.family.method import parse_method
-from avistan.fit import fit_method
+from avistan.fitting.fitted import fit_method
 from avistan.fitting.options import FitOptions
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.start.quick_fit import QuickFit
@@ -73,7 +73,9 @@ def with_start(fit, mean):
     diagnosis = replace(
         fit.diagnose(), better_start=QuickFit(np.array([mean]), np.array([0.1]), 0, np.empty(0))
     )
-    return replace(fit, _kept=fit._kept | {"diagnosis None False": diagnosis})
+    again = replace(fit)
+    again._kept["diagnosis None False"] = diagnosis
+    return again
 
 
 def test_a_start_that_ends_in_a_worse_optimum_changes_nothing_but_the_finding(lesser):
@@ -92,7 +94,7 @@ def test_a_start_that_ends_in_a_worse_optimum_changes_nothing_but_the_finding(le
 
 def test_rounds_are_bounded(lesser, monkeypatch):
     found = with_start(lesser, 0.3).diagnose()
-    monkeypatch.setattr(avi.Fit, "diagnose", lambda fit: found)
+    monkeypatch.setattr(improvement, "diagnose", lambda fit: found)
     monkeypatch.setattr(improvement, "gap", lambda before, after: (1.0, 0.1))
     assert [made.taken for made in lesser.improve().rounds] == [True] * improvement.MOST_ROUNDS
 
@@ -101,7 +103,7 @@ def test_training_that_fails_loses_nothing(lesser, monkeypatch):
     def failing(*args, **options):
         raise FloatingPointError("no start")
 
-    monkeypatch.setattr("avistan.fit.fit_method", failing)
+    monkeypatch.setattr("avistan.diagnosis.improvement.fit_method", failing)
     same = lesser.improve()
     assert same.fit is lesser
     assert same.diagnosis.outcome is Trust.better_start_tried  # no advice to try it once more

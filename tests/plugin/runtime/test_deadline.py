@@ -11,7 +11,7 @@ import avistan as avi
 from avistan.cli.app import app
 from avistan.diagnosis.verdict import Trust
 from avistan.family.method import parse_method
-from avistan.fit import fit_method
+from avistan.fitting.fitted import fit_method
 from avistan.fitting.options import FitOptions
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.runtime import deadline

@@ -3,7 +3,7 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from avistan.fit import fit_method
+from avistan.fitting.fitted import fit_method
 from avistan.model import Model
 from avistan.runtime.threads import one_blas_thread
 
