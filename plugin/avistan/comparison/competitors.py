@@ -16,6 +16,7 @@ from avistan.comparison.elbo_curves import Curve
 from avistan.comparison.references import Reference as Reference
 from avistan.comparison.references import nuts as nuts
 from avistan.comparison.references import reference_from as reference_from
+from avistan.objective.psis import pareto_smoothed
 from avistan.runtime.errors import AvistanError, CompetitorError, MethodError
 from avistan.runtime.limits import check_path, whole_number
 from avistan.runtime.progress import begin_stage
@@ -38,7 +39,6 @@ _WAYS_OUT = {
     "of draws made elsewhere."
 }
 _RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
-_LEAST_WEIGHTS = 25  # whose fifth, the tail, a Pareto distribution can be fitted to
 
 
 def check_reference(given: object) -> None:
@@ -281,25 +281,8 @@ def resample(paths: Paths, *, draws: int, seed: int) -> tuple[FloatArray, float]
         CompetitorError: no draw has a finite weight.
     """
     log_weights = (paths.log_p - paths.log_q).ravel()
-    usable = np.flatnonzero(np.isfinite(log_weights))
-    if not usable.size:
+    if not np.isfinite(log_weights).any():
         raise CompetitorError("Stan rejects every draw of Pathfinder: its approximations miss the posterior.")
-    smoothed, khat = _smoothed(log_weights[usable])
-    weights = np.exp(smoothed - smoothed.max())
-    chosen = generator(seed, Stream.PATHFINDER).choice(usable, size=draws, p=weights / weights.sum())
+    smoothed, khat = pareto_smoothed(log_weights)
+    chosen = generator(seed, Stream.PATHFINDER).choice(log_weights.size, size=draws, p=np.exp(smoothed))
     return paths.theta.reshape(-1, paths.theta.shape[-1])[chosen], khat
-
-
-def _smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
-    """Pareto smoothed log weights and their k-hat: -inf where all are equal, nan where they are too few."""
-    from arviz_stats.base import array_stats
-
-    if log_weights.size < _LEAST_WEIGHTS:
-        return log_weights, np.nan
-    try:
-        smoothed, khat = array_stats.psislw(
-            -log_weights
-        )  # it takes log likelihoods, the negative log weights of LOO
-    except ValueError:
-        return log_weights, -np.inf
-    return np.asarray(smoothed), float(khat)

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from avistan.diagnosis.checked_fit import NO_UNITS, CheckedFit
 from avistan.diagnosis.verdict import Check, Trust
+from avistan.objective.psis import pareto_khat
 from avistan.posterior.approximation import Approximation
-from avistan.posterior.marginal_importance import weights_khat
 from avistan.posterior.refine_locals import free_units
 from avistan.runtime.streams import Stream
 from avistan.runtime.text import percent, with_error
@@ -39,7 +39,7 @@ def check_units(checked: CheckedFit) -> Check:
         chosen = np.sort(rng.choice(len(chosen), _SAMPLED_UNITS, replace=False))
     ratios = unit_log_ratios(density, checked.q, chosen, checked.affordable(_UNIT_DRAWS), rng)
     khats, shares = (np.full(density.num_units, np.nan) for _ in range(2))
-    khats[chosen] = [weights_khat(of_unit) for of_unit in ratios.T]
+    khats[chosen] = [pareto_khat(of_unit) for of_unit in ratios.T]
     shares[chosen] = [_effective_share(of_unit) for of_unit in ratios.T]
     khats[np.isneginf(khats)] = 0.0
     checked.units |= {"khat": khats, "effective_share": shares}

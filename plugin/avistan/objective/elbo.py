@@ -26,6 +26,7 @@ from avistan.family.family import Family
 from avistan.family.functions import MLP, AbstractInferenceFunction, LocalNu, Refined, Table
 from avistan.objective.host_draws import Places, draw_pairs, drawn_on_host, mirrored
 from avistan.objective.host_functions import unit_values
+from avistan.objective.psis import pareto_khat
 from avistan.runtime.device import on_device
 from avistan.runtime.types import FloatArray
 
@@ -68,21 +69,6 @@ class Evaluation:
     def khat(self) -> float:
         """Pareto k-hat of the importance weights of all parameters together."""
         return pareto_khat(self.log_weights)
-
-
-def pareto_khat(log_weights: npt.NDArray[np.float64]) -> float:
-    """Tail index of importance weights (M,): above 0.7 they can't be relied on; NaN for fewer than 100 finite ones.
-
-    Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024.
-    """
-    from arviz_stats.base import array_stats  # here, because a fit alone does not need it
-
-    kept = log_weights[np.isfinite(log_weights)]
-    if kept.size < 100 or np.ptp(kept) == 0:
-        return float("nan")
-    return float(
-        array_stats.psislw(kept.max() - kept)[1]
-    )  # it takes log likelihoods, whose inverse weighs a draw
 
 
 @np.errstate(over="ignore", invalid="ignore")  # then it is infinite or unknown

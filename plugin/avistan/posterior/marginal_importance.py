@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avistan.fitting.fitted import Fitted
-from avistan.objective.elbo import pareto_khat
+from avistan.objective.psis import pareto_smoothed
 from avistan.posterior.approximation import Approximation, approximation
 from avistan.posterior.unit_marginals import log_marginals, unit_density
 from avistan.runtime.streams import Stream, generator
@@ -223,16 +223,14 @@ def _all_parameters(
 def _weighted(
     theta: FloatArray, log_p: FloatArray, log_q: FloatArray, *, marginal: bool
 ) -> GlobalsImportance:
-    usable = np.isfinite(log_p)
-    smoothed = np.full(len(theta), -np.inf)
-    smoothed[usable] = _smoothed((log_p - log_q)[usable])
+    smoothed, khat = pareto_smoothed(log_p - log_q)
     return GlobalsImportance(
         theta=theta,
         log_p=log_p,
         log_q=log_q,
         smoothed=smoothed,
-        khat=weights_khat(log_p - log_q),
-        threshold=khat_threshold(int(usable.sum())),
+        khat=khat,
+        threshold=khat_threshold(int(np.isfinite(log_p).sum())),
         marginal=marginal,
     )
 
@@ -272,24 +270,3 @@ def _log_student(theta: FloatArray, mean: FloatArray, factor: FloatArray) -> Flo
     whole = gammaln(0.5 * (_FREEDOM + size)) - gammaln(0.5 * _FREEDOM) - 0.5 * size * np.log(np.pi * _FREEDOM)
     tail = 0.5 * (_FREEDOM + size) * np.log1p((away**2).sum(axis=0) / _FREEDOM)
     return np.asarray(whole - np.log(np.diagonal(factor)).sum() - tail)
-
-
-def _smoothed(log_weights: FloatArray) -> FloatArray:
-    """Pareto smoothed and normalized log weights (S,)."""
-    if not log_weights.size:
-        return log_weights
-    smoothed = log_weights
-    if log_weights.size >= 100 and np.ptp(log_weights) > 0:
-        from arviz_stats.base import array_stats
-
-        # It takes log likelihoods, whose inverse weighs a draw.
-        smoothed = np.asarray(array_stats.psislw(log_weights.max() - log_weights)[0])
-    return np.asarray(smoothed - np.logaddexp.reduce(smoothed))
-
-
-def weights_khat(log_weights: FloatArray) -> float:
-    """k-hat of weights (S,), those that are not finite left out; -inf where all are equal to rounding."""
-    kept = log_weights[np.isfinite(log_weights)]
-    if kept.size >= 100 and np.ptp(kept) < 1e-6:
-        return -np.inf
-    return pareto_khat(kept)

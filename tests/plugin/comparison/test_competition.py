@@ -8,7 +8,7 @@ import pytest
 import avistan as avi
 import prophet_series
 from avistan.comparison.competitors import nuts
-from avistan.objective.elbo import Evaluation, gap, paired_standard_error, pareto_khat
+from avistan.objective.elbo import Evaluation, gap, paired_standard_error
 from programs import NORMALS, bind, bundled
 
 KEYS = {
@@ -108,20 +108,6 @@ def test_the_standard_error_counts_antithetic_pairs_once():
     odd, even = rng.normal(size=500), rng.normal(size=500)
     values = np.stack([odd + even, -odd + even], axis=1).ravel()
     assert np.isclose(paired_standard_error(values), even.std(ddof=1) / np.sqrt(500))
-
-
-@pytest.mark.parametrize("ratio", [0.2, 0.4])
-def test_khat_of_a_normal_that_is_too_narrow_is_one_minus_its_variance_ratio(ratio):
-    noise = np.random.default_rng(3).normal(size=40_000)
-    log_weights = (
-        0.5 * (1 - ratio) * noise**2
-    )  # of N(0, 1) against N(0, ratio), whose tail index is 1 - ratio
-    assert abs(pareto_khat(log_weights) - (1 - ratio)) < 0.12
-
-
-def test_khat_of_a_normal_that_is_too_wide_is_small():
-    noise = np.random.default_rng(4).normal(size=4000)
-    assert pareto_khat(-0.5 * noise**2) < 0.2
 
 
 def test_rejected_draws_leave_the_gap_to_the_draws_that_both_share():

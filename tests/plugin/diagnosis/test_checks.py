@@ -11,8 +11,8 @@ from avistan.diagnosis.checks import diagnose
 from avistan.diagnosis.restarts import probe_starts
 from avistan.diagnosis.unit_checks import conditional_errors, unit_log_ratios
 from avistan.diagnosis.verdict import Check, Diagnosis, Trust
+from avistan.objective.psis import pareto_khat
 from avistan.posterior.approximation import approximation
-from avistan.posterior.marginal_importance import weights_khat
 from avistan.posterior.unit_marginals import unit_density
 from programs import REJECTS, bind, bundled, simulator
 
@@ -280,7 +280,7 @@ def test_khats_of_units_are_those_of_a_normal_pair(linear):
     chol[:150] *= 2
     chol[150:] *= 0.5
     ratios = unit_log_ratios(density, replace(q, chol=chol), np.arange(300), 1000, np.random.default_rng(2))
-    khats = np.array([weights_khat(column) for column in ratios.T])
+    khats = np.array([pareto_khat(column) for column in ratios.T])
     assert np.median(khats[:150]) < 0.2
     assert 0.5 < np.median(khats[150:]) < 1.0
 

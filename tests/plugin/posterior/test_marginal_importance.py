@@ -15,7 +15,6 @@ from avistan.posterior.marginal_importance import (
     globals_importance,
     khat_threshold,
     weigh_enough,
-    weights_khat,
 )
 from avistan.posterior.resampling import corrected_draws, systematic
 from avistan.posterior.unit_marginals import log_marginals, unit_density
@@ -144,13 +143,6 @@ def test_thresholds_grow_with_the_draws_up_to_a_limit():
     assert khat_threshold(1000) == pytest.approx(2 / 3)
     assert khat_threshold(100) == pytest.approx(0.5)
     assert khat_threshold(10**6) == pytest.approx(0.7)
-
-
-def test_equal_weights_have_no_tail_and_heavy_ones_do():
-    assert weights_khat(np.zeros(200)) == -np.inf
-    assert np.isnan(weights_khat(np.zeros(50)))
-    pareto = np.log(np.random.default_rng(1).pareto(1.0, 4000) + 1)  # tail index 1
-    assert abs(weights_khat(pareto) - 1) < 0.25
 
 
 def test_systematic_resampling_takes_each_draw_about_as_often_as_its_weight():
