@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-HEAVY = ("arviz_base", "arviz_stats", "matplotlib", "optax", "orbax", "pandas", "scipy", "xarray", "zarr")
+HEAVY = ("arviz_base", "arviz_stats", "matplotlib", "orbax", "pandas", "scipy", "xarray", "zarr")
 PROGRAMS = 2  # the chunk of steps, and a number on its way there
 FIT = """
 import json, sys

@@ -229,25 +229,38 @@ class MLP(AbstractInferenceFunction):
         nu: LocalNu,
     ) -> MLP:
         """The network with these layers, brought near the units' means and log sds in all of them."""
-        block = self.sizes[0]
-        some = slice(2 * block)
+        some = slice(2 * self.sizes[0])
         loc, log_sd = (np.asarray(part).T for part in nu[:2])
         weights, bias = layers[-1]
         start = np.asarray(self.start, dtype=np.float32)
-        own, skip = distil(
-            [*layers[:-1], (weights[:, some], (bias + start)[some])],
-            None if linear is None else linear[:, some],
+        head = [*layers[:-1], (weights[:, some], (bias + start)[some])]
+        begun = replace(
+            self,
+            layers=tuple((on_device(w), on_device(b)) for w, b in head),
+            linear=None if linear is None else on_device(linear[:, some]),
+            start=zeros(some.stop),
+        )
+        near = distil(
+            _means_and_log_sds,
+            begun,
             x,
             np.concatenate([loc, log_sd], axis=1),
             np.concatenate([0.5 * np.exp(-2 * log_sd), np.ones_like(log_sd)], axis=1),
-            slice(block, 2 * block),
-            LOG_SD_RANGE,
         )
-        weights[:, some], bias[some] = own[-1][0], own[-1][1] - start[some]
-        if linear is not None:
-            linear[:, some] = skip
-        moved = tuple((on_device(w), on_device(b)) for w, b in [*own[:-1], (weights, bias)])
+        weights[:, some], bias[some] = near.layers[-1][0], near.layers[-1][1] - start[some]
+        if linear is not None and near.linear is not None:
+            linear[:, some] = np.asarray(near.linear)
+        moved = tuple(
+            (on_device(np.asarray(w)), on_device(np.asarray(b)))
+            for w, b in [*near.layers[:-1], (weights, bias)]
+        )
         return replace(self, layers=moved, linear=None if linear is None else on_device(linear))
+
+
+def _means_and_log_sds(network: MLP, inputs: Float32[Array, "N R"]) -> Float32[Array, "N P"]:
+    """Outputs of a network of which there are no others."""
+    loc, log_sd = jnp.split(network._outputs(inputs), 2)
+    return jnp.concatenate([loc, _bounded(log_sd)]).T
 
 
 def make_polynomial(num_inputs: int, degree: int, start: LocalNu) -> Polynomial:
