@@ -51,7 +51,7 @@ generated quantities {
   array[N] real y_ = normal_rng(rep_vector(a_ + b_, N), 1);
 }
 """
-QUICK = {"steps": 1000, "draws_per_step": 4, "elbo_draws": 200}
+QUICK = {"steps": 400, "draws_per_step": 4, "elbo_draws": 100}
 
 
 def program(code, name="normals"):
@@ -64,7 +64,7 @@ def normals(prior_sd, **options):
         program(SIMULATOR, "simulator"),
         data={"N": 5, "prior_sd": prior_sd},
         entries=3,
-        **({"simulations": 60} | QUICK | options),
+        **({"simulations": 30} | QUICK | options),
     )
 
 
@@ -75,7 +75,7 @@ def right():
 
 @pytest.fixture(scope="module")
 def wrong():
-    return normals(0.4, method="fvi")
+    return normals(0.2, method="fvi")
 
 
 # ---- Verdicts ----------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_a_mean_field_fit_of_a_correlated_posterior_fails_as_overconfident():
         program(CORRELATED),
         program(CORRELATED),
         data={"N": 100, "y": np.zeros(100)},
-        simulations=40,
+        simulations=30,
         method="fvi",
         **QUICK,
     )
@@ -121,7 +121,7 @@ def test_a_shifted_simulator_fails_as_biased():
         program(NORMALS),
         program(shifted, "shifted"),
         data={"N": 2, "prior_sd": 1.0},
-        simulations=40,
+        simulations=30,
         method="fvi",
         **QUICK,
     )
@@ -143,9 +143,9 @@ def test_refits_that_fail_do_not_count_and_are_told():
     model { mu ~ std_normal(); y ~ normal(mu, 1); }
     generated quantities { real mu_ = std_normal_rng(); real y_ = normal_rng(mu_, 1); }
     """
-    found = calibrate(program(code), program(code), data={"y": 0}, simulations=30, **QUICK)
-    values = simulate(program(code), program(code), {"y": 0}, 30, seed=1).drawn["y"]
-    assert found.num_simulations == np.sum(values >= -1) < 30
+    found = calibrate(program(code), program(code), data={"y": 0}, simulations=20, **QUICK)
+    values = simulate(program(code), program(code), {"y": 0}, 20, seed=1).drawn["y"]
+    assert found.num_simulations == np.sum(values >= -1) < 20
     assert len(found.failures) == np.sum(values < -1)
     assert f"{len(found.failures)} refits failed" in str(found)
 
@@ -269,7 +269,7 @@ def test_shapes_are_named_for_what_the_posterior_is(ranks, expected):
 def test_the_tree_has_what_arviz_plots_reads(right):
     tree = right.to_datatree()
     shares = tree["prior_sbc"]
-    assert shares["z"].sizes == {"chain": 1, "draw": 60, "z_entry": 3}
+    assert shares["z"].sizes == {"chain": 1, "draw": 30, "z_entry": 3}
     assert list(shares["z_entry"].values) == ["z[1]", "z[3]", "z[5]"]
     np.testing.assert_allclose(shares["mu"].values[0], (right["mu"].ranks + 0.5) / 100)
     np.testing.assert_array_equal(tree["prior"]["mu"].values[0], right["mu"].truth)
@@ -302,7 +302,7 @@ def files(tmp_path_factory):
 def run(files, data, *arguments):
     app = typer.Typer()
     app.command()(sbc_command.sbc)
-    quick = ["--simulations", "40", "--method", "fvi", "--steps", "1500", "--entries", "1"]
+    quick = ["--simulations", "30", "--method", "fvi", "--steps", "400", "--entries", "1"]
     paths = [files / "normals.stan", files / "simulator.stan", files / data]
     return CliRunner().invoke(app, [str(argument) for argument in (*paths, *quick, *arguments)])
 
@@ -322,7 +322,7 @@ def test_the_command_ends_with_status_3_where_they_are_not(files, tmp_path):
     (failing,) = [entry for entry in answer["entries"] if not entry["passed"]]
     assert failing["name"] == "z[1]"
     assert failing["shape"] == "too narrow"
-    assert len(failing["ranks"]) == answer["simulations"] == 40
+    assert len(failing["ranks"]) == answer["simulations"] == 30
 
 
 def test_the_command_refuses_a_bad_place_before_it_works(files, tmp_path):
