@@ -16,7 +16,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -247,15 +247,17 @@ def set_layout(
     local_at: NDArray[np.int64],
     rest: NDArray[np.float64] | None = None,
 ) -> None:
-    """Say where globals (G,) and locals (d, M) lie in a slot's vector, for `path_gradient`.
+    """Say where globals (G,) and locals (d, M) lie in a slot's vector, for `block_log_density`.
 
     Args:
-        rest: values (D,) of the coordinates that steps never set, for a model whose locals stay where they are.
+        rest: values (D,) of the coordinates that are never set, for a model whose locals stay where they are; then
+            `local_at` is empty.
 
     Raises:
-        BindingError: the slot is closed, or has another layout.
+        BindingError: the slot is closed, has another layout, or these are not the positions of its coordinates.
     """
     record, layout = open_record(index), SlotLayout(np.asarray(global_at), np.asarray(local_at), rest)
+    _check_positions(index, record.dim, layout)
     with record.lock:
         if record.layout is None:
             if record.native:
@@ -263,6 +265,18 @@ def set_layout(
             record.layout = layout
     if not all(_equal(one, other) for one, other in zip(record.layout, layout, strict=True)):
         raise BindingError(f"slot {index} has another layout: register the model again.")
+
+
+def _check_positions(index: int, dim: int, layout: SlotLayout) -> None:
+    taken = np.concatenate([layout.global_at, layout.local_at.reshape(-1)])
+    once = taken.min(initial=0) >= 0 and taken.max(initial=-1) < dim
+    once = once and not (np.bincount(taken, minlength=dim) > 1).any()
+    complete = len(taken) == dim if layout.rest is None else layout.rest.shape == (dim,)
+    if not (once and complete and layout.local_at.ndim == 2):
+        raise BindingError(
+            f"avistan: the layout of slot {index} must name each of its {dim} coordinates once, or some of them once "
+            "and values for all."
+        )
 
 
 def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
@@ -364,71 +378,140 @@ def densities(slot: int, theta: NDArray[np.float64]) -> NDArray[np.float64]:
     return lp
 
 
-def _evaluate_on_host(slot: Any, theta_bits: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The body of the callback: numpy and ctypes only. Shapes as in `_call`, float64 numbers as pairs of uint32.
-
-    JAX runs callbacks on a thread of its own, where 64-bit types may be off and float64 would be rounded on the way.
-    """
-    slots = np.asarray(slot).reshape(-1)
-    points = np.ascontiguousarray(theta_bits).view(np.float64)[..., 0]
-    rows, dim = points.shape[:-1], points.shape[-1]
-    lp, grad, status = np.empty(rows), np.empty_like(points), np.zeros(rows, np.int32)
+def _evaluate_on_host(
+    slot: NDArray[np.int64], theta: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """(lp, grad, status) of points (..., D); the axes of `slot` lead."""
+    slots, rows, dim = slot.reshape(-1), theta.shape[:-1], theta.shape[-1]
+    lp, grad, status = np.empty(rows), np.empty_like(theta), np.zeros(rows, np.int32)
     if lp.size:
         flat = (slots.size, lp.size // slots.size)
-        blocks = points.reshape(*flat, dim), lp.reshape(flat), grad.reshape(*flat, dim), status.reshape(flat)
+        blocks = theta.reshape(*flat, dim), lp.reshape(flat), grad.reshape(*flat, dim), status.reshape(flat)
         for i, index in enumerate(slots.tolist()):
             record = open_record(index, dim)
             evaluate_rows(record, blocks[0][i], blocks[1][i], blocks[2][i], blocks[3][i])
-    return lp[..., None].view(np.uint32), grad[..., None].view(np.uint32), status
-
-
-@jax.custom_jvp
-def _through_callback(slot: Array, theta: Array) -> tuple[Array, Array, Array]:
-    rows = theta.shape[:-1]
-    results = (
-        jax.ShapeDtypeStruct((*rows, 2), jnp.uint32),
-        jax.ShapeDtypeStruct((*theta.shape, 2), jnp.uint32),
-        jax.ShapeDtypeStruct(rows, jnp.int32),
-    )
-    bits = jax.lax.bitcast_convert_type(theta, jnp.uint32)
-    lp_bits, grad_bits, status = jax.pure_callback(
-        _evaluate_on_host, results, slot, bits, vmap_method="broadcast_all"
-    )
-    lp, grad = (jax.lax.bitcast_convert_type(b, jnp.float64) for b in (lp_bits, grad_bits))
     return lp, grad, status
+
+
+def _evaluate_blocks_on_host(
+    slot: NDArray[np.int64], theta: NDArray[np.float64], z: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """(lp, gradients like theta and z, status) of draws theta (S, G) and z (S, d, N)."""
+    record = open_record(int(slot))
+    layout = _checked_layout(int(slot), record, theta.shape, z.shape)
+    points, units = np.empty((len(theta), record.dim)), layout.local_at.shape[1]
+    if layout.rest is not None:
+        points[:] = layout.rest
+    points[:, layout.global_at] = theta
+    if units:
+        points[:, layout.local_at] = z[:, :, :units]
+    lp, gradient, status = np.empty(len(points)), np.empty_like(points), np.zeros(len(points), np.int32)
+    evaluate_rows(record, points, lp, gradient, status)
+    z_gradient = np.zeros_like(z)
+    if units:
+        z_gradient[:, :, :units] = gradient[:, layout.local_at]
+    return lp, np.ascontiguousarray(gradient[:, layout.global_at]), z_gradient, status
+
+
+def _checked_layout(index: int, record: Record, theta: tuple[int, ...], z: tuple[int, ...]) -> SlotLayout:
+    """The layout of a slot that draws of these shapes fit.
+
+    Raises:
+        BindingError: they do not, or there is no layout.
+    """
+    layout = record.layout
+    if layout is None:
+        raise BindingError(
+            f"avistan: slot {index} has no layout: call set_layout before it is evaluated by blocks."
+        )
+    (block, units), num_globals = layout.local_at.shape, len(layout.global_at)
+    if theta[1] != num_globals or (units and (z[1] != block or z[2] < units)):
+        columns = f" and z of shape {(z[0], block, units)} or with more columns" if units else ""
+        raise BindingError(
+            f"avistan: slot {index} takes theta of shape {(theta[0], num_globals)}{columns}; given are {theta} and {z}."
+        )
+    return layout
+
+
+# --- through a callback -------------------------------------------------------------------------------------
+# JAX runs callbacks on a thread of its own, where 64-bit types may be off and float64 would be rounded on the way:
+# 64-bit numbers travel as pairs of uint32.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _through_callback(
+    body: Callable[..., Any], results: tuple[jax.ShapeDtypeStruct, ...], vmap_method: str, *arguments: Array
+) -> tuple[Array, ...]:
+    """What `body` computes of numpy arrays on the host."""
+    dtypes = tuple(argument.dtype for argument in arguments)
+
+    def on_host(*carried: Any) -> tuple[NDArray[Any], ...]:
+        given = [
+            np.asarray(value, order="C").view(dtype)[..., 0] if dtype.itemsize == 8 else np.asarray(value)
+            for value, dtype in zip(carried, dtypes, strict=True)
+        ]
+        return tuple(value[..., None].view(np.uint32) if _wide(value) else value for value in body(*given))
+
+    carried_results = [
+        jax.ShapeDtypeStruct((*result.shape, 2), jnp.uint32) if _wide(result) else result
+        for result in results
+    ]
+    words = [jax.lax.bitcast_convert_type(a, jnp.uint32) if _wide(a) else a for a in arguments]
+    found = jax.pure_callback(on_host, carried_results, *words, vmap_method=vmap_method)
+    return tuple(
+        jax.lax.bitcast_convert_type(value, result.dtype) if _wide(result) else value
+        for value, result in zip(found, results, strict=True)
+    )
+
+
+def _wide(value: Any) -> bool:
+    return bool(value.dtype.itemsize == 8)
 
 
 @_through_callback.defjvp
-def _no_second_order(primals: Any, tangents: Any) -> Any:
-    """Bits have no derivative, and JAX would take it for zero."""
-    raise TypeError("log_density has first derivatives only, in reverse mode: Stan gives no second ones.")
+def _no_second_order(*_: Any) -> Any:
+    """Words have no derivative, and JAX would take it for zero."""
+    raise TypeError("log densities have first derivatives only, in reverse mode: Stan gives no second ones.")
 
 
-def _call(how: Backend, slot: Array, theta: Array) -> tuple[Array, Array, Array]:
+# --- the operations -----------------------------------------------------------------------------------------
+
+
+def _call(
+    how: Backend,
+    target: str,
+    body: Callable[..., Any],
+    results: tuple[jax.ShapeDtypeStruct, ...],
+    vmap_method: str,
+    *arguments: Array,
+) -> tuple[Array, ...]:
+    through_callback = functools.partial(_through_callback, body, results, vmap_method)
+    if how == "callback":
+        return through_callback(*arguments)
+    handler = jax.ffi.ffi_call(target, results, vmap_method=vmap_method)
+    # On an accelerator the handler does not exist: the callback brings the draws to the host.
+    return tuple(jax.lax.platform_dependent(*arguments, cpu=handler, default=through_callback))
+
+
+def _evaluate(how: Backend, slot: Array, theta: Array) -> tuple[Array, ...]:
     """(lp, grad, status) for slot () and theta (..., D); under vmap both get the same leading batch axes."""
     rows = theta.shape[:-1]
-    if how == "callback":
-        lp, grad, status = _through_callback(slot, theta)
-    else:
-        results = (
-            jax.ShapeDtypeStruct(rows, jnp.float64),
-            jax.ShapeDtypeStruct(theta.shape, jnp.float64),
-            jax.ShapeDtypeStruct(rows, jnp.int32),
-        )
-        handler = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
-        # On an accelerator the handler does not exist: the callback brings the draws to the host.
-        lp, grad, status = jax.lax.platform_dependent(slot, theta, cpu=handler, default=_through_callback)
-    return lp, grad, status
+    results = (
+        jax.ShapeDtypeStruct(rows, jnp.float64),
+        jax.ShapeDtypeStruct(theta.shape, jnp.float64),
+        jax.ShapeDtypeStruct(rows, jnp.int32),
+    )
+    return _call(how, native.TARGET, _evaluate_on_host, results, "broadcast_all", slot, theta)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _log_density(how: Backend, slot: Array, theta: Array) -> tuple[Array, Array]:
-    lp, _, status = _call(how, slot, theta)
+    lp, _, status = _evaluate(how, slot, theta)
     return lp, status
 
 
 def _forward(how: Backend, slot: Array, theta: Array) -> tuple[tuple[Array, Array], Array]:
-    lp, grad, status = _call(how, slot, theta)
+    lp, grad, status = _evaluate(how, slot, theta)
     return (lp, status), grad
 
 
@@ -458,19 +541,78 @@ def log_density(
         BindingError: while tracing, if theta is not float64, has no last axis of the slot's dimension, or the slot is
             closed. With `slot` traced, these are `jax.errors.JaxRuntimeError` or ValueError of the run.
     """
-    if theta.dtype != jnp.float64 or jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-        raise BindingError(
-            f"log_density needs float64 points with 64-bit types enabled, got {theta.dtype}: call it, and make theta, "
-            "inside `with jax.enable_x64(True):`."
-        )
+    _check_float64("log_density", theta)
     if theta.ndim == 0:
         raise BindingError("log_density needs theta of shape (..., D), got a scalar.")
     which = slot.index if isinstance(slot, Slot) else slot
     if not isinstance(which, jax.core.Tracer):
-        known = _records.get(int(which))
-        if known is None:
-            raise BindingError(_closed_message(int(which)))
-        if known.dim != theta.shape[-1]:
-            raise BindingError(_dim_message(int(which), known.dim, theta.shape[-1]))
-    index = jnp.asarray(which, dtype=jnp.int64)
-    return _log_density(backend(), index, theta)
+        open_record(int(which), theta.shape[-1])
+    return _log_density(backend(), jnp.asarray(which, dtype=jnp.int64), theta)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _block_log_density(how: Backend, slot: Array, theta: Array, z: Array) -> tuple[Array, Array]:
+    return _blocks_forward(how, slot, theta, z)[0]
+
+
+def _blocks_forward(
+    how: Backend, slot: Array, theta: Array, z: Array
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    results = (
+        jax.ShapeDtypeStruct(theta.shape[:1], jnp.float64),
+        jax.ShapeDtypeStruct(theta.shape, jnp.float64),
+        jax.ShapeDtypeStruct(z.shape, jnp.float64),
+        jax.ShapeDtypeStruct(theta.shape[:1], jnp.int32),
+    )
+    lp, of_theta, of_z, status = _call(
+        how, native.BLOCK_TARGET, _evaluate_blocks_on_host, results, "sequential", slot, theta, z
+    )
+    return (lp, status), (of_theta, of_z)
+
+
+def _blocks_backward(
+    how: Backend, gradient: tuple[Array, Array], cotangents: tuple[Array, Any]
+) -> tuple[None, Array, Array]:
+    of_lp = cotangents[0]
+    return None, of_lp[:, None] * gradient[0], of_lp[:, None, None] * gradient[1]
+
+
+_block_log_density.defvjp(_blocks_forward, _blocks_backward)
+
+
+def block_log_density(
+    slot: Slot | int | Int[Array, ""], theta: Float[Array, "S G"], z: Float[Array, "S d N"]
+) -> tuple[Float[Array, " S"], Int[Array, " S"]]:
+    """Stan's log density of draws given as globals and the latents of units; `set_layout` says where those lie.
+
+    Differentiable in `theta` and `z`, once and in reverse mode, as `log_density`; what it says of `lp` and `status`
+    holds here.
+
+    Args:
+        slot: which model; a `Slot` is fixed in the compiled program, an integer array is read at run time.
+        theta: float64 globals on the unconstrained scale.
+        z: float64 latents. Columns beyond the slot's units are not read and get gradient zero: all of them where the
+            slot's layout has no units.
+    Raises:
+        BindingError: while tracing, if theta or z is not float64 or of other shapes than the slot takes, or the slot
+            is closed or has no layout. With `slot` traced, these are `jax.errors.JaxRuntimeError` or ValueError of the
+            run.
+    """
+    _check_float64("block_log_density", theta, z)
+    if theta.ndim != 2 or z.ndim != 3 or len(theta) != len(z):
+        raise BindingError(
+            f"block_log_density needs theta of shape (S, G) and z (S, d, N), got {theta.shape} and {z.shape}."
+        )
+    which = slot.index if isinstance(slot, Slot) else slot
+    if not isinstance(which, jax.core.Tracer):
+        _checked_layout(int(which), open_record(int(which)), theta.shape, z.shape)
+    return _block_log_density(backend(), jnp.asarray(which, dtype=jnp.int64), theta, z)
+
+
+def _check_float64(name: str, *points: Array) -> None:
+    for point in points:
+        if point.dtype != jnp.float64 or jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+            raise BindingError(
+                f"{name} needs float64 points with 64-bit types enabled, got {point.dtype}: call it, and make the "
+                "points, inside `with jax.enable_x64(True):`."
+            )

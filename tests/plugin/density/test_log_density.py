@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import stanli
+from jaxtyping import TypeCheckError
 
 from avistan.density import log_density as ld
 from avistan.density import native
-from avistan.density.log_density import log_density, register, use_backend
+from avistan.density.log_density import block_log_density, log_density, register, set_layout, use_backend
+from programs import bind
 from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError
 
@@ -458,7 +460,7 @@ def test_points_are_refused_where_64_bit_types_are_off(backend, slot):
 
 ISOLATED = """
 import jax, numpy as np, jax.numpy as jnp
-from avistan import log_density as ld
+from avistan.density import log_density as ld
 import test_log_density as cases
 model = cases.linear(4)
 theta = np.random.default_rng(0).normal(size=(5, 5))
@@ -511,3 +513,277 @@ def test_the_c_loop_times_bare_gradients(model):
     )
     with pytest.raises(ValueError, match="rejects this theta"):
         native.gradient_loop(*arguments, np.array([2.0, 0.0]), 100)
+
+
+# --- globals and blocks of units ---------------------------------------------------------------------------
+
+G, D, N, DRAWS = 3, 2, 7, 5
+SIZE = G + D * N
+CODE = """
+data { int K; vector[K] shift; }
+parameters { vector[K] x; }
+model { if (x[1] > 9) reject("too large"); x ~ student_t(4, shift, 2); target += sin(x[1 : K - 1])' * x[2 : K]; }
+"""
+_SCATTERED = np.random.default_rng(7).permutation(SIZE)
+LAYOUTS = {
+    "flat": (np.arange(G), G + np.arange(D * N)[None]),
+    "latent by latent": (D * N + np.arange(G), np.arange(D * N).reshape(D, N)),
+    "unit by unit": (np.arange(G), G + np.arange(D * N).reshape(N, D).T),
+    "scattered": (_SCATTERED[:G], _SCATTERED[G:].reshape(D, N)),
+    "one unit": (np.arange(SIZE - D), SIZE - D + np.arange(D)[:, None]),
+    "globals alone": (np.arange(SIZE)[::-1], np.zeros((0, 0), dtype=np.int64)),
+}
+BLOCKED = LAYOUTS["latent by latent"]
+
+
+def blocked(seed=0, size=SIZE):
+    return bind(CODE, {"K": size, "shift": np.random.default_rng(seed).normal(size=size)})
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return blocked()
+
+
+def block_draws(key, layout, columns=0, count=DRAWS):
+    """Globals and locals of that many draws; `columns` more than the layout has units."""
+    d, units = layout[1].shape
+    one, two = jax.random.split(key)
+    theta = jax.random.normal(one, (count, len(layout[0])), dtype=jnp.float64)
+    return theta, jax.random.normal(two, (count, d, units + columns), dtype=jnp.float64)
+
+
+def in_stans_order(layout, theta, z, rest=None):
+    points = np.tile(np.full(SIZE, np.nan) if rest is None else rest, (len(theta), 1))
+    points[:, layout[0]] = theta
+    points[:, layout[1]] = np.asarray(z)[:, :, : layout[1].shape[1]]
+    return jnp.asarray(points)
+
+
+def values_and_gradients(slot, theta, z, weights):
+    def total(theta, z):
+        lp, status = block_log_density(slot, theta, z)
+        return jnp.sum(weights * jnp.where(status == 0, lp, 0.0)), (lp, status)
+
+    (_, found), gradient = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(theta, z)
+    return *found, *gradient
+
+
+def check_blocks(slot, layout, theta, z, rest=None, weights=None):
+    """Numbers by blocks are those of `log_density`, bit for bit, each in its place."""
+    weights = jnp.ones(len(theta)) if weights is None else weights
+    lp, status, of_theta, of_z = jax.jit(values_and_gradients)(slot.index, theta, z, weights)
+    points = in_stans_order(layout, theta, z, rest)
+    expected = log_density(slot, points)
+    gradient = jax.grad(lambda p: jnp.sum(weights * log_density(slot, p)[0]))(points)
+    np.testing.assert_array_equal(lp, expected[0])
+    np.testing.assert_array_equal(status, expected[1])
+    np.testing.assert_array_equal(of_theta, gradient[:, layout[0]])
+    units = layout[1].shape[1]
+    np.testing.assert_array_equal(of_z[:, :, :units], gradient[:, layout[1]])
+    np.testing.assert_array_equal(of_z[:, :, units:], 0.0)
+    assert (lp.dtype, status.dtype, of_z.shape) == (jnp.float64, jnp.int32, z.shape)
+    return status
+
+
+@pytest.mark.parametrize("columns", [0, 3], ids=["as many columns", "more columns"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_numbers_are_those_of_the_points_in_stans_order(backend, whole, key, layout, columns):
+    theta, z = block_draws(key, layout, columns)
+    with register(whole) as slot:
+        set_layout(slot.index, *layout)
+        assert not check_blocks(slot, layout, theta, z, weights=jnp.arange(1.0, DRAWS + 1)).any()
+
+
+def test_columns_beyond_the_units_are_not_read(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED, columns=2)
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        check_blocks(slot, BLOCKED, theta, z.at[:, :, N:].set(jnp.nan))
+
+
+def test_a_slot_without_units_takes_its_rest_and_leaves_the_locals(backend, whole, key):
+    rest = np.random.default_rng(1).normal(size=SIZE)
+    layout = np.array([4, 0, 9]), np.zeros((0, 0), dtype=np.int64)
+    theta, z = block_draws(key, BLOCKED)
+    with register(whole) as slot:
+        set_layout(slot.index, *layout, rest)
+        lp, _, of_theta, of_z = jax.jit(values_and_gradients)(slot.index, theta, z, jnp.ones(DRAWS))
+        points = np.tile(rest, (DRAWS, 1))
+        points[:, layout[0]] = theta
+        gradient = jax.grad(lambda p: jnp.sum(log_density(slot, p)[0]))(jnp.asarray(points))
+        np.testing.assert_array_equal(lp, log_density(slot, jnp.asarray(points))[0])
+        np.testing.assert_array_equal(of_theta, gradient[:, layout[0]])
+        np.testing.assert_array_equal(of_z, np.zeros(z.shape))
+
+
+def test_by_blocks_a_rejected_draw_is_minus_infinity_with_gradient_zero_and_the_others_stay(
+    backend, whole, key
+):
+    theta, z = block_draws(key, BLOCKED)
+    bad = z.at[2, 0, 0].set(10.0)  # the first coordinate
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        lp, status, of_theta, of_z = values_and_gradients(slot.index, theta, bad, jnp.ones(DRAWS))
+        kept = np.array([0, 1, 3, 4])
+        expected = values_and_gradients(slot.index, theta[kept], z[kept], jnp.ones(4))
+    np.testing.assert_array_equal(status, [0, 0, 1, 0, 0])
+    assert lp[2] == -np.inf
+    np.testing.assert_array_equal(of_theta[2], 0.0)
+    np.testing.assert_array_equal(of_z[2], 0.0)
+    for found, others in zip((lp, status, of_theta, of_z), expected, strict=True):
+        np.testing.assert_array_equal(found[kept], others)
+
+
+def test_a_scan_switches_between_models_of_other_sizes(backend, key):
+    small = LAYOUTS["flat"][0], G + np.arange(2 * 4).reshape(2, 4)
+    cases = [(blocked(1), BLOCKED), (blocked(2, G + 8), small), (blocked(3), LAYOUTS["scattered"])]
+    theta, z = block_draws(key, BLOCKED)
+    order = [0, 1, 2, 1, 0]
+    slots = [register(model) for model, _ in cases]
+    for slot, (_, layout) in zip(slots, cases, strict=True):
+        set_layout(slot.index, *layout)
+
+    def step(_, index):
+        return None, values_and_gradients(index, theta, z, jnp.ones(DRAWS))
+
+    found = jax.jit(lambda indices: jax.lax.scan(step, None, indices)[1])(
+        jnp.array([slots[i].index for i in order])
+    )
+    for at, i in enumerate(order):
+        for part, expected in zip(
+            found, values_and_gradients(slots[i], theta, z, jnp.ones(DRAWS)), strict=True
+        ):
+            np.testing.assert_array_equal(part[at], expected)
+
+
+@pytest.mark.parametrize("layout", [BLOCKED, LAYOUTS["scattered"]], ids=["blocked", "scattered"])
+def test_by_blocks_numbers_do_not_depend_on_the_number_of_threads(backend, whole, key, layout):
+    theta, z = block_draws(key, layout, columns=1, count=64)
+    expected = None
+    for threads in (1, 2, 5):
+        with register(whole, threads=threads) as slot:
+            set_layout(slot.index, *layout)
+            run = jax.jit(values_and_gradients)
+            for _ in range(20):
+                found = run(slot.index, theta, z, jnp.ones(64))
+                expected = expected or found
+                for one, two in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(one, two)
+
+
+def test_vmap_over_slots_and_over_draws_gives_the_same(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED, count=6)
+    with register(whole) as one, register(blocked(4)) as two:
+        for slot in (one, two):
+            set_layout(slot.index, *BLOCKED)
+        slots = jnp.array([one.index, two.index])
+        lp, status = jax.jit(jax.vmap(block_log_density))(
+            slots, theta.reshape(2, 3, G), z.reshape(2, 3, D, N)
+        )
+        np.testing.assert_array_equal(lp[0], block_log_density(one, theta[:3], z[:3])[0])
+        np.testing.assert_array_equal(lp[1], block_log_density(two, theta[3:], z[3:])[0])
+        assert not status.any()
+
+
+def test_by_blocks_second_order_derivatives_are_refused(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED)
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        with pytest.raises((TypeError, ValueError)):
+            jax.hessian(lambda t: block_log_density(slot, t, z)[0].sum())(theta)
+
+
+def test_no_draws_give_no_numbers(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED, count=0)
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        lp, status = block_log_density(slot, theta, z)
+    assert lp.shape == status.shape == (0,)
+
+
+# --- wrong arguments ----------------------------------------------------------------------------------------
+
+WRONG = {
+    "globals": ((DRAWS, G + 1), (DRAWS, D, N), r"takes theta of shape \(5, 3\) and z of shape \(5, 2, 7\)"),
+    "latents": ((DRAWS, G), (DRAWS, D + 1, N), r"given are \(5, 3\) and \(5, 3, 7\)"),
+    "columns": ((DRAWS, G), (DRAWS, D, N - 1), r"or with more columns; given are \(5, 3\) and \(5, 2, 6\)"),
+}
+
+
+@pytest.mark.parametrize(("theta", "z", "said"), WRONG.values(), ids=WRONG)
+def test_shapes_that_the_slot_does_not_take_are_refused(backend, whole, theta, z, said):
+    theta, z = jnp.zeros(theta), jnp.zeros(z)
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        with pytest.raises(BindingError, match=said):
+            block_log_density(slot, theta, z)
+        with pytest.raises(RUN_ERRORS, match=said):
+            jax.block_until_ready(jax.jit(lambda i, t, z: block_log_density(i, t, z))(slot.index, theta, z))
+
+
+def test_a_slot_without_a_layout_is_refused(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED)
+    with register(whole) as slot:
+        with pytest.raises(BindingError, match="has no layout: call set_layout"):
+            block_log_density(slot, theta, z)
+        with pytest.raises(RUN_ERRORS, match="has no layout: call set_layout"):
+            jax.block_until_ready(jax.jit(lambda i, t, z: block_log_density(i, t, z))(slot.index, theta, z))
+
+
+def test_by_blocks_a_closed_slot_is_an_error_and_the_process_survives(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED)
+    run = jax.jit(lambda i, t, z: block_log_density(i, t, z))
+    slot = register(whole)
+    set_layout(slot.index, *BLOCKED)
+    jax.block_until_ready(run(slot.index, theta, z))
+    slot.close()
+    with pytest.raises(RUN_ERRORS, match=f"slot {slot.index} is closed.*Keep the Slot open"):
+        jax.block_until_ready(run(slot.index, theta, z))
+    with pytest.raises(BindingError, match="is closed"):
+        block_log_density(slot, theta, z)
+
+
+def test_draws_of_another_dtype_are_refused(backend, whole, key):
+    theta, z = block_draws(key, BLOCKED)
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        with pytest.raises(BindingError, match=r"block_log_density needs float64 points.*got float32"):
+            block_log_density(slot, theta, z.astype(jnp.float32))
+
+
+@pytest.mark.parametrize("shapes", [((G,), (DRAWS, D, N)), ((DRAWS, G), (DRAWS + 1, D, N))])
+def test_draws_without_their_axes_are_refused(whole, shapes):
+    theta, z = map(jnp.zeros, shapes)
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        with pytest.raises(
+            (BindingError, TypeCheckError)
+        ):  # the second where types are checked as functions are called
+            block_log_density(slot, theta, z)
+
+
+BAD_LAYOUTS = {
+    "twice": (np.array([0, 1, 1]), 3 + np.arange(D * N).reshape(D, N)),
+    "beyond": (np.arange(G), G + 1 + np.arange(D * N).reshape(D, N)),
+    "negative": (np.arange(G) - 1, G + np.arange(D * N).reshape(D, N)),
+    "too few": (np.arange(G), G + np.arange(D * N - 2).reshape(D, N - 1)),
+    "too many": (np.arange(G), G + np.arange(D * N + 2).reshape(D, N + 1)),
+}
+
+
+@pytest.mark.parametrize("layout", BAD_LAYOUTS.values(), ids=BAD_LAYOUTS)
+def test_a_layout_that_is_none_of_the_slots_coordinates_is_refused(whole, layout):
+    with (
+        register(whole) as slot,
+        pytest.raises(BindingError, match="must name each of its 17 coordinates once"),
+    ):
+        set_layout(slot.index, *layout)
+
+
+def test_a_slot_keeps_its_first_layout(whole):
+    with register(whole) as slot:
+        set_layout(slot.index, *BLOCKED)
+        set_layout(slot.index, *BLOCKED)
+        with pytest.raises(BindingError, match="has another layout: register the model again"):
+            set_layout(slot.index, *LAYOUTS["flat"])

@@ -26,8 +26,9 @@ _STALE = (
     "AVISTAN_NO_NATIVE=1."
 )
 TARGET = "avistan_log_density"
+BLOCK_TARGET = "avistan_block_log_density"
 PATH_TARGET = "avistan_path_gradient"
-_ABI_VERSION = 7  # of handler.cpp
+_ABI_VERSION = 8  # of handler.cpp
 _NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
 
 
@@ -121,6 +122,8 @@ def _load() -> ctypes.CDLL | None:
     lib.avistan_common_normals.argtypes = [*[ctypes.c_uint32] * 2, address, i64, address]
     lib.avistan_common_normals.restype = None
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
+    block_log_density = jax.ffi.pycapsule(lib.avistan_block_log_density)
+    jax.ffi.register_ffi_target(BLOCK_TARGET, block_log_density, platform="cpu")
     jax.ffi.register_ffi_target(PATH_TARGET, jax.ffi.pycapsule(lib.avistan_path_gradient), platform="cpu")
     return lib
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace avistan {
 
@@ -28,5 +29,24 @@ struct Result {
 // Writes every output unless a slot is closed or of another dimension; then it writes none of them. The numbers do not
 // depend on the number of threads.
 Result evaluate(const Batch& batch);
+
+// Draws as globals and blocks of units; the slot's layout says where they lie in the model's vector.
+struct BlockBatch {
+  std::int64_t slot;
+  std::size_t draws;       // S
+  std::size_t globals;     // G
+  std::size_t block;       // d, latents of a unit
+  std::size_t columns;     // N: at least the units of the slot
+  const double* theta;     // (S, G)
+  const double* z;         // (S, d, N); not read where the slot has no units
+  double* lp;              // (S,)
+  double* theta_gradient;  // like theta
+  double* z_gradient;      // like z: zero in the columns beyond the slot's units
+  std::int32_t* status;    // (S,): 0 accepted, 1 rejected
+};
+
+// Writes every output and returns "", or says what is wrong and writes none of them. The numbers do not depend on the
+// number of threads.
+std::string evaluate(const BlockBatch& batch);
 
 }  // namespace avistan

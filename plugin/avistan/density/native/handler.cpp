@@ -3,6 +3,9 @@
 // Handler: (slot: int64[B...], theta: float64[B..., R..., D]) -> (lp: float64[B..., R...],
 // grad: float64[B..., R..., D], status: int32[B..., R...]). A row that Stan rejects is data (status 1); a closed slot
 // or a wrong dimension is an error of the call. The handler takes no Python lock and may run on any thread.
+//
+// By blocks: (slot: int64, theta: float64[S, G], z: float64[S, d, N]) -> (lp: float64[S], gradients like theta and z,
+// status: int32[S]); the slot's layout says where the numbers belong.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -71,6 +74,21 @@ ffi::Error log_density(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> theta,
   return as_error(evaluate(batch), batch.dim);
 }
 
+ffi::Error block_log_density(ffi::Buffer<ffi::S64> slot, ffi::Buffer<ffi::F64> theta, ffi::Buffer<ffi::F64> z,
+                             ffi::ResultBuffer<ffi::F64> lp, ffi::ResultBuffer<ffi::F64> theta_gradient,
+                             ffi::ResultBuffer<ffi::F64> z_gradient, ffi::ResultBuffer<ffi::S32> status) {
+  const auto globals = theta.dimensions(), locals = z.dimensions();
+  if (slot.element_count() != 1 || globals.size() != 2 || locals.size() != 3 || globals[0] != locals[0]) {
+    return ffi::Error::InvalidArgument("avistan: a block density takes one slot, theta (S, G) and z (S, d, N)");
+  }
+  const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
+  const BlockBatch batch{slot.typed_data()[0],  size(globals[0]),          size(globals[1]),       size(locals[1]),
+                         size(locals[2]),       theta.typed_data(),        z.typed_data(),         lp->typed_data(),
+                         theta_gradient->typed_data(), z_gradient->typed_data(), status->typed_data()};
+  const std::string wrong = evaluate(batch);
+  return wrong.empty() ? ffi::Error::Success() : ffi::Error::InvalidArgument(wrong);
+}
+
 ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weights, ffi::Buffer<ffi::U64> key,
                          ffi::Buffer<ffi::F64> global_center, ffi::Buffer<ffi::F64> global_scale,
                          ffi::Buffer<ffi::F64> local_center, ffi::Buffer<ffi::F64> local_scale,
@@ -132,6 +150,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_log_density, avistan::log_density,
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::S32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_block_log_density, avistan::block_log_density,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::Buffer<ffi::S64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Arg<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::F64>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
                               ffi::Ffi::Bind()
                                   .Arg<ffi::Buffer<ffi::S64>>()
@@ -173,7 +200,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
 #endif
 
 // Changes with the signatures below; the Python side refuses a library of another version.
-AVISTAN_EXPORT int avistan_abi_version() { return 7; }
+AVISTAN_EXPORT int avistan_abi_version() { return 8; }
 
 // Registers a model under `index` by the addresses of its functions and of `count` handles, which must stay valid until
 // avistan_release has returned 1 for that index. One call uses at most `threads` threads; with thread_safe == 0 no two

@@ -15,22 +15,26 @@ struct Layout {
   std::vector<std::int64_t> local_at;    // (d, M)
   std::vector<double> rest;              // (D,) values of all coordinates that are not set; empty where all are
 
-  // Positions of one latent that start at `start` and go on by `stride`; stride 0 where they do not.
+  // Positions that start at `start` and go on by `stride`; stride 0 where they do not.
   struct Run {
     std::int64_t start, stride;
   };
-  std::vector<Run> runs;  // (d,)
+  Run global_run;
+  std::vector<Run> runs;  // (d,), of each latent
 
   void find_runs() {
+    global_run = run_of(global_at.data(), globals);
     runs.clear();
-    for (std::size_t i = 0; i < block; ++i) {
-      const std::int64_t* at = local_at.data() + i * units;
-      Run run{units > 0 ? at[0] : 0, units > 1 ? at[1] - at[0] : 1};
-      for (std::size_t n = 1; n < units; ++n) {
-        if (at[n] - at[n - 1] != run.stride) run.stride = 0;
-      }
-      runs.push_back(run);
+    for (std::size_t i = 0; i < block; ++i) runs.push_back(run_of(local_at.data() + i * units, units));
+  }
+
+ private:
+  static Run run_of(const std::int64_t* at, std::size_t count) {
+    Run run{count > 0 ? at[0] : 0, count > 1 ? at[1] - at[0] : 1};
+    for (std::size_t n = 1; n < count; ++n) {
+      if (at[n] - at[n - 1] != run.stride) run.stride = 0;
     }
+    return run;
   }
 };
 
