@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from avistan.family.parts import Moved, Units
+
 NUMBERS = 2  # of an entry: epsilon and log delta, both raw
 _MOST_SKEW, _MOST_TAIL = 1.5, 1.0  # of epsilon and log delta: raw numbers flatten towards them
 
@@ -70,3 +72,16 @@ def flattened(raw: Any, most: float, least: float | None = None) -> tuple[Any, A
 def _of_raw(numbers: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """Epsilon and log delta, each with its derivative by the raw number."""
     return flattened(numbers[0][None], _MOST_SKEW), flattened(numbers[1][None], _MOST_TAIL)
+
+
+def transformed(numbers: Any, sd: Any, moved: Any, pull: Any) -> tuple[Any, Any, Any]:
+    """What moves entries (S, ...), its pull, and the log slopes, after the flow in units of their sds (...)."""
+    found = bend(numbers, moved / sd[None])
+    return sd[None] * found.value, (pull + found.curvature / sd[None]) * jnp.exp(-found.log_slope), found.log_slope
+
+
+def of_units(units: Units, x: Moved) -> Moved:
+    """T_n of what units have of their own, in their sds."""
+    numbers = units.nu.warp.reshape(units.local.block, NUMBERS, -1).swapaxes(0, 1)
+    value, pull, log_slopes = transformed(numbers, jnp.exp(units.nu.log_sd), x.value, x.pull)
+    return x._replace(value=value, pull=pull, log_q=x.log_q - units.total(log_slopes))

@@ -34,7 +34,8 @@ class LocalNu(NamedTuple):
 
     `loc` and `log_sd` are means and log sds of the Cholesky diagonal, `below` its d (d - 1) / 2 entries below. Where
     the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale follow;
-    where it ends with a flow, `warp` holds the numbers of d maps (`flows`).
+    where a flow transforms it, `warp` holds the numbers of d maps (`flow`), and of Student's t `tail` says how heavy its
+    tails are (`student`).
     """
 
     loc: Float[Array, "d N"]
@@ -43,6 +44,7 @@ class LocalNu(NamedTuple):
     slope: Float[Array, "C N"]
     growth: Float[Array, "E N"]
     warp: Float[Array, "F N"]
+    tail: Float[Array, "T N"]
 
 
 class AbstractInferenceFunction(eqx.Module):

@@ -1,9 +1,10 @@
-"""Directions along which units move with the globals: straight ones, and beside them curved ones.
+"""Units that follow the globals: y_n = m_n + A_n a(t) + exp(C_n a(t)) x_n.
 
-    s = W t,    along(t) = [s ; log(1 + exp(V s + c))]         W (K0, G), V (H, K0), c (H,)
+    s = W t,    a(t) = [s ; log(1 + exp(V s + c))]         W (K0, G), V (H, K0), c (H,)
 
-A unit's mean and log scale are linear in these, with rates of its own. So all units share the hidden units of one small
-network of the globals, and each has its own weights on them. W is the identity where globals are few.
+A unit's mean and log scale are linear in the directions a(t), with rates A_n and C_n of its own: straight directions, and
+curved ones, the hidden units of one small network of the globals that all units share. W is the identity where globals
+are few. The log scales flatten within a range.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+from avistan.family.flow import flattened
+from avistan.family.parts import Moved, Units
 
 HIDDEN = 8  # H
 
@@ -51,3 +55,24 @@ def start_curve(num_straight: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     weights = np.random.default_rng(0).normal(size=(HIDDEN, num_straight + 1))
     weights[:, :-1] /= np.linalg.norm(weights[:, :-1], axis=1, keepdims=True)
     return weights
+
+
+def scales(units: Units, x: Moved) -> Moved:
+    """exp(C_n a(t)) x."""
+    rates = units.per_direction(units.nu.growth)[: units.local.block]
+    raw = jnp.einsum("dkn,sk->sdn", rates, units.at)
+    growth, slope = flattened(raw, units.local.growth_range, units.local.shrink_range)
+    through = units.along(rates, slope * (x.pull * x.value - 1))
+    return Moved(
+        value=jnp.exp(growth) * x.value,
+        pull=jnp.exp(-growth) * x.pull,
+        log_q=x.log_q - units.total(growth),
+        back=x.back - through,
+    )
+
+
+def means(units: Units, x: Moved) -> Moved:
+    """x + A_n a(t)."""
+    slope = units.per_direction(units.nu.slope)
+    value = x.value + jnp.einsum("dkn,sk->sdn", slope, units.at)
+    return x._replace(value=value, back=x.back - units.along(slope, x.pull))

@@ -14,6 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from avistan.family.flow import flattened
+from avistan.family.parts import Moved, Units
+
+BAND_RANGE = 1.0  # of D_n a(t), beyond which it flattens
+
 
 @jax.custom_vjp
 def follow(bands: Float[Array, "N b d d s"], own: Float[Array, "N d S"]) -> Float[Array, "N d S"]:
@@ -87,3 +92,25 @@ def _adjoint(bands: Float[Array, "N b d d s"]) -> Float[Array, "N b d d s"]:
     """The transposed recurrence: entry (n, k - 1) is bands[n + k, k - 1]', by which unit n + k hangs on unit n."""
     parts = [shifted(bands[:, k - 1], -k) for k in range(1, bands.shape[1] + 1)]
     return jnp.swapaxes(jnp.stack(parts, axis=1), 2, 3)
+
+
+def neighbours(units: Units, x: Moved) -> Moved:
+    """x for units that depend on those before them; B_n + D_n a(t) where scales follow the globals."""
+    local, nu = units.local, units.nu
+    d, reach = local.block, local.reach
+    shape = (x.value.shape[2], reach, d, d, -1)
+    bands, back = nu.below[local.within :].T.reshape(shape), x.back
+    if not local.scaled:
+        value, pull = follow(bands, x.value.T).T, pull_back(bands, x.pull.T).T
+        return x._replace(value=value, pull=pull)
+    rates = units.per_direction(nu.growth)[d:]
+    more, slope = flattened(jnp.einsum("pkn,sk->nps", rates, units.at), BAND_RANGE)
+    scales = units.band_scales.T[:, :, None]
+    bands = bands + (scales * more).reshape(shape)
+    moved = follow(bands, x.value.T)
+    products = [
+        x.pull.T[:, :, None] * shifted(moved, k)[:, None] for k in range(1, reach + 1)
+    ]  # (N, d, d, S) each
+    through = scales * slope * jnp.stack(products, axis=1).reshape(slope.shape)
+    back = back - jnp.einsum("pkn,nps->sk", rates, through * units.weight[0].T[:, :, None])
+    return x._replace(value=moved.T, pull=pull_back(bands, x.pull.T).T, back=back)

@@ -1,0 +1,54 @@
+"""Standard normals of draws of q: a unit's depend on its number alone, not on how many units are drawn beside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+_GLOBALS, _UNITS, _MIXING = 0, 1, 2  # folded into the key
+
+
+class Noise(NamedTuple):
+    """What S draws of q are functions of.
+
+    Attributes:
+        t: standard normals of the globals.
+        e: of the units' latents.
+        keys: of each unit, for what a form draws besides (`student`).
+    """
+
+    t: Float[Array, "S G"]
+    e: Float[Array, "S d N"]
+    keys: PRNGKeyArray  # (N,)
+
+    def mirrored(self) -> Noise:
+        """The draws, each followed by the one with the normals' signs turned: antithetic pairs, (2 S, ...)."""
+        both = (jnp.stack([part, -part], axis=1).reshape(-1, *part.shape[1:]) for part in (self.t, self.e))
+        return Noise(*both, self.keys)
+
+
+def normals(
+    key: PRNGKeyArray,
+    units: Int[Array, " N"],
+    draws: int,
+    num_globals: int,
+    block: int,
+    dtype: DTypeLike = jnp.float64,
+) -> Noise:
+    """Standard normals of `draws` draws.
+
+    Args:
+        units: numbers of the units in their level: unit n has the same normals in every batch that it is in.
+        num_globals, block: G and d.
+
+    Example: `normals(jax.random.key(1), jnp.arange(50), 8, num_globals=3, block=1)`.
+    """
+    of_units = jax.random.fold_in(key, _UNITS)
+    keys = jax.vmap(lambda unit: jax.random.fold_in(of_units, unit))(units)
+    e = jax.vmap(lambda own: jax.random.normal(own, (draws, block), dtype=dtype), out_axes=2)(keys)
+    t = jax.random.normal(jax.random.fold_in(key, _GLOBALS), (draws, num_globals), dtype=dtype)
+    return Noise(t, e, jax.vmap(lambda own: jax.random.fold_in(own, _MIXING))(keys))
