@@ -44,8 +44,9 @@ from avistan.density.log_density import (
     register,
     use_backend,
 )
-from avistan.family.family import Family, make_placement, trainable
+from avistan.family.family import Family, trainable
 from avistan.family.method import parse_method
+from avistan.family.placement import make_placement
 from avistan.fitting.options import FitOptions
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.objective.step import form_of

@@ -6,10 +6,11 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import avistan as avi
-from avistan.family.family import GlobalGaussian, start_globals
+from avistan.family.globals import LowRankGlobals, start_globals
 from avistan.family.method import parse_method
 from avistan.posterior.approximation import approximation
 from avistan.start.preparation import prepare, start_family
+from family_draws import drawn
 from programs import NORMALS, bind
 
 G, K = 7, 3
@@ -20,11 +21,11 @@ model { target += -0.5 * quad_form(precision, x); }
 """
 
 
-def generic_factor(seed: int = 0) -> GlobalGaussian:
+def generic_factor(seed: int = 0) -> LowRankGlobals:
     rng = np.random.default_rng(seed)
     start = start_globals("low-rank", G, K)
     parts = (0.7 * rng.normal(size=part.shape) for part in (start.loc, start.log_sd, start.below))
-    return GlobalGaussian("low-rank", *map(jnp.asarray, parts))
+    return LowRankGlobals(*map(jnp.asarray, parts))
 
 
 def test_the_factor_is_a_diagonal_and_a_matrix_of_low_rank():
@@ -45,7 +46,7 @@ def test_any_diagonal_plus_low_rank_covariance_is_one_of_the_family():
     basis, values, _ = np.linalg.svd(columns / sd[:, None], full_matrices=False)
     into = basis * (np.sqrt(1 + values**2) - 1)
     below = jnp.asarray(np.stack([basis, into]).ravel())
-    dense = np.asarray(GlobalGaussian("low-rank", jnp.zeros(G), jnp.log(sd), below).factor())
+    dense = np.asarray(LowRankGlobals(jnp.zeros(G), jnp.log(sd), below).factor())
     np.testing.assert_allclose(dense @ dense.T, covariance, rtol=1e-9, atol=1e-12)
 
 
@@ -57,7 +58,7 @@ def test_densities_are_those_of_the_dense_gaussian():
     family = type(family)(
         generic_factor(4), *(getattr(family, n) for n in list(family.__dataclass_fields__)[1:])
     )
-    draws = family.draw(jnp.asarray(rng.normal(size=(5, G))), inputs)
+    draws = drawn(family, jnp.asarray(rng.normal(size=(5, G))), inputs)
     scale = np.asarray(family.frame.global_scale)
     mean = np.asarray(family.frame.global_center) + scale * np.asarray(family.globals.loc)
     dense = scale[:, None] * np.asarray(family.globals.factor())

@@ -71,7 +71,7 @@ def test_fits_and_diagnoses_warn_of_nothing_that_numpy_saw(make, method):
 
 def test_features_of_units_far_out_are_the_limit():
     function = make_mlp(
-        np.random.default_rng(2), 1, 8, LocalNu(*(jnp.zeros((k, 1)) for k in (1, 1, 0, 0, 0, 0)))
+        np.random.default_rng(2), 1, 8, LocalNu(*(jnp.zeros((k, 1)) for k in (1, 1, 0, 0, 0, 0, 0)))
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -87,9 +87,9 @@ def test_a_quick_fit_that_steps_out_of_the_support_comes_back_and_keeps_its_widt
 
 def test_a_network_that_single_precision_can_not_start_near_the_units_starts_at_one_for_all():
     rng = np.random.default_rng(2)
-    function = make_mlp(rng, 3, 8, LocalNu(*(jnp.zeros((k, 1)) for k in (1, 1, 0, 0, 0, 0))))
+    function = make_mlp(rng, 3, 8, LocalNu(*(jnp.zeros((k, 1)) for k in (1, 1, 0, 0, 0, 0, 0))))
     loc = jnp.asarray(1e60 * rng.normal(size=(1, 50)))
-    far = LocalNu(loc, jnp.zeros((1, 50)), *(jnp.zeros((0, 50)) for _ in range(4)))
+    far = LocalNu(loc, jnp.zeros((1, 50)), *(jnp.zeros((0, 50)) for _ in range(5)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = function.projected(rng.normal(size=(50, 3)), far)

@@ -9,17 +9,14 @@ import pytest
 import avistan as avi
 import avistan.fitting.shard_preparation
 import avistan.objective.step
-from avistan.density.log_density import log_density, native_available, register, set_layout
-from avistan.density.step_normals import normals
-from avistan.family.family import Family, LevelGlobals, num_variational_parameters, trainable
+from avistan.density.log_density import native_available, register, set_layout
+from avistan.family.family import Family, num_variational_parameters, trainable
+from avistan.family.globals import LevelGlobals
 from avistan.family.method import parse_method
 from avistan.fitting.family_selection import grown, stages
 from avistan.fitting.shard_preparation import LargePreparation, prepare_large
 from avistan.objective.elbo import gap
-from avistan.objective.gradient import neg_elbo
 from avistan.objective.step import (
-    Batch,
-    elbo_estimate,
     form_of,
     frame_of,
     numpy_elbo_gradient,
@@ -28,6 +25,7 @@ from avistan.objective.step import (
 from avistan.runtime.errors import MethodError
 from avistan.start.preparation import Preparation, prepare, start_family
 from avistan.training.stopping import tolerance
+from family_draws import drawn
 from programs import bundled
 from stan_adapters.errors import StructureError
 from stan_adapters.levels.levels import candidate_levels
@@ -184,47 +182,6 @@ def test_draws_are_those_of_a_family_with_the_functions_outputs_as_its_globals(r
 
 
 @pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize(
-    "parts", ["", ":full:conditional", ":full:conditional(mean+scale):flow", ":full:conditional(curved)"]
-)
-def test_the_gradient_of_a_step_is_that_of_automatic_differentiation(crossed, parts):
-    preparation = preparation_of(crossed)
-    base, inputs = start_family(preparation, parse_method("avi:mlp(8):levels"))
-    family = disturbed(grown(disturbed(base), parse_method(f"avi:mlp(8):levels{parts}")), seed=1)
-    moved, fixed = eqx.partition(family, trainable(family))
-    form, place, key, draws = form_of(family), family.placement, (11, 4), 3
-    d, units = family.local.block, len(preparation.index)
-    rows = [
-        family.placement(
-            jnp.asarray(normals(*key, s * (d + 1), family.globals.size)),
-            jnp.asarray(np.array([normals(*key, s * (d + 1) + 1 + i, units) for i in range(d)])),
-        )
-        for s in range(draws)
-    ]
-    with register(crossed.bound) as slot:
-        set_layout(slot.index, np.asarray(place.global_index), np.asarray(place.local_index).T)
-        batch = Batch(jnp.array([slot.index]), jnp.ones(1))
-
-        @jax.jit
-        def by_operation(moved):
-            q = eqx.combine(moved, fixed)
-            number = jnp.asarray(key, dtype=jnp.uint64)
-            given = batch, number, frame_of(q), parts_of(q, inputs)
-            return elbo_estimate("native", form, draws, *given)[0]
-
-        @jax.jit
-        def by_differentiation(moved):
-            q = eqx.combine(moved, fixed)
-            loss, _ = neg_elbo(q, lambda theta: log_density(slot.index, theta), jnp.stack(rows), inputs)
-            return -loss
-
-        found, expected = jax.grad(by_operation)(moved), jax.grad(by_differentiation)(moved)
-    assert len(jax.tree.leaves(expected)) == len(jax.tree.leaves(moved))
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        scale = max(1e-12, float(np.abs(other).max(initial=0)))
-        np.testing.assert_allclose(one, other, atol=2e-5 * scale, rtol=2e-5)
-
-
 def test_a_grown_family_stands_where_the_poorer_one_stood_and_stays_factorized_between_levels(crossed):
     method = parse_method("avi:mlp(8):levels")
     family, inputs = start_family(preparation_of(crossed), method)
@@ -236,7 +193,7 @@ def test_a_grown_family_stands_where_the_poorer_one_stood_and_stays_factorized_b
     noise = jax.random.normal(jax.random.key(1), (3, family.dim))
     for name in names:
         richer = grown(family, parse_method(name))
-        for before, after in zip(family.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
+        for before, after in zip(drawn(family, noise, inputs), drawn(richer, noise, inputs), strict=True):
             np.testing.assert_allclose(before, after, rtol=2e-6, atol=1e-6)
 
 

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from avistan.family.family import make_placement
+from avistan.family.placement import make_placement
 from programs import bundled
 
 

@@ -2,9 +2,9 @@
 
     s = W t,    a(t) = [s ; log(1 + exp(V s + c))]         W (K0, G), V (H, K0), c (H,)
 
-A unit's mean and log scale are linear in the directions a(t), with rates A_n and C_n of its own: straight directions, and
-curved ones, the hidden units of one small network of the globals that all units share. W is the identity where globals
-are few. The log scales flatten within a range.
+A unit's mean and log scale are linear in the directions a(t), with rates A_n and C_n of its own: straight directions,
+and curved ones, the hidden units of one small network of the globals that all units share. W is the identity where
+globals are few. The log scales flatten within a range.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ One composition for table, constant and network alike:
     theta = m + T(L t)          t standard normal; `globals`
     z_n   = m_n + x_n(e_n, t)   a chain of parts; `locals`
 
-with nu_n from the inference function (`functions`, `mlp`). Units may follow the globals through a(t) (`conditional`) and
+with nu_n from the inference function (`functions`). Units may follow the globals through a(t) (`conditional`) and
 their neighbours (`band`). Where two levels are amortized, the latents of the second are among the globals, and their
-entries of m and L come from an inference function of their own. All parameters are standardized by a fixed frame (a quick
-fit's centres and scales), so that one learning rate suits all of them.
+entries of m and L come from an inference function of their own. All parameters are standardized by a fixed frame (a
+quick fit's centres and scales), so that one learning rate suits all of them.
 """
 
 from __future__ import annotations
@@ -134,6 +134,10 @@ class Family(eqx.Module):
             pull_theta=pull / frame.global_scale[None],
             pull_z=per_unit * moved.pull,
         )
+
+    def split(self, rows: Float[Array, "S D"]) -> tuple[Float[Array, "S G"], Float[Array, "S d N"]]:
+        """Rows in Stan's coordinate order as entries of the globals and of the units."""
+        return rows[:, self.placement.global_index], rows[:, self.placement.local_index.T]
 
     def points(self, draws: Draws) -> Float[Array, "S D"]:
         """The draws in Stan's coordinate order."""

@@ -77,7 +77,11 @@ def _of_raw(numbers: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 def transformed(numbers: Any, sd: Any, moved: Any, pull: Any) -> tuple[Any, Any, Any]:
     """What moves entries (S, ...), its pull, and the log slopes, after the flow in units of their sds (...)."""
     found = bend(numbers, moved / sd[None])
-    return sd[None] * found.value, (pull + found.curvature / sd[None]) * jnp.exp(-found.log_slope), found.log_slope
+    return (
+        sd[None] * found.value,
+        (pull + found.curvature / sd[None]) * jnp.exp(-found.log_slope),
+        found.log_slope,
+    )
 
 
 def of_units(units: Units, x: Moved) -> Moved:

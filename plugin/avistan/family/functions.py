@@ -34,8 +34,8 @@ class LocalNu(NamedTuple):
 
     `loc` and `log_sd` are means and log sds of the Cholesky diagonal, `below` its d (d - 1) / 2 entries below. Where
     the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale follow;
-    where a flow transforms it, `warp` holds the numbers of d maps (`flow`), and of Student's t `tail` says how heavy its
-    tails are (`student`).
+    where a flow transforms it, `warp` holds the numbers of d maps (`flow`), and of Student's t `tail` says how heavy
+    its tails are (`student`).
     """
 
     loc: Float[Array, "d N"]

@@ -6,7 +6,7 @@ identity, or a flow that transforms each global in its own sds (`flow`).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -16,10 +16,9 @@ from jaxtyping import Array, Float, Float32
 
 from avistan.family.flow import NUMBERS
 from avistan.family.functions import AbstractInferenceFunction
+from avistan.family.method import GlobalKind
 from avistan.family.placement import Placement
 from avistan.runtime.device import on_device, zeros
-
-GlobalKind = Literal["mean-field", "full-rank", "low-rank"]
 
 
 class GlobalGaussian(eqx.Module):
@@ -35,7 +34,7 @@ class GlobalGaussian(eqx.Module):
     def size(self) -> int:
         return int(self.loc.shape[0])
 
-    def resolved(self) -> Self:
+    def resolved(self) -> GlobalGaussian:
         """The factor with its parameters as arrays: itself."""
         return self
 
@@ -69,14 +68,15 @@ class FullRankGlobals(GlobalGaussian):
         return t @ self.factor().T
 
     def solved(self, pull: Float[Array, "S G"]) -> Float[Array, "S G"]:
-        return jax.scipy.linalg.solve_triangular(self.factor().T, pull.T, lower=False).T
+        solved: Array = jax.scipy.linalg.solve_triangular(self.factor().T, pull.T, lower=False)
+        return solved.T
 
 
 class LowRankGlobals(GlobalGaussian):
     """D (I + A B') with `below` holding A and B, (2, G, K): it needs no more normals than there are globals.
 
-    With A = P orthonormal and B = P C these are all covariances D^2 + U U' of that rank; B = 0 is the mean-field factor.
-    Solutions by Woodbury's identity, the determinant by the matrix determinant lemma.
+    With A = P orthonormal and B = P C these are all covariances D^2 + U U' of that rank; B = 0 is the mean-field
+    factor. Solutions by Woodbury's identity, the determinant by the matrix determinant lemma.
     """
 
     kind: ClassVar[GlobalKind] = "low-rank"
@@ -93,7 +93,8 @@ class LowRankGlobals(GlobalGaussian):
         return super().solved(pull - jnp.linalg.solve(self._capacitance(), (pull @ out).T).T @ into.T)
 
     def log_det(self) -> Float[Array, ""]:
-        return super().log_det() + jnp.linalg.slogdet(self._capacitance())[1]
+        log_det: Array = jnp.linalg.slogdet(self._capacitance())[1]
+        return super().log_det() + log_det
 
     def _columns(self) -> Float[Array, "2 G K"]:
         return self.below.reshape(2, self.size, -1)

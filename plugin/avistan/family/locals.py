@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log, pi
-from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,12 +19,11 @@ from jaxtyping import Array, Float
 
 from avistan.family import band, conditional, flow, student
 from avistan.family.functions import LocalNu
+from avistan.family.method import Conditional, LocalKind
 from avistan.family.normals import Noise
 from avistan.family.parts import Moved, Units
 from avistan.runtime.device import zeros
 
-LocalKind = Literal["diagonal", "full", "banded"]
-Conditional = Literal["none", "mean", "mean+scale", "curved"]
 HALF_LOG_2PI = 0.5 * log(2 * pi)
 
 
@@ -143,7 +141,10 @@ def scaled(units: Units, x: Moved) -> Moved:
 def cholesky(units: Units, x: Moved) -> Moved:
     """L_n x with a lower L_n; its pull is L_n^-T p, by back substitution."""
     nu, d = units.nu, units.local.block
-    sd, entry = jnp.exp(nu.log_sd), {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))}
+    sd, entry = (
+        jnp.exp(nu.log_sd),
+        {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))},
+    )
     moved = [
         sum((nu.below[None, entry[i, j]] * x.value[:, j] for j in range(i)), sd[None, i] * x.value[:, i])
         for i in range(d)

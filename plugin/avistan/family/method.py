@@ -9,14 +9,15 @@ import difflib
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from avistan.runtime.errors import MethodError
 from avistan.runtime.limits import LIMITS
 
-if TYPE_CHECKING:  # names of methods are checked before anything heavy is loaded
-    from avistan.family.family import Conditional, GlobalKind, LocalKind
-
+# This module imports nothing heavy: names of methods are checked before JAX is loaded.
+GlobalKind = Literal["mean-field", "full-rank", "low-rank"]
+LocalKind = Literal["diagonal", "full", "banded"]
+Conditional = Literal["none", "mean", "mean+scale", "curved"]
 FunctionKind = Literal["table", "constant", "polynomial", "mlp"]
 DataColumn = tuple[str, tuple[int, ...]]  # a data entry and row offsets: ("x", (-1, 0))
 

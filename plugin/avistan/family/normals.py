@@ -27,8 +27,11 @@ class Noise(NamedTuple):
 
     def mirrored(self) -> Noise:
         """The draws, each followed by the one with the normals' signs turned: antithetic pairs, (2 S, ...)."""
-        both = (jnp.stack([part, -part], axis=1).reshape(-1, *part.shape[1:]) for part in (self.t, self.e))
-        return Noise(*both, self.keys)
+
+        def pairs(part: Array) -> Array:
+            return jnp.stack([part, -part], axis=1).reshape(-1, *part.shape[1:])
+
+        return Noise(pairs(self.t), pairs(self.e), self.keys)
 
 
 def normals(

@@ -49,7 +49,7 @@ def make_placement(globals_index: IndexArray, local_index: IndexArray) -> Placem
 
 
 class Frame(eqx.Module):
-    """Fixed centres and scales: (G,) for globals; for locals one column for all units, (d, 1), or one a unit, (d, N)."""
+    """Fixed centres and scales: (G,) for globals; for locals one column for all units, (d, 1), or one each, (d, N)."""
 
     global_center: Float[Array, " G"]
     global_scale: Float[Array, " G"]

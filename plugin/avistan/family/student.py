@@ -2,8 +2,9 @@
 
     log q(r) = log Gamma((nu + d) / 2) - log Gamma(nu / 2) - d/2 log(nu pi) - (nu + d)/2 log(1 + r'r / nu)
 
-nu = 2 + 98 exp(-raw) degrees of freedom, each unit's own: at raw = 0, where a family that grows tails starts, t is within
-1e-4 nats a latent of the Gaussian; at most it has three. w is differentiated through its distribution function.
+nu = 2 + 98 exp(-raw) degrees of freedom, each unit's own: at raw = 0, where a family that grows tails starts, t is
+within 1e-4 nats a latent of the Gaussian; at the least it has three. w is differentiated through its distribution
+function.
 
 Source: Student's t as a scale mixture, Andrews & Mallows, JRSS B 1974; Figurnov, Mohamed & Mnih, "Implicit
 reparameterization gradients", NeurIPS 2018, as `jax.random.gamma` has it.
@@ -16,6 +17,7 @@ from math import log, pi
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
+from jaxtyping import PRNGKeyArray
 
 from avistan.family.normals import Noise
 from avistan.family.parts import Moved, Units
@@ -35,12 +37,15 @@ def base(units: Units, noise: Noise) -> Moved:
     e = noise.e.astype(jnp.float64)
     draws, d = e.shape[:2]
     nu = degrees_of_freedom(units.nu.tail[0])
-    gammas = jax.vmap(lambda key, a: jax.random.gamma(key, a, (draws,), dtype=jnp.float64), out_axes=1)
-    w = 2 * gammas(noise.keys, 0.5 * nu)
+    w = 2 * jax.vmap(_gammas, in_axes=(0, 0, None), out_axes=1)(noise.keys, 0.5 * nu, draws)
     r = e * jnp.sqrt(nu[None] / w)[:, None]
     square = jnp.sum(r**2, axis=1)
-    log_q = (
-        gammaln(0.5 * (nu + d)) - gammaln(0.5 * nu) - 0.5 * d * (jnp.log(nu) + log(pi))
-    )[None] - 0.5 * (nu + d)[None] * jnp.log1p(square / nu[None])
+    log_q = (gammaln(0.5 * (nu + d)) - gammaln(0.5 * nu) - 0.5 * d * (jnp.log(nu) + log(pi)))[None] - 0.5 * (
+        nu + d
+    )[None] * jnp.log1p(square / nu[None])
     pull = ((nu + d)[None] / (nu[None] + square))[:, None] * r
     return Moved(r, pull, units.total(log_q[:, None]), jnp.zeros_like(units.at))
+
+
+def _gammas(key: PRNGKeyArray, shape: jax.Array, draws: int) -> jax.Array:
+    return jax.random.gamma(key, shape, (draws,), dtype=jnp.float64)

@@ -16,8 +16,9 @@ import equinox as eqx
 import numpy as np
 import numpy.typing as npt
 
-from avistan.family.family import Family, GlobalGaussian
+from avistan.family.family import Family
 from avistan.family.functions import MLP
+from avistan.family.globals import GlobalGaussian
 from avistan.family.method import Method
 from avistan.family.ridge import ridge
 from avistan.fitting.curvature import Units, precision_without_units, read_curvature

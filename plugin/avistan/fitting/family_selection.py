@@ -12,16 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from avistan.family.family import (
-    Conditional,
-    Family,
-    GlobalGaussian,
-    LevelGlobals,
-    LocalGaussian,
-    start_globals,
-)
+from avistan.family.family import Family
 from avistan.family.functions import MLP, Constant, LocalNu, Polynomial, Table
-from avistan.family.method import DEFAULT_RANK, Method
+from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
+from avistan.family.locals import LocalGaussian
+from avistan.family.method import DEFAULT_RANK, Conditional, Method
 from avistan.objective.elbo import Evaluation, gap
 from avistan.runtime.device import on_device
 from avistan.start.preparation import local_form

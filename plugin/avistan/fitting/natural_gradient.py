@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from avistan.density.log_density import set_layout
-from avistan.family.family import Family, GlobalGaussian
+from avistan.family.family import Family
 from avistan.family.functions import MLP, Table
+from avistan.family.globals import GlobalGaussian
 from avistan.objective.host_functions import hosted, unit_values
 from avistan.objective.step import (
     Form,

@@ -24,6 +24,7 @@ from avistan.density.common_numbers import Words, fold, key_words, normals_at
 from avistan.density.log_density import densities, log_density
 from avistan.family.family import Family
 from avistan.family.functions import MLP, AbstractInferenceFunction, LocalNu, Refined, Table
+from avistan.family.normals import Noise
 from avistan.objective.host_draws import Places, draw_pairs, drawn_on_host, mirrored
 from avistan.objective.host_functions import unit_values
 from avistan.objective.psis import pareto_khat
@@ -272,8 +273,12 @@ def _unit_parameters(function: AbstractInferenceFunction, inputs: Float[Array, "
 def _log_weights(
     family: Family, inputs: Float[Array, "N R"], slot: Array, noise: Float[Array, "S D"]
 ) -> Float[Array, " S"]:
-    draws = family.draw(noise, inputs)
-    return log_density(slot, draws.theta)[0] - draws.log_q
+    draws = family.draw(_as_noise(family, noise), inputs)
+    return log_density(slot, family.points(draws))[0] - draws.log_q
+
+
+def _as_noise(family: Family, rows: Float[Array, "S D"]) -> Noise:
+    return Noise(*family.split(rows), jax.random.split(jax.random.key(0), family.num_units))
 
 
 @eqx.filter_jit
@@ -281,5 +286,6 @@ def sample(
     family: Family, inputs: Float[Array, "N R"], key: PRNGKeyArray, num_draws: int
 ) -> tuple[Float[Array, "S D"], Float[Array, " S"]]:
     """Independent draws of q on the unconstrained scale and their log densities in nats."""
-    draws = family.draw(jax.random.normal(key, (num_draws, family.dim), dtype=jnp.float64), inputs)
-    return draws.theta, draws.log_q
+    rows = jax.random.normal(key, (num_draws, family.dim), dtype=jnp.float64)
+    draws = family.draw(_as_noise(family, rows), inputs)
+    return family.points(draws), draws.log_q

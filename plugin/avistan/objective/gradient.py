@@ -1,4 +1,4 @@
-"""ELBO estimators. Inside, `neg_elbo` is minimised; users only ever see `elbo`, in nats, larger is better."""
+"""The ELBO's gradient. Inside, `neg_elbo` is minimised; users only ever see `elbo`, in nats, larger is better."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from avistan.family.family import Family
+from avistan.family.normals import Noise
 
-LogDensity = Callable[[Float[Array, "S D"]], tuple[Float[Array, " S"], Int[Array, " S"]]]
+# log p(theta, z, x) of draws, theta (S, G) and z (S, d, N), in nats, and their statuses (0 accepted).
+Density = Callable[[Float[Array, "S G"], Float[Array, "S d N"]], tuple[Float[Array, " S"], Int[Array, " S"]]]
 Estimator = Literal["path", "entropy"]
 
 
@@ -24,9 +27,10 @@ class StepInfo(NamedTuple):
 
 def neg_elbo(
     family: Family,
-    log_density: LogDensity,
-    noise: Float[Array, "S D"],
+    density: Density,
+    noise: Noise,
     inputs: Float[Array, "N R"],
+    weight: ArrayLike = 1.0,
     estimator: Estimator = "path",
 ) -> tuple[Float[Array, ""], StepInfo]:
     """A surrogate whose gradient estimates the gradient of -ELBO, and the estimate of the ELBO itself.
@@ -34,23 +38,25 @@ def neg_elbo(
     Rejected draws count neither in the value nor in the gradient.
 
     Args:
-        log_density: log p(theta, z, x) of draws (S, D) and their statuses (0 accepted).
+        weight: of the units, as of `Family.draw`; `density` weights its terms alike.
         estimator: "path" drops the score of q, whose mean is zero ("sticking the landing": no noise where q is exact);
             "entropy" takes log q's exact mean.
 
     Source: Kucukelbir et al., JMLR 2017, eq. 5; Roeder, Wu & Duvenaud, NeurIPS 2017.
     """
-    draws = family.draw(noise, inputs)
-    log_p, status = log_density(draws.theta)
+    draws = family.draw(noise, inputs, weight)
+    log_p, status = density(draws.theta, draws.z)
     accepted = status == 0
     kept = accepted.astype(log_p.dtype)
     share = kept / jnp.maximum(jnp.sum(kept), 1.0)
     value = jnp.sum(share * jnp.where(accepted, log_p - stop_gradient(draws.log_q), 0.0))
+    surrogate = jnp.where(accepted, log_p, 0.0)
     if estimator == "path":
-        # The gradient of this sum is (d log p - d log q) d theta with q's parameters held fixed in log q.
-        surrogate = jnp.where(accepted, log_p, 0.0) + jnp.sum(stop_gradient(draws.pull) * draws.theta, axis=1)
+        # The gradient of this sum is (d log p - d log q) d(theta, z) with q's parameters held fixed in log q.
+        surrogate = surrogate + jnp.sum(stop_gradient(draws.pull_theta) * draws.theta, axis=1)
+        surrogate = surrogate + jnp.sum(stop_gradient(draws.pull_z) * draws.z, axis=(1, 2))
     else:
-        surrogate = jnp.where(accepted, log_p, 0.0) - draws.log_q
+        surrogate = surrogate - draws.log_q
     loss = -jnp.sum(share * surrogate)
     elbo = jnp.where(jnp.any(accepted), value, jnp.nan)
     return loss, StepInfo(stop_gradient(elbo), jnp.sum(~accepted))

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from avistan.family.directions import along
-from avistan.family.family import Family, LevelGlobals
+from avistan.family.conditional import along
+from avistan.family.family import Family
 from avistan.family.flow import NUMBERS, bend, flattened
+from avistan.family.globals import LevelGlobals
 from avistan.objective.host_functions import HostNu, global_values, hosted, unit_values
 from avistan.objective.step import form_of
 from avistan.runtime.types import FloatArray

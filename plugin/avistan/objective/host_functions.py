@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avistan.family.family import GlobalGaussian, LevelGlobals
 from avistan.family.functions import (
     LOG_SD_RANGE,
     MLP,
@@ -19,6 +18,7 @@ from avistan.family.functions import (
     Polynomial,
     Table,
 )
+from avistan.family.globals import GlobalGaussian, LevelGlobals
 from avistan.runtime.types import FloatArray
 
 HostNu = Any  # a `LocalNu` of numpy's arrays

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Float64, Int, UInt64
 from avistan.density import native
 from avistan.density.log_density import Backend, SlotLayout, evaluate_rows, open_record
 from avistan.density.step_normals import normals
-from avistan.family.directions import along, through_curve
+from avistan.family.conditional import along, through_curve
 from avistan.family.family import Family
 from avistan.family.flow import NUMBERS, bend, flattened, number_slopes
 from avistan.family.functions import Table
@@ -90,9 +90,10 @@ class Batch(NamedTuple):
 def form_of(family: Family) -> Form | None:
     """The form of a family that this operation covers, else None."""
     local, frame = family.local, family.frame
-    covered = local.kind in ("diagonal", "full")
+    covered = local.kind in ("diagonal", "full") and not local.student
     own = frame.local_scale.shape[1] != 1
-    if not covered or family.globals.kind == "low-rank" or (own and not isinstance(family.inference, Table)):
+    low_rank = family.globals.kind == "low-rank"
+    if not covered or low_rank or (own and not isinstance(family.inference, Table)):
         return None
     return Form(
         num_globals=family.globals.size,

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from avistan.family.directions import along
-from avistan.family.family import BAND_RANGE, Family
+from avistan.family.band import BAND_RANGE
+from avistan.family.conditional import along
+from avistan.family.family import Family
 from avistan.family.flow import NUMBERS, Bent, bend, flattened, straighten
 from avistan.runtime.precision import in_float64
 from avistan.runtime.types import FloatArray, Rng

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avistan.family.family import Family
+from avistan.family.normals import Noise
 from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import sample, tabulated
 from avistan.runtime.limits import check_memory, check_seed, whole_number
@@ -94,7 +95,9 @@ def marginals(fit: Fitted) -> tuple[FloatArray, FloatArray]:
     """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
     if fit.family.factorized:
         noise = jnp.stack([jnp.zeros(fit.family.dim), jnp.ones(fit.family.dim)])
-        theta = np.asarray(fit.family.draw(noise, jnp.asarray(fit.inputs, dtype=jnp.float32)).theta)
+        family, keys = fit.family, jax.random.split(jax.random.key(0), fit.family.num_units)
+        drawn = family.draw(Noise(*family.split(noise), keys), jnp.asarray(fit.inputs, dtype=jnp.float32))
+        theta = np.asarray(family.points(drawn))
         return theta[0], theta[1] - theta[0]
     theta = unconstrained_draws(fit, 4000)[0]
     return theta.mean(axis=0), theta.std(axis=0, ddof=1)

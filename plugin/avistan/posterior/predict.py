@@ -10,7 +10,7 @@ import equinox as eqx
 import numpy as np
 import xarray as xr
 
-from avistan.family.family import make_placement
+from avistan.family.placement import make_placement
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
 from avistan.posterior.datatree import to_datatree, unit_diagnostics

@@ -15,8 +15,9 @@ import numpy as np
 
 from avistan.density.common_numbers import make_key
 from avistan.density.log_density import register
-from avistan.family.family import Family, LevelGlobals
+from avistan.family.family import Family
 from avistan.family.functions import Refined
+from avistan.family.globals import LevelGlobals
 from avistan.family.method import Method, parse_method
 from avistan.fitting.chains import Chain, best_of
 from avistan.fitting.fitted import Fitted, Timing

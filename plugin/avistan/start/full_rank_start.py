@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from avistan.family.family import Family, GlobalGaussian
+from avistan.family.family import Family
+from avistan.family.globals import GlobalGaussian
 from avistan.runtime.device import on_device
 from avistan.runtime.types import FloatArray
 from stan_adapters.levels.probes import Density

@@ -10,16 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Array, Float
 
-from avistan.family.directions import HIDDEN, start_curve
-from avistan.family.family import (
-    Family,
-    GlobalGaussian,
-    LevelGlobals,
-    LocalGaussian,
-    make_frame,
-    make_placement,
-    start_globals,
-)
+from avistan.family.conditional import HIDDEN, start_curve
+from avistan.family.family import Family
 from avistan.family.functions import (
     AbstractInferenceFunction,
     Constant,
@@ -28,7 +20,10 @@ from avistan.family.functions import (
     make_mlp,
     make_polynomial,
 )
+from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
+from avistan.family.locals import LocalGaussian
 from avistan.family.method import DataColumn, Method
+from avistan.family.placement import make_frame, make_placement
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.errors import MethodError
 from avistan.runtime.types import FloatArray

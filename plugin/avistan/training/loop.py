@@ -25,6 +25,7 @@ from avistan.density.common_numbers import fold_in, key_as_number
 from avistan.density.log_density import backend, log_density, set_layout
 from avistan.family.family import Family, trainable
 from avistan.family.functions import Table
+from avistan.family.normals import Noise
 from avistan.objective.elbo import Evaluation, evaluate
 from avistan.objective.gradient import Estimator, StepInfo, neg_elbo
 from avistan.objective.step import Batch, Form, elbo_estimate, form_of, frame_of, parts_of
@@ -442,9 +443,13 @@ def _make_run(
 
             def loss(moved: Family) -> tuple[Float[Array, ""], StepInfo]:
                 family = eqx.combine(moved, fixed)
-                return neg_elbo(
-                    family, lambda theta: log_density(slot, theta), noise, inputs[0], options.estimator
-                )
+                of_units = jax.random.split(key, family.num_units)
+
+                def density(theta: Array, z: Array) -> tuple[Array, Array]:
+                    return log_density(slot, jax.vmap(family.placement)(theta, z))
+
+                given = Noise(*family.split(noise), of_units)
+                return neg_elbo(family, density, given, inputs[0], estimator=options.estimator)
 
             return moved_by(carry, loss, rate)
 

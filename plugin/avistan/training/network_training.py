@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from avistan.density import native
 from avistan.density.log_density import Backend, backend
-from avistan.family.family import Family, GlobalGaussian
+from avistan.family.family import Family
 from avistan.family.functions import MLP
+from avistan.family.globals import GlobalGaussian
 from avistan.objective.step import Form
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError

@@ -24,8 +24,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
 
 from avistan.density.common_numbers import fold_in, key_as_number
 from avistan.density.log_density import Backend, Slot, backend, default_threads, register, set_layout
-from avistan.family.family import Family, make_placement
+from avistan.family.family import Family
 from avistan.family.method import Method
+from avistan.family.placement import make_placement
 from avistan.objective.elbo import Evaluation
 from avistan.objective.step import Batch, elbo_estimate, form_of, frame_of, parts_of
 from avistan.runtime.device import on_device

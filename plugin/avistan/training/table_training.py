@@ -37,7 +37,7 @@ class TableSteps(FlatSteps):
         moved: Family = eqx.tree_at(
             lambda f: f.inference.nu,
             self._with_globals(parts),
-            LocalNu(*map(on_device, own)),
+            LocalNu(*map(on_device, [*own, own[0][:0]])),
         )
         return moved
 

@@ -12,13 +12,17 @@ from scipy.stats import norm
 import avistan as avi
 from avistan.cli.bundled import models_root
 from avistan.comparison.competitors import nuts
-from avistan.family.family import Family, LocalGaussian, make_frame, make_placement, start_globals
+from avistan.family.band import follow, pull_back
+from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Table
-from avistan.family.gaussian_chain import follow, pull_back
+from avistan.family.globals import start_globals
+from avistan.family.locals import LocalGaussian
 from avistan.family.method import parse_method
+from avistan.family.placement import make_frame, make_placement
 from avistan.fitting.family_selection import stages
 from avistan.posterior.approximation import approximation
 from avistan.start.laplace_chain import chain_start
+from family_draws import drawn
 from programs import bundled, simulator
 
 N, G = 6, 3
@@ -138,9 +142,9 @@ def random_family(form: str) -> tuple[Family, jax.Array]:
 def test_density_and_pull_are_those_of_the_map(form):
     family, inputs = random_family(form)
     noise = np.random.default_rng(2).normal(size=(2, family.dim))
-    draws = family.draw(jnp.asarray(noise), inputs)
-    jacobian = jax.jit(jax.jacobian(lambda e: family.draw(e[None], inputs).theta[0]))
-    slope = jax.jit(jax.grad(lambda e: family.draw(e[None], inputs).log_q[0]))
+    draws = drawn(family, jnp.asarray(noise), inputs)
+    jacobian = jax.jit(jax.jacobian(lambda e: drawn(family, e[None], inputs).theta[0]))
+    slope = jax.jit(jax.grad(lambda e: drawn(family, e[None], inputs).log_q[0]))
     for number, one in enumerate(jnp.asarray(noise)):
         turned = np.asarray(jacobian(one)).T
         volume = np.linalg.slogdet(turned)[1]
@@ -158,9 +162,10 @@ def test_gradients_of_draws_are_those_of_finite_differences(form):
 
     @jax.jit
     def value(nu):
-        theta, log_q, _ = Family(
+        moved = Family(
             family.globals, Table(nu), family.local, family.frame, family.placement, family.directions
-        ).draw(noise, inputs)
+        )
+        theta, log_q, _ = drawn(moved, noise, inputs)
         return jnp.sum(theta * weights) + jnp.sum(log_q)
 
     nu = family.inference.nu
@@ -174,7 +179,7 @@ def test_gradients_of_draws_are_those_of_finite_differences(form):
 @pytest.mark.parametrize("form", ["common scale", "second order"])
 def test_given_the_globals_the_precision_is_a_band(form):
     family, inputs = random_family(form)
-    made = jax.jit(jax.jacobian(lambda e: family.draw(e[None], inputs).theta[0]))
+    made = jax.jit(jax.jacobian(lambda e: drawn(family, e[None], inputs).theta[0]))
     jacobian = np.asarray(made(jnp.zeros(family.dim)))
     precision = np.linalg.inv(jacobian @ jacobian.T)
     index, reach = np.asarray(family.placement.local_index), family.local.reach
@@ -193,7 +198,7 @@ def test_the_numpy_form_makes_the_same_draws(form):
     family, inputs = random_family(form)
     at, index = np.asarray(family.placement.global_index), np.asarray(family.placement.local_index)
     noise = np.random.default_rng(6).normal(size=(4, family.dim))
-    draws = family.draw(jnp.asarray(noise), inputs)
+    draws = drawn(family, jnp.asarray(noise), inputs)
     q = approximation(family, np.asarray(inputs, dtype=np.float64))
     theta = q.globals_at(noise[:, at])
     z, log_q = q.locals_at(theta, noise[:, index])

@@ -19,7 +19,7 @@ def known_units(units: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.fl
     loc = np.stack([np.sin(3 * x[:, 0]) * x[:, 1]])
     log_sd = np.stack([-1 + 0.3 * np.cos(x[:, 1])])
     nothing = np.zeros((0, units))
-    return inputs, LocalNu(loc, log_sd, nothing, nothing, nothing, nothing)  # type: ignore[arg-type]
+    return inputs, LocalNu(loc, log_sd, *[nothing] * 5)  # type: ignore[arg-type]
 
 
 def divergence_from(outputs: LocalNu, nu: LocalNu) -> float:

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from avistan.family.family import (
-    Family,
-    GlobalGaussian,
-    LocalGaussian,
-    make_frame,
-    make_placement,
-    start_globals,
-    trainable,
-)
+from avistan.family.family import Family, trainable
 from avistan.family.functions import Constant, LocalNu, Table, make_mlp, make_polynomial
+from avistan.family.globals import FullRankGlobals, start_globals
+from avistan.family.locals import LocalGaussian
+from avistan.family.placement import make_frame, make_placement
+from family_draws import drawn
 
 N, D_LOCAL, G, R = 5, 3, 2, 4
 H = 3  # curved directions, where there are any
@@ -103,7 +99,7 @@ def jacobians(family: Family, inputs: jax.Array, noise: np.ndarray) -> list[np.n
     """d theta / d noise (D, D) at each noise, by differentiating the map."""
 
     def theta(one: jax.Array) -> jax.Array:
-        return family.draw(one[None], inputs).theta[0]
+        return drawn(family, one[None], inputs).theta[0]
 
     return [np.asarray(jax.jacobian(theta)(jnp.asarray(one))) for one in noise]
 
@@ -112,7 +108,7 @@ def jacobians(family: Family, inputs: jax.Array, noise: np.ndarray) -> list[np.n
 def test_log_q_is_the_density_of_what_the_map_makes_of_normals(form, source, layout):
     family, inputs = random_family(form, source, layout)
     noise = np.random.default_rng(1).normal(size=(4, family.dim))
-    draws = family.draw(jnp.asarray(noise), inputs)
+    draws = drawn(family, jnp.asarray(noise), inputs)
     volume = [np.linalg.slogdet(jacobian)[1] for jacobian in jacobians(family, inputs, noise)]
     np.testing.assert_allclose(draws.log_q, norm.logpdf(noise).sum(axis=1) - volume, rtol=1e-9)
 
@@ -121,10 +117,10 @@ def test_log_q_is_the_density_of_what_the_map_makes_of_normals(form, source, lay
 def test_pull_is_minus_the_gradient_of_log_q_at_the_draw(form, source, layout):
     family, inputs = random_family(form, source, layout)
     noise = np.random.default_rng(2).normal(size=(3, family.dim))
-    draws = family.draw(jnp.asarray(noise), inputs)
+    draws = drawn(family, jnp.asarray(noise), inputs)
 
     def log_q(one: jax.Array) -> jax.Array:
-        return family.draw(one[None], inputs).log_q[0]
+        return drawn(family, one[None], inputs).log_q[0]
 
     for one, jacobian, pull in zip(noise, jacobians(family, inputs, noise), draws.pull, strict=True):
         slope = np.linalg.solve(jacobian.T, np.asarray(jax.grad(log_q)(jnp.asarray(one))))
@@ -155,10 +151,10 @@ def test_a_new_conditional_factor_is_the_plain_one():
     zeros = jnp.zeros((D_LOCAL * G, N))
     function = Table(plain.inference.nu._replace(slope=zeros, growth=zeros))
     lower = jnp.zeros(G * (G - 1) // 2)
-    factor = GlobalGaussian("full-rank", plain.globals.loc, plain.globals.log_sd, lower)
+    factor = FullRankGlobals(plain.globals.loc, plain.globals.log_sd, lower)
     richer = Family(factor, function, local, plain.frame, plain.placement, None)
     noise = jnp.asarray(np.random.default_rng(3).normal(size=(5, plain.dim)))
-    for one, other in zip(plain.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
+    for one, other in zip(drawn(plain, noise, inputs), drawn(richer, noise, inputs), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
@@ -168,7 +164,7 @@ def test_every_trainable_leaf_receives_a_gradient_and_no_other_leaf_is_trainable
     noise = jnp.asarray(np.random.default_rng(4).normal(size=(3, family.dim)))
 
     def objective(moved: Family) -> jax.Array:
-        draws = eqx.combine(moved, fixed).draw(noise, inputs)
+        draws = drawn(eqx.combine(moved, fixed), noise, inputs)
         return jnp.sum(jnp.sin(draws.theta)) + jnp.sum(draws.log_q)
 
     moved, fixed = eqx.partition(family, trainable(family))
@@ -189,22 +185,20 @@ def test_permuting_the_units_permutes_the_local_posteriors(source, kind):
 
 
 @pytest.mark.parametrize("layout", layouts())
-def test_placement_by_slices_and_by_permutation_agree_also_in_their_gradients(layout):
+def test_placement_is_a_permutation_also_in_its_gradients(layout):
     at, index = layouts()[layout]
     rng = np.random.default_rng(6)
     of_globals, of_locals = jnp.asarray(rng.normal(size=G)), jnp.asarray(rng.normal(size=index.T.shape))
     weights = jnp.asarray(rng.normal(size=G + index.size))
     expected = np.empty(G + index.size)
     expected[at], expected[index] = of_globals, of_locals.T
-    for max_runs in (0, 1000):
-        place = make_placement(at, index, max_runs=max_runs)
-        assert (place.runs is None) == (max_runs == 0)
-        np.testing.assert_array_equal(place(of_globals, of_locals), expected)
-        to_globals, to_locals = jax.grad(lambda a, b, f=place: jnp.sum(f(a, b) * weights), argnums=(0, 1))(
-            of_globals, of_locals
-        )
-        np.testing.assert_array_equal(to_globals, weights[at])
-        np.testing.assert_array_equal(to_locals, weights[index].T)
+    place = make_placement(at, index)
+    np.testing.assert_array_equal(place(of_globals, of_locals), expected)
+    to_globals, to_locals = jax.grad(lambda a, b: jnp.sum(place(a, b) * weights), argnums=(0, 1))(
+        of_globals, of_locals
+    )
+    np.testing.assert_array_equal(to_globals, weights[at])
+    np.testing.assert_array_equal(to_locals, weights[index].T)
 
 
 @pytest.mark.parametrize("source", ["polynomial", "mlp"])

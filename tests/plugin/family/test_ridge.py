@@ -53,8 +53,9 @@ def test_a_projected_function_gives_each_unit_nearly_its_own_parameters(kind, rn
         jnp.zeros((0, 500)),
         jnp.zeros((0, 500)),
         jnp.zeros((0, 500)),
+        jnp.zeros((0, 500)),
     )
-    start = LocalNu(jnp.zeros((1, 1)), jnp.zeros((1, 1)), *[jnp.zeros((0, 1))] * 4)
+    start = LocalNu(jnp.zeros((1, 1)), jnp.zeros((1, 1)), *[jnp.zeros((0, 1))] * 5)
     made = make_mlp(np.random.default_rng(1), 2, 64, start) if kind == "mlp" else make_polynomial(2, 3, start)
     found = made.projected(inputs, nu)(jnp.asarray(inputs, dtype=jnp.float32))
     assert np.sqrt(np.mean((found.loc - nu.loc) ** 2)) < 0.15 * np.std(nu.loc)

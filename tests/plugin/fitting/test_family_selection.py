@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.family.family import Family, make_frame, make_placement, start_globals
+from avistan.family.family import Family
 from avistan.family.functions import Constant, LocalNu, Table, make_mlp, make_polynomial
+from avistan.family.globals import start_globals
 from avistan.family.method import parse_method
+from avistan.family.placement import make_frame, make_placement
 from avistan.fitting.family_selection import (
     grown,
     judge_step,
@@ -19,6 +21,7 @@ from avistan.fitting.family_selection import (
 )
 from avistan.objective.elbo import Evaluation
 from avistan.start.preparation import local_form
+from family_draws import drawn
 from programs import bundled, simulator
 
 N, D_LOCAL, G, R = 4, 2, 3, 5
@@ -88,7 +91,7 @@ def test_a_grown_family_stands_where_the_poorer_one_stood(source, poor, rich):
     family, inputs = start(poor, source)
     richer = grown(family, parse_method(rich))
     noise = jax.random.normal(jax.random.key(1), (3, family.dim))
-    for before, after in zip(family.draw(noise, inputs), richer.draw(noise, inputs), strict=True):
+    for before, after in zip(drawn(family, noise, inputs), drawn(richer, noise, inputs), strict=True):
         np.testing.assert_allclose(before, after, rtol=2e-6, atol=1e-6)  # networks are in single precision
 
 

@@ -10,14 +10,16 @@ import avistan.objective.elbo
 import avistan.objective.host_draws
 from avistan.density.common_numbers import fold, key_words
 from avistan.density.log_density import densities, log_density, register
-from avistan.family.family import LevelGlobals, trainable
+from avistan.family.family import trainable
 from avistan.family.functions import AbstractInferenceFunction, LocalNu, Table
+from avistan.family.globals import LevelGlobals
 from avistan.family.method import parse_method
 from avistan.fitting.family_selection import grown
 from avistan.objective.elbo import Evaluation, _Batch, _weighed_by_xla, evaluate
 from avistan.objective.host_draws import drawn_on_host
 from avistan.objective.host_functions import hosted, unit_values
 from avistan.start.preparation import prepare, start_family
+from family_draws import drawn
 from pairs import FAMILIES
 from programs import bind
 from stan_adapters.errors import BindingError
@@ -205,7 +207,7 @@ def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, name, key):
     one, two = on_host(pairs, family, inputs, key).reshape(-1, 2).T
     assert np.abs(one - two).min() > 1e-6
     batch = _Batch(fold(key_words(key), 0), 0, DRAWS // 2, family.dim, keep=False)
-    draws = family.draw(jnp.stack([batch.whole()[0], -batch.whole()[0]]), inputs)
+    draws = drawn(family, jnp.stack([batch.whole()[0], -batch.whole()[0]]), inputs)
     lp, _ = pairs.log_density_gradient(np.asarray(draws.theta))
     np.testing.assert_allclose(lp - np.asarray(draws.log_q), [one[0], two[0]], rtol=1e-10)
 

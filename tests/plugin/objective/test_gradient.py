@@ -6,15 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.family.family import (
-    Family,
-    GlobalGaussian,
-    LocalGaussian,
-    make_frame,
-    make_placement,
-    trainable,
-)
+from avistan.family.family import Family, trainable
 from avistan.family.functions import Table
+from avistan.family.globals import GlobalGaussian
+from avistan.family.locals import LocalGaussian
+from avistan.family.normals import Noise
+from avistan.family.placement import make_frame, make_placement
 from avistan.objective.gradient import neg_elbo
 
 D = 4
@@ -24,7 +21,12 @@ PRECISION = np.array(
 MEAN = np.array([0.5, -1.0, 2.0, 0.3])
 
 
-def normal_density(theta):
+def rows(noise):
+    """Standard normals (S, D) of globals, without units."""
+    return Noise(noise, jnp.zeros((len(noise), 0, 0)), jax.random.split(jax.random.key(0), 0))
+
+
+def normal_density(theta, z):
     """log N(theta; MEAN, inverse of PRECISION) and statuses."""
     centred = theta - jnp.asarray(MEAN)[None]
     log_det = np.linalg.slogdet(PRECISION)[1]
@@ -41,7 +43,7 @@ def mean_field(loc, log_sd) -> tuple[Family, jax.Array]:
     placement = make_placement(np.arange(D), np.empty((0, 0), dtype=np.int64))
     nobody = Table(local.start(jnp.zeros((0, 0))))
     family = Family(
-        GlobalGaussian("mean-field", jnp.asarray(loc), jnp.asarray(log_sd), jnp.zeros(0)),
+        GlobalGaussian(jnp.asarray(loc), jnp.asarray(log_sd), jnp.zeros(0)),
         nobody,
         local,
         frame,
@@ -72,7 +74,9 @@ def test_the_estimator_and_its_gradient_are_unbiased(estimator, key):
         moved, fixed = eqx.partition(family, trainable(family))
 
         def loss(moved):
-            return neg_elbo(eqx.combine(moved, fixed), normal_density, noise, inputs, estimator)
+            return neg_elbo(
+                eqx.combine(moved, fixed), normal_density, rows(noise), inputs, estimator=estimator
+            )
 
         gradient, info = jax.grad(loss, has_aux=True)(moved)
         return gradient.globals.loc, gradient.globals.log_sd, info.elbo
@@ -89,14 +93,14 @@ def test_the_path_gradient_has_no_noise_where_q_is_the_posterior(key):
     moved, fixed = eqx.partition(family, trainable(family))
     noise = jax.random.normal(key, (3, D), dtype=jnp.float64)
 
-    def independent(theta):
+    def independent(theta, z):
         centred = theta - jnp.asarray(MEAN)[None]
         return -0.5 * jnp.sum(jnp.asarray(np.diag(PRECISION))[None] * centred**2, axis=1), jnp.zeros(
             3, dtype=jnp.int32
         )
 
     def loss(moved, estimator):
-        return neg_elbo(eqx.combine(moved, fixed), independent, noise, inputs, estimator)[0]
+        return neg_elbo(eqx.combine(moved, fixed), independent, rows(noise), inputs, estimator=estimator)[0]
 
     for leaf in jax.tree.leaves(jax.grad(loss)(moved, "path")):
         np.testing.assert_allclose(leaf, 0, atol=1e-12)
@@ -111,12 +115,12 @@ def test_rejected_draws_count_neither_in_the_value_nor_in_the_gradient(estimator
     noise = jax.random.normal(key, (6, D), dtype=jnp.float64)
     rejected = np.array([False, True, False, True, True, False])
 
-    def density(theta):
-        lp, status = normal_density(theta)
+    def density(theta, z):
+        lp, status = normal_density(theta, z)
         return jnp.where(rejected, -jnp.inf, lp), status + jnp.asarray(rejected, dtype=jnp.int32)
 
     def loss(moved, density, noise):
-        return neg_elbo(eqx.combine(moved, fixed), density, noise, inputs, estimator)
+        return neg_elbo(eqx.combine(moved, fixed), density, rows(noise), inputs, estimator=estimator)
 
     some, info = jax.grad(loss, has_aux=True)(moved, density, noise)
     kept, of_kept = jax.grad(loss, has_aux=True)(moved, normal_density, noise[~rejected])
@@ -130,11 +134,13 @@ def test_a_step_whose_draws_are_all_rejected_has_a_finite_gradient_and_no_elbo()
     family, inputs = mean_field(LOC, LOG_SD)
     moved, fixed = eqx.partition(family, trainable(family))
 
-    def density(theta):
+    def density(theta, z):
         return jnp.full(len(theta), -jnp.inf), jnp.ones(len(theta), dtype=jnp.int32)
 
     def loss(moved):
-        return neg_elbo(eqx.combine(moved, fixed), density, jnp.ones((2, D)), inputs, "entropy")
+        return neg_elbo(
+            eqx.combine(moved, fixed), density, rows(jnp.ones((2, D))), inputs, estimator="entropy"
+        )
 
     gradient, info = jax.grad(loss, has_aux=True)(moved)
     assert np.isnan(info.elbo)

@@ -19,6 +19,7 @@ from avistan.posterior.marginal_importance import (
 from avistan.posterior.resampling import corrected_draws, systematic
 from avistan.posterior.unit_marginals import log_marginals, unit_density
 from avistan.runtime.errors import FitError
+from family_draws import drawn
 from programs import bundled, simulator
 
 HEAVY_UNITS = """
@@ -54,7 +55,7 @@ def test_the_numpy_form_draws_what_the_family_draws(method):
     q, density = approximation(fit.family, fit.inputs), unit_density(fit)
     noise = np.random.default_rng(1).normal(size=(5, fit.model.dim))
     with jax.enable_x64(True):
-        expected = fit.family.draw(jnp.asarray(noise), jnp.asarray(fit.inputs, dtype=jnp.float32))
+        expected = drawn(fit.family, jnp.asarray(noise), jnp.asarray(fit.inputs, dtype=jnp.float32))
     theta = q.globals_at(noise[:, density.globals_index])
     z, log_q = q.locals_at(theta, noise[:, density.index])
     np.testing.assert_allclose(density.points(theta, z), np.asarray(expected.theta), atol=1e-9)

@@ -13,6 +13,7 @@ from avistan.family.family import Family
 from avistan.family.method import parse_method
 from avistan.start.preparation import prepare, start_family
 from avistan.training.loop import Trainer, TrainingOptions, train
+from family_draws import drawn
 from programs import NORMALS, bind
 from stan_adapters.levels.levels import candidate_levels
 
@@ -146,7 +147,7 @@ def test_an_independent_normal_is_fitted_exactly():
     with bind(NORMALS, {"D": 3, "mean": mean, "sd": sd}) as model:
         family, trace = train_by(model, "fvi", TrainingOptions(steps=1500))
         at_noise = np.asarray(
-            family.draw(jnp.stack([jnp.zeros(3), jnp.ones(3)]), jnp.zeros((3, 1), jnp.float32)).theta
+            drawn(family, jnp.stack([jnp.zeros(3), jnp.ones(3)]), jnp.zeros((3, 1), jnp.float32)).theta
         )
     np.testing.assert_allclose(at_noise[0], mean, atol=1e-4 * sd.max())
     np.testing.assert_allclose(at_noise[1] - at_noise[0], sd, rtol=1e-3)
