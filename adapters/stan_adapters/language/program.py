@@ -5,7 +5,6 @@ The grammar (`stan.lark`) reads declarations exactly and skips statements; the e
 
 from __future__ import annotations
 
-import difflib
 import enum
 import hashlib
 import os
@@ -18,6 +17,7 @@ from lark import Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from stan_adapters.errors import Location, ProgramError
+from stan_adapters.files.names import nearest
 from stan_adapters.language.expressions import Expression
 from stan_adapters.language.grammar import stan_parser
 from stan_adapters.language.source_text import Source, read_program, syntax_error
@@ -192,10 +192,8 @@ class Program:
             if declaration.name == name:
                 return declaration
         names = [declaration.name for declaration in self.declarations]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = (
-            f"Did you mean `{near[0]}`?" if near else f"Declared are: {', '.join(names) or 'no variables'}."
-        )
+        near = nearest(name, names)
+        hint = f"Did you mean `{near}`?" if near else f"Declared are: {', '.join(names) or 'no variables'}."
         raise ProgramError(f"program `{self.name}` declares no variable `{name}`. {hint}")
 
     @property

@@ -7,7 +7,6 @@ parameter has an entry per unit). Source: Margossian & Blei, UAI 2024, and secti
 
 from __future__ import annotations
 
-import difflib
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import StructureError
+from stan_adapters.files.names import did_you_mean
 from stan_adapters.language.program import Program
 from stan_adapters.levels.candidates import Candidate, Examiner
 from stan_adapters.levels.levels import Level, candidate_levels, shared_levels
@@ -233,8 +233,7 @@ def find_level(levels: Sequence[Level], name: str, program: Program) -> Level:
         if name in level.latents:
             return level
     known = [level.name for level in levels] + [latent for level in levels for latent in level.latents]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     listed = "; ".join(f"{level.name} ({', '.join(level.latents)})" for level in levels) or "none"
     raise StructureError(
         f"{program.name} has no level {name!r}.{hint} Its levels and their latents: {listed}."

@@ -5,7 +5,6 @@ Only what a command needs is imported when it runs: help, the list of models and
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +43,7 @@ from avistan.runtime.errors import AvistanError, FitError
 from avistan.runtime.limits import check_numbers
 from avistan.runtime.text import to_json
 from avistan.runtime.versions import __version__
+from stan_adapters.files.names import did_you_mean
 
 app = typer.Typer(
     name="avistan",
@@ -285,8 +285,7 @@ def models(
     elif name in known:
         chosen = [known[name]]
     else:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise AvistanError(f"there is no bundled example {name!r}.{hint} Examples: {', '.join(known)}.")
     if json:
         return to_json({"models": [example.to_json() for example in chosen]})

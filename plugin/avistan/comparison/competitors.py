@@ -24,7 +24,7 @@ from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import CmdStanError, EngineError
-from stan_adapters.files.names import nearest
+from stan_adapters.files.names import did_you_mean
 from stan_adapters.samplers.cmdstan import CmdStan
 from stan_adapters.samplers.stanli import Paths, pathfinder_paths
 
@@ -59,8 +59,7 @@ def check_reference(given: object) -> None:
     name = os.fspath(given)
     if name in REFERENCES or os.path.exists(name):
         return
-    near = nearest(name, REFERENCES)
-    hint = f" Did you mean {near!r}?" if near else ""
+    hint = did_you_mean(name, REFERENCES)
     raise MethodError(
         f"unknown reference {name!r}.{hint} References: {', '.join(REFERENCES)}, or the path of a netCDF file."
     )
@@ -96,8 +95,7 @@ def sampler_options(options: Mapping[str, Any], reference: object) -> dict[str, 
         )
     for name in options:
         if name not in SAMPLER_OPTIONS:
-            near = nearest(str(name), SAMPLER_OPTIONS)
-            hint = f" Did you mean {near!r}?" if near else ""
+            hint = did_you_mean(str(name), SAMPLER_OPTIONS)
             raise CompetitorError(
                 f"a reference has no option {name!r}.{hint} Options: {', '.join(SAMPLER_OPTIONS)}."
             )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avistan.runtime.text import plain
+
 if TYPE_CHECKING:
     from avistan.comparison.competition import Comparison, Row
 
@@ -25,11 +27,6 @@ def as_text(comparison: Comparison) -> str:
     return "\n\n".join("\n".join(block) for block in [[head], *texts, list(_notes(c))] if block)
 
 
-def number(value: float | None, digits: int) -> str:
-    """A number with so many decimals; "-" for none."""
-    return "-" if value is None or not np.isfinite(value) else format(value, f".{digits}f")
-
-
 def _line(name: str, cells: Sequence[tuple[str, int]]) -> Line:
     return name, "".join(f"{text:>{width}}" for text, width in cells).rstrip()
 
@@ -42,11 +39,11 @@ def _results(rows: Sequence[Row]) -> list[Line]:
         params = row.cost and row.cost.variational_parameters
         cells = (
             row.outcome,
-            number(row.elbo, 2),
-            number(row.elbo_se, 2),
-            number(row.gap_to_fvi, 3),
-            number(row.gap_se, 3),
-            number(row.khat, 2),
+            plain(row.elbo, 2),
+            plain(row.elbo_se, 2),
+            plain(row.gap_to_fvi, 3),
+            plain(row.gap_se, 3),
+            plain(row.khat, 2),
             "-" if params is None else str(params),
         )
         lines.append(_line(row.method, list(zip(cells, widths, strict=True))))
@@ -65,13 +62,13 @@ def _cost(rows: Sequence[Row]) -> list[Line]:
             continue
         reached = []
         for when in (row.within_nat, row.within_per_mille):
-            reached += ["-", "-"] if when is None else [str(when.steps), number(when.seconds, 2)]
+            reached += ["-", "-"] if when is None else [str(when.steps), plain(when.seconds, 2)]
         cells = (
             "-" if cost.steps is None else str(cost.steps),
             "-" if cost.gradient_evaluations is None else str(cost.gradient_evaluations),
-            number(cost.seconds_compile, 2),
-            number(cost.seconds, 2),
-            number(cost.seconds_evaluate, 2),
+            plain(cost.seconds_compile, 2),
+            plain(cost.seconds, 2),
+            plain(cost.seconds_evaluate, 2),
             *reached,
         )
         lines.append(_line(row.method, list(zip(cells, widths, strict=True))))
@@ -92,7 +89,7 @@ def _repeats(comparison: Comparison) -> list[Line]:
         for values in ([r.elbo for r in every], [r.gap_to_fvi for r in every]):
             there = [v for v in values if v is not None]
             digits = 2 if values[0] is row.elbo else 3
-            cells += [number(f(there), digits) for f in (_median, min, max)] if there else ["-", "-", "-"]
+            cells += [plain(f(there), digits) for f in (_median, min, max)] if there else ["-", "-", "-"]
         lines.append(_line(row.method, list(zip(cells, widths, strict=True))))
     return lines
 
@@ -117,7 +114,7 @@ def _accuracy(comparison: Comparison) -> list[Line]:
     ]
     for method, a in measured:
         values = (a.mean_error_globals, a.mean_error_locals, a.sd_ratio_globals, a.sd_ratio_locals)
-        cells = [(number(v, 3), w) for v, w in zip(values, widths, strict=True)]
+        cells = [(plain(v, 3), w) for v, w in zip(values, widths, strict=True)]
         lines.append(_line(method, cells))
     return lines
 

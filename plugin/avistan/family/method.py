@@ -5,7 +5,6 @@ All are one family with another source of nu: a method only chooses inference fu
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,8 @@ from typing import Literal
 
 from avistan.runtime.errors import MethodError
 from avistan.runtime.limits import LIMITS
+from avistan.runtime.text import shortened
+from stan_adapters.files.names import did_you_mean
 
 # This module imports nothing heavy: names of methods are checked before JAX is loaded.
 GlobalKind = Literal["mean-field", "full-rank", "low-rank"]
@@ -131,12 +132,12 @@ def parse_method(text: str) -> Method:
     if not isinstance(text, str):
         raise MethodError(f"method={text!r}: give a method's name, such as 'avi' or 'fvi', or 'auto'.")
     if len(text) > _LONGEST:
-        raise MethodError(f"method={_clipped(text)!r}: no method has a name of {len(text)} characters.")
+        raise MethodError(f"method={shortened(text)!r}: no method has a name of {len(text)} characters.")
     head, *parts = [part.strip() for part in text.split(":")]
     if head not in _KNOWN:
         hint = _ELSEWHERE.get(head.lower(), _nearest(head, _KNOWN))
         raise MethodError(
-            f"unknown method {_clipped(text)!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
+            f"unknown method {shortened(text)!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
             "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
             ":full, :banded, :full-rank, :low-rank(RANK), :conditional or :flow for a richer family."
         )
@@ -247,8 +248,7 @@ def check_methods(names: Sequence[str], parse: Callable[[str], Hashable]) -> Non
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     """A question after the name that was meant, empty where none is near."""
-    near = difflib.get_close_matches(word.lower().replace("_", "-"), known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(word.replace("_", "-"), known)
 
 
 def _count(method: Method, part: str, argument: str | None) -> int:
@@ -263,7 +263,7 @@ def _count(method: Method, part: str, argument: str | None) -> int:
         )
     if len(digits) > 20 or int(digits) > limit.most:
         raise MethodError(
-            f"{word} in {_clipped(method.name)!r}: {limit.most} is the most, as {limit.why}. Give a smaller {what}."
+            f"{word} in {shortened(method.name)!r}: {limit.most} is the most, as {limit.why}. Give a smaller {what}."
         )
     return int(digits)
 
@@ -278,7 +278,7 @@ def _window(method: Method, part: str, items: list[str]) -> list[DataColumn]:
     far = next((item for item in written if len(item) > 20 or abs(int(item)) > _MOST_OFFSET), None)
     if far is not None:
         raise MethodError(
-            f"window in {_clipped(method.name)!r} reads a row {_clipped(far)} rows from the unit's own: offsets are "
+            f"window in {shortened(method.name)!r} reads a row {shortened(far)} rows from the unit's own: offsets are "
             "small, such as -1, 0 and 1."
         )
     offsets = tuple(int(item) for item in written)
@@ -288,7 +288,3 @@ def _window(method: Method, part: str, items: list[str]) -> list[DataColumn]:
             f"window(x, -1, 0); got {part!r}."
         )
     return [(name, offsets) for name in names]
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) < 80 else f"{text[:76]} ..."

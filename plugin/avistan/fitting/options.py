@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from avistan.objective.gradient import Estimator
 from avistan.runtime.errors import FitError, MethodError
 from avistan.runtime.limits import check_numbers
 from avistan.training.loop import TrainingOptions
+from stan_adapters.files.names import did_you_mean
 
 _NUMBERS = ("steps", "draws_per_step", "learning_rate", "num_references", "max_rank", "elbo_draws")
 
@@ -71,7 +71,7 @@ def make_options(options: Mapping[str, Any]) -> FitOptions:
     known = list(FitOptions.__dataclass_fields__)
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise MethodError(f"fit has no option {name!r}.{hint} Options: {', '.join(known)}.")
+            raise MethodError(
+                f"fit has no option {name!r}.{did_you_mean(name, known)} Options: {', '.join(known)}."
+            )
     return FitOptions(**options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from avistan.comparison.competition import Comparison
 from avistan.runtime.errors import FitError
 from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.files.names import did_you_mean
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -149,8 +149,7 @@ def _chosen(shapes: dict[str, tuple[int, ...]], variables: Sequence[str]) -> dic
         match = _VARIABLE.fullmatch(text.strip())
         name = match["name"] if match else text
         if match is None or name not in shapes:
-            near = difflib.get_close_matches(name, shapes, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, shapes)
             raise FitError(f"the program has no variable {text!r} to show.{hint} It has {', '.join(shapes)}.")
         shape = shapes[name]
         if match["place"] is None:

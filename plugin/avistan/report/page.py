@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +23,9 @@ from avistan.report.intervals import Intervals, intervals
 from avistan.report.sentences import findings, headline, reference_called
 from avistan.report.svg import inline_svg
 from avistan.runtime.text import DASH, TIMES, count, fixed, plus_minus, several, typeset
+from avistan.runtime.versions import versions
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_PACKAGES = ("avistan", "stanli", "bridgestan", "jax", "equinox", "numpy", "arviz-stats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def render(comparison: Comparison, shown: Intervals | None = None) -> str:
         latents=[_latents(comparison, *pair) for pair in pairs(comparison) if _has_units(comparison)],
         khats=_khats(comparison),
         settings=_settings(comparison),
-        versions=_versions(comparison),
+        versions=[*versions().items(), ("system", f"{platform.system()} {platform.machine()}")],
         series=len(COLOURS),
         dash=DASH,
     )
@@ -234,16 +233,3 @@ def _size(value: Any) -> str:
         return f"({len(value)} parts)"
     array = np.asarray(value)
     return f"= {array}" if not array.shape else f" {TIMES} ".join(str(n) for n in array.shape)
-
-
-def _versions(comparison: Comparison) -> list[tuple[str, str]]:
-    found = [(name, _version(name)) for name in _PACKAGES]
-    found += [("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]
-    return [(name, version) for name, version in found if version]
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

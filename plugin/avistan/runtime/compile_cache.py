@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import stat
@@ -25,6 +24,7 @@ import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from avistan.runtime.machine import num_processors, processor, processor_features
+from avistan.runtime.versions import versions
 from stan_adapters.files.cache_folder import FOLDER, SWITCH, cache_folder
 
 _MOST_BYTES = 2**28  # of a subfolder; the least recently used programs go
@@ -89,11 +89,10 @@ def _place() -> Path | None:
 
 @functools.cache
 def _kind() -> str:
-    from avistan.runtime.versions import __version__
-
-    versions = (jax.__version__, importlib.metadata.version("jaxlib"), __version__)
+    found = versions()
+    libraries = [found[name] for name in ("jax", "jaxlib", "avistan")]
     machine = (processor(), processor_features(), str(num_processors()), os.environ.get("XLA_FLAGS", ""))
-    digest = hashlib.sha256("\n".join((*versions, *machine)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join((*libraries, *machine)).encode()).hexdigest()[:16]
     return f"jax-{jax.__version__}-{digest}"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avistan.runtime.errors import FitError
+from avistan.runtime.text import shortened
 from stan_adapters.files.memory import available_memory, in_bytes
 
 LARGEST_SEED = 2**32 - 1
@@ -202,5 +203,6 @@ def check_time(what: str, seconds: int | float, advice: str) -> None:
 
 
 def _short(value: object) -> str:
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number of over 30 digits"
-    return text if len(text) < 60 else f"{text[:56]} ..."
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of over 30 digits"
+    return shortened(repr(value), 60)

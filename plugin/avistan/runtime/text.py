@@ -1,4 +1,4 @@
-"""Numbers in sentences and tables: minus signs, decimals that an error leaves, thousands apart."""
+"""Numbers and names in sentences and tables: minus signs, decimals that an error leaves, thousands apart."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def fixed(value: float | None, digits: int) -> str:
         text = text.lstrip("-")
     whole, point, rest = text.lstrip("-").partition(".")
     return f"{MINUS if text.startswith('-') else ''}{_apart(whole)}{point}{rest}"
+
+
+def plain(value: float | None, digits: int) -> str:
+    """A number with so many decimals in ASCII, for a terminal; "-" for none."""
+    return "-" if value is None or not isfinite(value) else f"{value:.{digits}f}"
 
 
 def count(value: int | None) -> str:
@@ -74,6 +79,11 @@ def small(value: float) -> str:
 def several(number: int, one: str, many: str | None = None) -> str:
     """A count with its noun: 1 unit, 2 units."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Text that a user gave, cut to less than `most` characters."""
+    return text if len(text) < most else f"{text[: most - 4]} ..."
 
 
 def typeset(text: str) -> Markup:

@@ -22,6 +22,7 @@ from avistan.files.records import RecordError, read_record
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.versions import versions
 from avistan.saved.arrays import (
     Array,
     ArrayError,
@@ -32,7 +33,6 @@ from avistan.saved.arrays import (
 )
 from avistan.saved.header import SavedFile, SavedHeader
 from avistan.saved.sizes import SizeError, num_declared
-from avistan.training.fingerprint import versions
 from stan_adapters.data.stan_data import StanData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
@@ -19,20 +18,11 @@ import stan_adapters
 from avistan.density import native
 from avistan.density.log_density import backend
 from avistan.runtime.machine import num_processors, processor
+from avistan.runtime.versions import versions
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.levels.levels import Level
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-_MORE_VERSIONS = ("jaxlib", "numpy", "orbax-checkpoint")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes a result."""
-    return {
-        name: importlib.metadata.version(name)
-        for name in ("avistan", "jax", "equinox", "stanli", "bridgestan")
-    }
 
 
 def describe_fit(
@@ -47,12 +37,7 @@ def describe_fit(
         "options": dict(options),
         "seed": seed,
         "engine": {"name": model.engine, "build": model.engine_info, "calls": backend()},
-        "versions": versions()
-        | {
-            **{name: importlib.metadata.version(name) for name in _MORE_VERSIONS},
-            "python": platform.python_version(),
-            "avistan sources": _sources(),
-        },
+        "versions": versions() | {"avistan sources": _sources()},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(),

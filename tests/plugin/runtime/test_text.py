@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avistan.runtime.text import percent, with_error
+from avistan.runtime.text import fixed, percent, plain, shortened, with_error
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,22 @@ def test_an_error_that_is_unknown_is_said_to_be():
     assert with_error(1.2, 0.314) == "1.20 +- 0.31 nats"
     assert with_error(1.2, 0.314, sign=True) == "+1.20 +- 0.31 nats"
     assert with_error(-0.71, np.nan, sign=True) == "-0.71 nats (standard error unknown)"
+
+
+@pytest.mark.parametrize(
+    ("value", "terminal", "page"), [(-1234.567, "-1234.57", "\u22121234.57"), (-0.001, "-0.00", "0.00")]
+)
+def test_numbers_are_ascii_in_a_terminal_and_typeset_on_a_page(value, terminal, page):
+    assert plain(value, 2) == terminal
+    assert fixed(value, 2) == page
+
+
+@pytest.mark.parametrize("value", [None, np.nan, np.inf])
+def test_a_number_that_is_none_is_a_dash(value):
+    assert plain(value, 2) == "-"
+    assert fixed(value, 2) == "\u2013"
+
+
+def test_long_text_is_cut_with_a_sign_of_it():
+    assert shortened("tau", 60) == "tau"
+    assert shortened("x" * 100, 60) == "x" * 56 + " ..."
