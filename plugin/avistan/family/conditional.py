@@ -16,6 +16,7 @@ import numpy as np
 
 from avistan.family.flow import flattened
 from avistan.family.parts import Moved, Units
+from avistan.runtime.streams import Stream, generator
 
 HIDDEN = 8  # H
 
@@ -52,7 +53,7 @@ def through_curve(back: Any, slope: Any, curve: Any) -> Any:
 
 def start_curve(num_straight: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Random V, its rows of length 1, and c, standard normal."""
-    weights = np.random.default_rng(0).normal(size=(HIDDEN, num_straight + 1))
+    weights = generator(0, Stream.CURVES).normal(size=(HIDDEN, num_straight + 1))
     weights[:, :-1] /= np.linalg.norm(weights[:, :-1], axis=1, keepdims=True)
     return weights
 

@@ -19,6 +19,7 @@ from avistan.family.functions import AbstractInferenceFunction
 from avistan.family.method import GlobalKind
 from avistan.family.placement import Placement
 from avistan.runtime.device import on_device, zeros
+from avistan.runtime.streams import Stream, generator
 
 
 class GlobalGaussian(eqx.Module):
@@ -157,6 +158,6 @@ def start_globals(kind: GlobalKind, size: int, rank: int = 0, *, flow: bool = Fa
     """Means zero, sds one, no correlations; of low rank with A random and orthonormal, B = 0; flows the identity."""
     below = zeros(size * (size - 1) // 2 if kind == "full-rank" else 0)
     if kind == "low-rank":
-        out, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, min(rank, size))))
+        out, _ = np.linalg.qr(generator(0, Stream.LOW_RANK).normal(size=(size, min(rank, size))))
         below = on_device(np.stack([out, np.zeros(out.shape)]).ravel())
     return _KINDS[kind](zeros(size), zeros(size), below, zeros(NUMBERS, size) if flow else None)

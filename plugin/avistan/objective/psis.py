@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray
 
 FEWEST_WEIGHTS = 100  # whose tail, a fifth of them or less, a Pareto distribution can be fitted to
 _EQUAL = 1e-6  # nats by which log weights differ when they are equal but for rounding

@@ -66,6 +66,8 @@ class Stream(enum.IntEnum):
     QUICK_FIT = 59, "start and steps of a quick fit"
     CURVATURE_PROBES = 60, "directions that probe the curvature of many coordinates at once"
     DIRECTIONS = 61, "directions of the globals before training"
+    LOW_RANK = 64, "first factors of low-rank globals"
+    CURVES = 65, "random features of curves along which units depend on the globals"
     GLOBAL_NORMALS = 62, "normals of the globals in a draw of q"
     UNIT_NORMALS = 63, "normals of the units in a draw of q; a number for each unit"
 

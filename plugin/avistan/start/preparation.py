@@ -26,6 +26,7 @@ from avistan.family.method import DataColumn, Method
 from avistan.family.placement import make_frame, make_placement
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.errors import MethodError
+from avistan.runtime.streams import Stream, derived_seeds, generator
 from avistan.runtime.types import FloatArray
 from avistan.start.laplace_chain import Chain, ChainStart, chain_start
 from avistan.start.quick_fit import QuickFit, quick_fit
@@ -167,7 +168,7 @@ class Preparation:
 
     def _second_signatures(self, level: Level, fit: QuickFit) -> FloatArray:
         at = level.index, level.globals_index(self.model.dim)
-        references = self._references(fit, *at, stream=8)
+        references = self._references(fit, *at, stream=Stream.SECOND_SIGNATURES)
         _, _, inputs = fit_signatures(self.model, *at, references, max_rank=self.max_rank, seed=self.seed)
         return inputs
 
@@ -193,7 +194,7 @@ class Preparation:
     def _signature(self, neighbours: int, settled: bool) -> tuple[UnitInput, FloatArray]:
         """References around a fit, their scores and the transform."""
         fit = self.settled if settled else self.quick
-        references = self._references(fit, self.index, self.globals_index, stream=1)
+        references = self._references(fit, self.index, self.globals_index, stream=Stream.SIGNATURES)
         at = self.model, self.index, self.globals_index
         if self.sample is not None:
             at = self.sample.model, self.sample.index, self.sample.globals_index
@@ -204,14 +205,14 @@ class Preparation:
         return given, given.of_scores(scores)
 
     def _references(
-        self, fit: QuickFit, index: IndexArray, globals_index: IndexArray, stream: int
+        self, fit: QuickFit, index: IndexArray, globals_index: IndexArray, stream: Stream
     ) -> References:
         """Reference points around a fit; `stream` separates random numbers of one seed.
 
         The latents of another level that are among the globals move together, each by its own sd: moving alone, each
         would make numbers that say nothing of a unit's posterior part of the signatures of the units that it meets.
         """
-        rng = np.random.default_rng([self.seed, stream])
+        rng = generator(self.seed, stream)
         center, spread = population(fit, index)
         references = draw_references(
             rng,
@@ -262,7 +263,7 @@ def prepare(
 
 def seed_of_restart(seed: int, number: int) -> int:
     """The seed of a restart's quick fit."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return derived_seeds(seed, Stream.RESTARTS, number)[0]
 
 
 def split(model: BoundModel, level: Level | None) -> tuple[IndexArray, IndexArray]:
@@ -346,7 +347,7 @@ def _start_second(
     center, typical = population(fit, index)[0], np.exp(np.log(fit.sd[index]).mean(axis=0))
     local = LocalGaussian("diagonal", level.block)
     start = local.start(zeros(level.block, 1))
-    function = make_function(method, start, inputs.shape[1], preparation.seed, stream=9)
+    function = make_function(method, start, inputs.shape[1], preparation.seed, stream=Stream.SECOND_NETWORK)
     own = _standardized(fit, index, local, center[:, None], typical[:, None])
     centers, scales = fit.mean.copy(), fit.sd * preparation.globals_in_doubt
     centers[index], scales[index] = center, typical
@@ -409,7 +410,7 @@ def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart
 
 
 def make_function(
-    method: Method, start: LocalNu, num_inputs: int, seed: int, *, stream: int = 2
+    method: Method, start: LocalNu, num_inputs: int, seed: int, *, stream: Stream = Stream.NETWORK
 ) -> AbstractInferenceFunction:
     """The inference function of a method; `start` holds all units for a table and one for the others."""
     if method.function == "table":
@@ -418,7 +419,7 @@ def make_function(
         return Constant(start)
     if method.function == "polynomial":
         return make_polynomial(num_inputs, method.size, start)
-    return make_mlp(np.random.default_rng([seed, stream]), num_inputs, method.size, start)
+    return make_mlp(generator(seed, stream), num_inputs, method.size, start)
 
 
 def skeleton(
@@ -477,7 +478,7 @@ def local_form(
         directions = on_device(chosen)
     elif num_globals > MAX_DIRECTIONS:
         count = MAX_DIRECTIONS
-        orthonormal, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(num_globals, count)))
+        orthonormal, _ = np.linalg.qr(generator(0, Stream.DIRECTIONS).normal(size=(num_globals, count)))
         directions = on_device(orthonormal.T)
     hidden = HIDDEN if curved and count else 0
     local = replace(local, conditional=method.conditional, directions=count + hidden, hidden=hidden)

@@ -11,13 +11,10 @@ from avistan.runtime.streams import Stream, derived_seeds, generator, stream_key
 
 ROOT = Path(avistan.__file__).parent
 TO_CONVERT = {
-    "family/directions.py",
-    "family/family.py",
     "fitting/chains.py",
     "fitting/conditional_start.py",
     "fitting/shard_preparation.py",
     "posterior/draws.py",
-    "start/preparation.py",
     "training/shards.py",
 }
 
