@@ -1,0 +1,48 @@
+"""How operations call Stan: through the compiled handler, or through Python where that was not built."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Literal
+
+from avistan.density import native
+
+Backend = Literal["native", "callback"]
+_chosen_backend: contextvars.ContextVar[Backend | None] = contextvars.ContextVar(
+    "avistan_backend", default=None
+)
+
+
+def native_available() -> bool:
+    """True when the compiled handler was built and AVISTAN_NO_NATIVE does not switch it off."""
+    return native.library() is not None
+
+
+def backend() -> Backend:
+    """How operations traced now will call Stan: "native" (compiled handler) or "callback" (`jax.pure_callback`)."""
+    if chosen := _chosen_backend.get():
+        return chosen
+    if native_available():
+        return "native"
+    native.tell_of_its_absence()
+    return "callback"
+
+
+@contextlib.contextmanager
+def use_backend(name: Backend) -> Iterator[None]:
+    """Choose the backend of operations traced inside the block; what was compiled before keeps its own.
+
+    Raises:
+        RuntimeError: "native" is asked for and the handler is not available.
+    """
+    if name == "native" and not native_available():
+        raise RuntimeError(
+            "the compiled handler is not available: unset AVISTAN_NO_NATIVE, or reinstall with a compiler."
+        )
+    token = _chosen_backend.set(name)
+    try:
+        yield
+    finally:
+        _chosen_backend.reset(token)
