@@ -11,20 +11,28 @@ differ only in their parts, one file each (`locals` for what a unit's latents sh
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import log, pi
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from avistan.family import band, conditional, flow, student
+from avistan.family.conditional import HIDDEN, start_curve
 from avistan.family.functions import LocalNu
-from avistan.family.method import Conditional, LocalKind
+from avistan.family.globals import GlobalGaussian, LevelGlobals
+from avistan.family.method import Conditional, LocalKind, Method
 from avistan.family.normals import Noise
 from avistan.family.parts import Moved, Units
-from avistan.runtime.device import zeros
+from avistan.runtime.device import on_device, zeros
+from avistan.runtime.streams import Stream, generator
 
 HALF_LOG_2PI = 0.5 * log(2 * pi)
+# With so few directions units' scales may follow curves far down: the noise of their rates adds up over all.
+_FEW_DIRECTIONS = 8
+MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
 
 
 class LocalGaussian(eqx.Module):
@@ -158,3 +166,41 @@ def cholesky(units: Units, x: Moved) -> Moved:
         pull=jnp.stack([solved[i] for i in range(d)], axis=1),
         log_q=x.log_q - units.total(nu.log_sd[None]),
     )
+
+
+def local_form(
+    method: Method, block: int, factor: GlobalGaussian | LevelGlobals
+) -> tuple[LocalGaussian, Float[Array, "K0 G"] | None, Float[Array, "H Q"] | None]:
+    """The form of a method's local factors, a start of the directions W for where globals are many, and one of curves.
+
+    Beside a second level the directions are the free globals, if these are few: its latents belong to single units.
+    """
+    curved = method.conditional == "curved"
+    growth_range = 5.0 if method.function == "table" else 1.0
+    local = LocalGaussian(
+        method.local,
+        block,
+        reach=method.reach,
+        growth_range=growth_range,
+        flow=method.flow and block > 0,
+        student=method.student and block > 0,
+        shrink_range=growth_range,
+    )
+    num_globals = factor.size
+    if method.conditional == "none" or not block:
+        return local, None, None
+    directions, count = None, num_globals
+    if isinstance(factor, LevelGlobals) and factor.free.size <= MAX_DIRECTIONS:
+        count = factor.free.size
+        chosen = np.zeros((count, num_globals))
+        chosen[np.arange(count), np.asarray(factor.placement.global_index)] = 1.0
+        directions = on_device(chosen)
+    elif num_globals > MAX_DIRECTIONS:
+        count = MAX_DIRECTIONS
+        orthonormal, _ = np.linalg.qr(generator(0, Stream.DIRECTIONS).normal(size=(num_globals, count)))
+        directions = on_device(orthonormal.T)
+    hidden = HIDDEN if curved and count else 0
+    local = replace(local, conditional=method.conditional, directions=count + hidden, hidden=hidden)
+    if hidden and count <= _FEW_DIRECTIONS:
+        local = replace(local, shrink_range=5.0)
+    return local, directions, on_device(start_curve(count)) if hidden else None

@@ -41,6 +41,7 @@ _PARTS = (
     "banded",
     "conditional",
     "flow",
+    "student",
     "levels",
     "mlp",
     "polynomial",
@@ -74,7 +75,8 @@ class Method:
         conditional: whether a unit's factor follows the globals.
         globals: covariance of the globals' factor.
         rank: of the globals' factor, where that is low-rank; 0 for others.
-        flow: whether a flow bends the factors of globals and units (`flows`).
+        flow: whether a flow transforms the factors of globals and units (`flow`).
+        student: whether units' factors are Student's t, heavy-tailed (`student`).
         reach: on how many units before it along the axis a unit of a banded factor hangs; 0 for other factors.
         neighbours: on how many units to each side the input reads signatures too.
         data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
@@ -92,6 +94,7 @@ class Method:
     globals: GlobalKind = "mean-field"
     rank: int = 0
     flow: bool = False
+    student: bool = False
     reach: int = 0
     neighbours: int = 0
     data: tuple[DataColumn, ...] = ()
@@ -99,9 +102,10 @@ class Method:
     coupling: int = field(default=0, compare=False, repr=False)
 
     @property
-    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind, int, bool]:
-        """Local covariance and its reach, what the units follow, covariance of the globals, its rank, and the flow."""
-        return self.local, self.reach, self.conditional, self.globals, self.rank, self.flow
+    def family(self) -> tuple[LocalKind, int, Conditional, GlobalKind, int, bool, bool]:
+        """Covariance of units and its reach, what they follow, covariance of the globals, its rank, flow and tails."""
+        shape = self.flow, self.student
+        return self.local, self.reach, self.conditional, self.globals, self.rank, *shape
 
     @property
     def amortized(self) -> bool:
@@ -117,14 +121,14 @@ def parse_method(text: str) -> Method:
 
     The grammar is `avi[:mlp(W) | :polynomial(K)][:data(x, ...)][:window(x, -1, 0)][:neighbours(K)][:levels]`, `fvi`
     or `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit),
-    `:banded` or `:banded(2)` (that, and units hang on those before them along their axis), `:full-rank` (of the
+    `:banded` or `:banded(2)` (that, and units depend on those before them along their axis), `:full-rank` (of the
     globals) or `:low-rank(10)` (a diagonal and ten directions, for where globals are many), `:conditional` (a unit's
     mean follows the globals linearly), `:conditional(mean+scale)` (its log scale too) or `:conditional(curved)` (both
-    along curves), and `:flow` (skewed and heavy-tailed shapes of globals and units). `data(x)` reads the unit's own row
-    of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of two units to each side. `levels`
-    amortizes a second level too, such as items beside persons, by a second function of the same kind, which reads
-    signatures; `levels(item)` says which, by its declared size or one of its latents. In q the two levels are
-    independent of each other, and units follow only the globals that belong to neither.
+    along curves), `:flow` (skewed shapes of globals and units) and `:student` (Student's t for units: heavy tails).
+    `data(x)` reads the unit's own row of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of
+    two units to each side. `levels` amortizes a second level too, such as items beside persons, by a second function of
+    the same kind, which reads signatures; `levels(item)` says which, by its declared size or one of its latents. In q
+    the two levels are independent of each other, and units follow only the globals that belong to neither.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -139,7 +143,7 @@ def parse_method(text: str) -> Method:
         raise MethodError(
             f"unknown method {shortened(text)!r}.{hint} Methods are avi, avi:mlp(WIDTH), avi:polynomial(DEGREE), "
             "avi:data(NAME), avi:window(NAME, -1, 0), avi:neighbours(COUNT), avi:levels, fvi, constant, each with "
-            ":full, :banded, :full-rank, :low-rank(RANK), :conditional or :flow for a richer family."
+            ":full, :banded, :full-rank, :low-rank(RANK), :conditional, :flow or :student for a richer family."
         )
     _check_parts(text, parts)
     start: dict[str, FunctionKind] = {"avi": "mlp", "fvi": "table", "constant": "constant"}
@@ -189,6 +193,8 @@ def _with_part(method: Method, head: str, part: str) -> Method:
         return replace(method, conditional=_FOLLOWING[argument])
     if word == "flow" and argument is None:
         return replace(method, flow=True)
+    if word == "student" and argument is None:
+        return replace(method, student=True)
     if head == "avi" and word in ("mlp", "polynomial"):
         size = _count(method, part, argument)
         return replace(method, function="mlp" if word == "mlp" else "polynomial", size=size)
@@ -203,7 +209,7 @@ def _with_part(method: Method, head: str, part: str) -> Method:
     inputs = "mlp(WIDTH), polynomial(DEGREE), data(NAME), window(NAME, -1, 0), neighbours(COUNT), levels, "
     allowed = (
         f"{inputs if head == 'avi' else ''}full, banded, banded(2), full-rank, low-rank(RANK), conditional, "
-        "conditional(mean+scale), conditional(curved), flow"
+        "conditional(mean+scale), conditional(curved), flow, student"
     )
     hint = "" if word in _PARTS else _nearest(part, _PARTS)
     if head != "avi" and word in _OF_FUNCTIONS:

@@ -2,7 +2,7 @@
 
     log q(r) = log Gamma((nu + d) / 2) - log Gamma(nu / 2) - d/2 log(nu pi) - (nu + d)/2 log(1 + r'r / nu)
 
-nu = 2 + 98 exp(-raw) degrees of freedom, each unit's own: at raw = 0, where a family that grows tails starts, t is
+nu = 2 + 98 exp(-3 raw) degrees of freedom, each unit's own: at raw = 0, where a family that grows tails starts, t is
 within 1e-4 nats a latent of the Gaussian; at the least it has three. w is differentiated through its distribution
 function.
 
@@ -24,12 +24,13 @@ from avistan.family.parts import Moved, Units
 
 NUMBERS = 1  # of a unit: raw
 _FEWEST, _MOST = 2.0, 98.0  # degrees of freedom that all have, and those that vanish
-_RANGE = 4.6  # of raw, beyond which it flattens: 3 degrees of freedom
+_RANGE = 4.6  # of the exponent, towards which it flattens: 3 degrees of freedom
+_RATE = 3.0  # of the exponent in raw, whose steps are those of log sds
 
 
 def degrees_of_freedom(raw: jax.Array) -> jax.Array:
     """nu of raw numbers; below raw = 0 there is nothing but the Gaussian."""
-    return _FEWEST + _MOST * jnp.exp(-_RANGE * jnp.tanh(raw / _RANGE))
+    return _FEWEST + _MOST * jnp.exp(-_RANGE * jnp.tanh(_RATE * raw / _RANGE))
 
 
 def base(units: Units, noise: Noise) -> Moved:

@@ -1,6 +1,7 @@
 """Families that grow: a fit starts with the factorized family and takes on structure while the ELBO pays for it.
 
-A richer family starts exactly where the poorer one stands, its new parameters at zero, so that growing loses nothing.
+A richer family starts where the poorer one stands, its new parameters at zero, so that growing loses nothing: exactly,
+but for heavy tails, which begin within 1e-4 nats a latent of the Gaussian (`family.student`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from jaxtyping import Array, Float
 from avistan.family.family import Family
 from avistan.family.functions import MLP, Constant, LocalNu, Polynomial, Table
 from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
-from avistan.family.locals import LocalGaussian
+from avistan.family.locals import LocalGaussian, local_form
 from avistan.family.method import DEFAULT_RANK, Conditional, Method
 from avistan.objective.elbo import Evaluation, gap
 from avistan.runtime.device import on_device
-from avistan.start.preparation import local_form
 from avistan.training.stopping import tolerance
 
 MAX_FULL_RANK = 500  # globals with a full covariance
 # Parameters for which low-rank families, trained by XLA, take on flows, and scales.
 MAX_BENT, MAX_SCALED = 200, 1000
 MAX_CURVED = 600  # parameters for which units follow along curves, whose training takes a minimum of steps
+MAX_HEAVY = 600  # parameters for which units' factors with heavy tails are tried
 MAX_TRIED = 5000  # parameters for which all stages are tried, whatever the ones before brought
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
@@ -90,6 +91,8 @@ def stages(
         shaped = _with(shaped, "flow")
     if shaped != correlated:
         found.append(shaped)
+    if block > 0 and not method.reach and method.second is None and dim <= MAX_HEAVY:
+        found.append(_with(shaped, "student"))
     return found
 
 
@@ -117,7 +120,8 @@ def _left(evaluation: Evaluation) -> float:
 
 def has_shapes(method: Method) -> bool:
     """Whether scales or curves follow the globals (which a chain of units needs anyway), or a flow bends factors."""
-    return (method.conditional in ("mean+scale", "curved") or method.flow) and not method.reach
+    scaled = method.conditional in ("mean+scale", "curved")
+    return (scaled or method.flow or method.student) and not method.reach
 
 
 def without_shapes(method: Method) -> Method:
@@ -125,14 +129,15 @@ def without_shapes(method: Method) -> Method:
     their scales don't.
     """
     parts = ["conditional" if part.startswith("conditional") else part for part in method.name.split(":")]
-    name = ":".join(part for part in parts if part != "flow")
+    name = ":".join(part for part in parts if part not in ("flow", "student"))
     conditional: Conditional = "none" if method.conditional == "none" else "mean"
-    return replace(method, name=name, flow=False, conditional=conditional)
+    return replace(method, name=name, flow=False, student=False, conditional=conditional)
 
 
 _RICHER: dict[str, Callable[[Method], Method]] = {
     "full": lambda method: replace(method, local="full"),
     "flow": lambda method: replace(method, flow=True),
+    "student": lambda method: replace(method, student=True),
     "banded": lambda method: replace(method, local="banded", reach=1),
     "banded(2)": lambda method: replace(method, local="banded", reach=2),
     "low-rank": lambda method: replace(method, globals="low-rank", rank=DEFAULT_RANK),

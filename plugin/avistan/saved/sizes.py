@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from avistan.family.locals import MAX_DIRECTIONS
 from avistan.family.method import Method
-from avistan.start.preparation import MAX_DIRECTIONS
 from stan_adapters.data.layout import declared_shape
 from stan_adapters.files.memory import available_memory
 from stan_adapters.language.program import Declaration, Program

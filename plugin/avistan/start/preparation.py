@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Array, Float
 
-from avistan.family.conditional import HIDDEN, start_curve
 from avistan.family.family import Family
 from avistan.family.functions import (
     AbstractInferenceFunction,
@@ -21,7 +20,7 @@ from avistan.family.functions import (
     make_polynomial,
 )
 from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
-from avistan.family.locals import LocalGaussian
+from avistan.family.locals import LocalGaussian, local_form
 from avistan.family.method import DataColumn, Method
 from avistan.family.placement import make_frame, make_placement
 from avistan.runtime.device import on_device, zeros
@@ -42,10 +41,6 @@ from stan_adapters.units.signature import (
     fit_transform,
     usable_references,
 )
-
-# With so few directions units' scales may follow curves far down: the noise of their rates adds up over all.
-_FEW_DIRECTIONS = 8
-MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -448,40 +443,3 @@ def skeleton(
     frame = make_frame(np.zeros(num_globals), np.ones(num_globals), units, np.ones(units.shape))
     function = make_function(method, local.start(units), num_inputs, seed=0)
     return Family(factor, function, local, frame, make_placement(globals_index, index), directions, curve)
-
-
-def local_form(
-    method: Method, block: int, factor: GlobalGaussian | LevelGlobals
-) -> tuple[LocalGaussian, Float[Array, "K0 G"] | None, Float[Array, "H Q"] | None]:
-    """The form of a method's local factors, a start of the directions W for where globals are many, and one of curves.
-
-    Beside a second level the directions are the free globals, if these are few: its latents belong to single units.
-    """
-    curved = method.conditional == "curved"
-    growth_range = 5.0 if method.function == "table" else 1.0
-    local = LocalGaussian(
-        method.local,
-        block,
-        reach=method.reach,
-        growth_range=growth_range,
-        flow=method.flow and block > 0,
-        shrink_range=growth_range,
-    )
-    num_globals = factor.size
-    if method.conditional == "none" or not block:
-        return local, None, None
-    directions, count = None, num_globals
-    if isinstance(factor, LevelGlobals) and factor.free.size <= MAX_DIRECTIONS:
-        count = factor.free.size
-        chosen = np.zeros((count, num_globals))
-        chosen[np.arange(count), np.asarray(factor.placement.global_index)] = 1.0
-        directions = on_device(chosen)
-    elif num_globals > MAX_DIRECTIONS:
-        count = MAX_DIRECTIONS
-        orthonormal, _ = np.linalg.qr(generator(0, Stream.DIRECTIONS).normal(size=(num_globals, count)))
-        directions = on_device(orthonormal.T)
-    hidden = HIDDEN if curved and count else 0
-    local = replace(local, conditional=method.conditional, directions=count + hidden, hidden=hidden)
-    if hidden and count <= _FEW_DIRECTIONS:
-        local = replace(local, shrink_range=5.0)
-    return local, directions, on_device(start_curve(count)) if hidden else None

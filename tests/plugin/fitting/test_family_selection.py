@@ -9,6 +9,7 @@ import avistan as avi
 from avistan.family.family import Family
 from avistan.family.functions import Constant, LocalNu, Table, make_mlp, make_polynomial
 from avistan.family.globals import start_globals
+from avistan.family.locals import local_form
 from avistan.family.method import parse_method
 from avistan.family.placement import make_frame, make_placement
 from avistan.fitting.family_selection import (
@@ -20,7 +21,6 @@ from avistan.fitting.family_selection import (
     worth_trying,
 )
 from avistan.objective.elbo import Evaluation
-from avistan.start.preparation import local_form
 from family_draws import drawn
 from programs import bundled, simulator
 
@@ -99,30 +99,37 @@ def test_stages_add_what_the_program_has_room_for():
     def names(block, num_globals, method="avi", **kwargs):
         return [stage.name for stage in stages(parse_method(method), block, num_globals, **kwargs)]
 
-    scales, flow = ":conditional(curved)", ":flow"
+    scales, flow, heavy = ":conditional(curved)", ":flow", ":student"
+
+    def tailed(*stages):
+        """Of few parameters heavy tails come last."""
+        return [*stages, stages[-1] + heavy]
+
     pair = ["avi:full:full-rank:conditional", "avi:full:full-rank" + scales + flow]
     straight = [name.replace("curved", "mean+scale") for name in pair]  # of many parameters
-    assert names(2, 3) == names(2, 3, num_units=298) == pair
+    single = [name.replace(":full:", ":") for name in pair]
+    assert names(2, 3) == names(2, 3, num_units=298) == tailed(*pair)
     assert names(2, 3, num_units=299) == names(2, 3, num_units=9999) == straight
     assert names(2, 3, num_units=9999, by_path=True) == straight
-    assert names(1, 3, by_path=True) == [name.replace(":full:", ":") for name in pair]
-    assert names(1, 1) == names(1, 1, by_path=True) == ["avi:conditional", "avi" + scales + flow]
+    assert names(1, 3, by_path=True) == tailed(*single)
+    assert names(1, 1) == names(1, 1, by_path=True) == tailed("avi:conditional", "avi" + scales + flow)
     assert names(0, 5, "fvi") == ["fvi:full-rank", "fvi:full-rank:flow"]
     assert names(0, 1, "fvi") == ["fvi:flow"]
     low_rank = ["avi:full:low-rank:conditional", "avi:full:low-rank" + scales]
-    assert names(2, 501) == low_rank
+    assert names(2, 501) == tailed(*low_rank)
     assert names(2, 501, num_units=400) == low_rank[:1]
-    assert names(2, 501, by_path=True) == ["avi:full:conditional", "avi:full" + scales + flow]
+    assert names(2, 501, by_path=True) == tailed("avi:full:conditional", "avi:full" + scales + flow)
     assert names(0, 501, "fvi") == ["fvi:low-rank"]
     assert names(1, 501, "avi:levels") == ["avi:levels:conditional", "avi:levels" + scales]
     low_rank = "avi:low-rank(2)" + scales
-    assert names(1, 3, "avi:low-rank(2):conditional", num_units=200) == [low_rank]
-    assert names(1, 3, "avi:low-rank(2):conditional", num_units=20) == [low_rank + flow]
+    assert names(1, 3, "avi:low-rank(2):conditional", num_units=200) == tailed(low_rank)
+    assert names(1, 3, "avi:low-rank(2):conditional", num_units=20) == tailed(low_rank + flow)
     given = "avi:full:conditional"
-    assert names(2, 3, given) == [given + ":full-rank", pair[1]]
+    assert names(2, 3, given) == tailed(given + ":full-rank", pair[1])
     for named in ("curved", "mean+scale"):
         given = f"avi:full:full-rank:conditional({named})"
-        assert names(2, 3, given) == names(2, 3, given, num_units=9999) == [given + flow]
+        assert names(2, 3, given) == tailed(given + flow)
+        assert names(2, 3, given, num_units=9999) == [given + flow]
     for name in names(2, 3):
         assert parse_method(name).name == name
 

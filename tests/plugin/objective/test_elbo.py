@@ -140,7 +140,7 @@ def test_a_function_that_numpy_does_not_know_is_refused(pairs):
 def test_log_weights_with_learned_directions(pairs, monkeypatch, key):
     import avistan.start.preparation
 
-    monkeypatch.setattr(avistan.start.preparation, "MAX_DIRECTIONS", 2)
+    monkeypatch.setattr(avistan.family.locals, "MAX_DIRECTIONS", 2)
     family, inputs = family_of(pairs, ":full:conditional(mean+scale)")
     assert family.directions.shape == (2, 3)
     found = on_host(pairs, family, inputs, key)

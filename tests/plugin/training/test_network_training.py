@@ -105,7 +105,7 @@ def test_the_default_network_and_one_without_a_linear_part():
 def test_learned_directions(follows, monkeypatch):
     import avistan.start.preparation
 
-    monkeypatch.setattr(avistan.start.preparation, "MAX_DIRECTIONS", 2)
+    monkeypatch.setattr(avistan.family.locals, "MAX_DIRECTIONS", 2)
     with pairs_of(40) as model:
         family, inputs = family_of(model, f":full:full-rank:{follows}", size=0.03)
         assert family.directions is not None
