@@ -124,7 +124,7 @@ def numpyro_svi(stan_file: str, data_file: str, place: Path, began: float) -> di
 
 
 def nuts(stan_file: str, data_file: str, place: Path, began: float) -> dict[str, Any]:
-    from avistan.comparison.competitors import nuts as sample
+    from avistan.comparison.references import nuts as sample
 
     found = sample(_bound(stan_file, data_file), seed=1)
     seconds = time.time() - began

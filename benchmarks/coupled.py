@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 import avistan as avi
 from avistan.cli.bundled import models_root
-from avistan.comparison.competitors import nuts
+from avistan.comparison.references import nuts
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -25,7 +25,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import avistan as avi
-from avistan.comparison.competition import Comparison, Row
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Row
 from avistan.report.figures import COLOURS, elbo_trace, save
 
 Data = dict[str, Any]

@@ -64,21 +64,11 @@ MOST_LINES, MOST_MODULES = 450, 15
 LONGER = {
     "avistan": {
         "family.family",
-        "fit",
         "posterior.marginal_importance",
         "start.preparation",
         "training.loop",
     },
     "stan_adapters": set(),
-}
-# Annotations that name a door above their folder: each goes from this list when it names a record below instead.
-UPWARD = {
-    ("avistan.comparison.text_table", "avistan.comparison.competition"),
-    ("avistan.diagnosis.checked_fit", "avistan.fit"),
-    ("avistan.diagnosis.checks", "avistan.fit"),
-    ("avistan.diagnosis.improvement", "avistan.fit"),
-    ("avistan.posterior.refine_locals", "avistan.fit"),
-    ("avistan.saved.parts", "avistan.fit"),
 }
 ROOT_MODULES = {"stan_adapters": {"errors", "sources"}, "avistan": {"fit", "model", "__main__"}}
 
@@ -116,7 +106,7 @@ def import_graph(package: str) -> dict[str, set[str]]:
     graph = {}
     for name, path in known.items():
         targets = imported_names(name, path) & set(known)
-        graph[name] = {target for target in targets - {name} if (name, target) not in UPWARD}
+        graph[name] = targets - {name}
         if path.name != "__init__.py":  # `from . import sibling` runs the package first, and waits for nobody
             graph[name] -= {package}
     return graph
@@ -184,7 +174,7 @@ def test_a_folder_imports_only_folders_above_it_under_type_checking_too(package)
         for name, path in known.items()
         if name != package
         for imported in imported_names(name, path) & set(known) - {package}
-        if floor(package, imported) > floor(package, name) and (name, imported) not in UPWARD
+        if floor(package, imported) > floor(package, name)
     ]
     assert not back
 

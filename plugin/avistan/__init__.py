@@ -22,7 +22,7 @@ _HOME = {
     "FitOptions": "fitting.options",
     "FitOutcome": "fitting.outcome",
     "ProgressRecord": "runtime.progress",
-    "Comparison": "comparison.competition",
+    "Comparison": "comparison.results",
     "Reference": "comparison.references",
     "Calibration": "calibration.ranks",
     "WarmStart": "posterior.warm_start",
@@ -35,8 +35,8 @@ _HOME = {
 if TYPE_CHECKING:
     from avistan.calibration.sbc import calibrate as calibrate
     from avistan.cli.bundled import models_root as models_root
-    from avistan.comparison.competition import Comparison as Comparison
     from avistan.comparison.references import Reference as Reference
+    from avistan.comparison.results import Comparison as Comparison
     from avistan.fit import Fit as Fit
     from avistan.fit import load as load
     from avistan.fitting.options import FitOptions as FitOptions

@@ -39,8 +39,8 @@ from stan_adapters.unit_data.rules import parse_rules
 if TYPE_CHECKING:  # a fit alone does not need the competition
     import xarray as xr
 
-    from avistan.comparison.competition import Comparison
     from avistan.comparison.references import Reference
+    from avistan.comparison.results import Comparison
 
 _MOST_PREPARATIONS = 4  # that a model keeps, the latest: of seeds, and of what else they depend on
 
@@ -309,11 +309,11 @@ class Model:
         from avistan.comparison.competitors import (
             COMPETITORS,
             External,
-            Reference,
             check_executable,
             check_reference,
             sampler_options,
         )
+        from avistan.comparison.references import Reference
 
         chosen_options = make_options(options)
         self._check_fittable(seed)

@@ -4,208 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
-from avistan.comparison import text_table as comparison_table
-from avistan.comparison.competitors import COMPETITORS, Approximation, External, Reference
-from avistan.comparison.elbo_curves import Curve, Reached, curve, first_at
+from avistan.comparison.competitors import COMPETITORS, External
+from avistan.comparison.elbo_curves import curve
+from avistan.comparison.references import Reference
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Cost, Row, accuracy, best_elbo, with_gap, with_milestones
 from avistan.density.log_density import register
 from avistan.family.family import mean_field_family
-from avistan.family.method import FACTORIZED, parse_method
+from avistan.family.method import parse_method
 from avistan.fit import Fit
 from avistan.fitting.chains import evaluation_key
 from avistan.fitting.fitted import fit_method
 from avistan.fitting.options import FitOptions
-from avistan.objective.elbo import Evaluation, evaluate, gap, shared_normals
+from avistan.objective.elbo import Evaluation, evaluate, shared_normals
 from avistan.runtime.errors import AvistanError
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import Progress
+from avistan.runtime.text import finite
 from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation
-from stan_adapters.bound.bound_model import BoundModel
-from stan_adapters.levels.levels import Level
 from stan_adapters.structure.structure import Structure
 
 MakeProgress = Callable[[str], Progress | None]
-
-ONE_NAT = 1.0
-ONE_PER_MILLE = 0.001
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """Marginal posteriors against a reference, on the unconstrained scale, averaged over coordinates.
-
-    Attributes:
-        mean_error: |mean - reference mean| in reference sds.
-        sd_ratio: sd over reference sd.
-    """
-
-    mean_error: float
-    sd_ratio: float
-    mean_error_globals: float
-    sd_ratio_globals: float
-    mean_error_locals: float
-    sd_ratio_locals: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a method took. Seconds of training, of compilation before it, and of the final estimate after it."""
-
-    seconds: float
-    seconds_compile: float
-    seconds_evaluate: float
-    steps: int | None
-    gradient_evaluations: int | None
-    variational_parameters: int | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
-    """One method's result. A method that failed has the outcome "failed" and its reason, and nothing else.
-
-    Attributes:
-        outcome: a `FitOutcome`'s name, "done" for a method from outside, or "failed".
-        elbo, elbo_se: nats, in the engine's constant; None where the approximation's density is not known.
-        gap_to_fvi, gap_se: ELBO of F-VI in the same family, or else of the row "fvi", minus this one's, nats.
-        within_nat, within_per_mille: when training first came within 1 nat, and within 0.1 %, of the best ELBO of all.
-        repeats: the rows of the same method with other seeds.
-    """
-
-    method: str
-    outcome: str
-    reason: str = ""
-    fit: Fit | None = field(default=None, repr=False)
-    approximation: Approximation | None = field(default=None, repr=False)
-    evaluation: Evaluation | None = field(default=None, repr=False)
-    elbo: float | None = None
-    elbo_se: float | None = None
-    gap_to_fvi: float | None = None
-    gap_se: float | None = None
-    cost: Cost | None = None
-    curve: Curve | None = field(default=None, repr=False)
-    within_nat: Reached | None = None
-    within_per_mille: Reached | None = None
-    mean: FloatArray | None = field(default=None, repr=False)  # (D,) marginals, unconstrained
-    sd: FloatArray | None = field(default=None, repr=False)
-    accuracy: Accuracy | None = None
-    repeats: tuple[Row, ...] = field(default=(), repr=False)
-
-    @property
-    def failed(self) -> bool:
-        return self.outcome == "failed"
-
-    @property
-    def khat(self) -> float | None:
-        """Pareto k-hat of all parameters together, where the density of the approximation is known."""
-        return None if self.evaluation is None else self.evaluation.khat
-
-    def draws(self, number: int) -> FloatArray:
-        """At most `number` unconstrained draws (S, D).
-
-        Raises:
-            AvistanError: the method failed.
-        """
-        if self.fit is not None:
-            return np.asarray(self.fit.unconstrained_draws(number)[0])
-        if self.approximation is not None:
-            return self.approximation.theta[:number]
-        raise AvistanError(f"{self.method} failed and has no draws: {self.reason}")
-
-    def to_json(self) -> dict[str, Any]:
-        cost, accuracy = self.cost, self.accuracy
-        row: dict[str, Any] = {
-            "method": self.method,
-            "outcome": self.outcome,
-            "elbo": self.elbo,
-            "elbo_se": self.elbo_se,
-            "gap_to_fvi": self.gap_to_fvi,
-            "gap_se": self.gap_se,
-            **{name: cost and getattr(cost, name) for name in Cost.__dataclass_fields__},
-            "khat": self.khat,
-            "steps_to_1_nat": self.within_nat and self.within_nat.steps,
-            "seconds_to_1_nat": self.within_nat and self.within_nat.seconds,
-            "steps_to_0.1_percent": self.within_per_mille and self.within_per_mille.steps,
-            "seconds_to_0.1_percent": self.within_per_mille and self.within_per_mille.seconds,
-            **{f"reference_{n}": accuracy and getattr(accuracy, n) for n in Accuracy.__dataclass_fields__},
-            "reason": self.reason,
-        }
-        if self.repeats:
-            every = (self, *self.repeats)
-            row["repeats"] = {
-                "outcome": [r.outcome for r in every],
-                "elbo": [r.elbo for r in every],
-                "gap_to_fvi": [r.gap_to_fvi for r in every],
-                "seconds": [r.cost and r.cost.seconds for r in every],
-            }
-        return row
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
-    """A competition's result. Prints as a table; `to_json` is what `avistan compare --json` prints.
-
-    Attributes:
-        reference_failure: why there is no reference although a sampler's was asked for; else empty.
-    """
-
-    model: BoundModel = field(repr=False)
-    structure: Structure = field(repr=False)
-    units: int
-    unconstrained_dim: int
-    seeds: tuple[int, ...]
-    options: FitOptions
-    level: Level | None = field(repr=False)
-    reference: Reference | None = field(repr=False)
-    rows: tuple[Row, ...]
-    seconds_prepare: float
-    reference_failure: str = ""
-
-    @property
-    def program(self) -> str:
-        return self.structure.program
-
-    @property
-    def seed(self) -> int:
-        return self.seeds[0]
-
-    @property
-    def best_elbo(self) -> float | None:
-        """The largest ELBO of all methods, nats."""
-        return _best(self.rows)
-
-    def __getitem__(self, method: str) -> Row:
-        for row in self.rows:
-            if row.method == method:
-                return row
-        raise KeyError(method)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "program": self.program,
-            "verdict": str(self.structure.verdict),
-            "engine": self.model.engine,
-            "units": self.units,
-            "unconstrained_dim": self.unconstrained_dim,
-            "seed": self.seed,
-            "seeds": list(self.seeds),
-            "options": asdict(self.options),
-            "reference": None if self.reference is None else self.reference.name,
-            "reference_failure": self.reference_failure,
-            "seconds_prepare": self.seconds_prepare,
-            "seconds_reference": None if self.reference is None else _finite(self.reference.seconds),
-            "methods": [row.to_json() for row in self.rows],
-        }
-
-    def __str__(self) -> str:
-        return comparison_table.as_text(self)
 
 
 @shared_normals()
@@ -293,8 +119,8 @@ def _one_round(
         if reference is not None and row.mean is not None and row.sd is not None:
             measured = accuracy(row.mean, row.sd, reference, preparation.level)
         rows.append(replace(row, accuracy=measured))
-    best = _best(rows)
-    return [_with_milestones(_with_gap(row, rows), best) for row in rows]
+    best = best_elbo(rows)
+    return [with_milestones(with_gap(row, rows), best) for row in rows]
 
 
 def _inside(
@@ -311,8 +137,8 @@ def _inside(
         reason=fit.outcome.value,
         fit=fit,
         evaluation=fit.evaluation,
-        elbo=_finite(fit.elbo),
-        elbo_se=_finite(fit.elbo_se),
+        elbo=finite(fit.elbo),
+        elbo_se=finite(fit.elbo_se),
         cost=Cost(
             seconds=fit.timing.train,
             seconds_compile=fit.timing.compile,
@@ -337,7 +163,7 @@ def _outside(external: External, name: str, preparation: Preparation, options: F
         started = time.perf_counter()
         evaluation = _evaluate_mean_field(preparation, mean, sd, options)
         seconds = time.perf_counter() - started
-        elbo, elbo_se = _finite(evaluation.elbo), _finite(evaluation.elbo_se)
+        elbo, elbo_se = finite(evaluation.elbo), finite(evaluation.elbo_se)
     return Row(
         method=name,
         outcome="done",
@@ -368,67 +194,3 @@ def _evaluate_mean_field(
     with register(preparation.model) as slot:
         key = evaluation_key(jax.random.key(preparation.seed))
         return evaluate(mean_field_family(mean, sd), inputs, slot.index, key, options.elbo_draws)
-
-
-def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
-    """The row with its gap to F-VI: from common draws where both densities are known, else from both estimates."""
-    other = _baseline(row, rows)
-    if other is None:
-        return row
-    if row.evaluation is not None and other.evaluation is not None:
-        value, se = gap(row.evaluation, other.evaluation)
-        return replace(row, gap_to_fvi=_finite(value), gap_se=_finite(se))
-    if row.elbo is None or row.elbo_se is None or other.elbo is None or other.elbo_se is None:
-        return row
-    return replace(row, gap_to_fvi=other.elbo - row.elbo, gap_se=float(np.hypot(row.elbo_se, other.elbo_se)))
-
-
-def _baseline(row: Row, rows: Sequence[Row]) -> Row | None:
-    """F-VI in the row's own family if it takes part, else the paper's, which is factorized."""
-    tables = [r for r in rows if r.fit is not None and r.fit.method.function == "table"]
-    own = FACTORIZED if row.fit is None else row.fit.method.family
-    for family in (own, FACTORIZED):
-        for table in tables:
-            if table.fit is not None and table.fit.method.family == family:
-                return table
-    return None
-
-
-def _with_milestones(row: Row, best: float | None) -> Row:
-    if row.curve is None or best is None:
-        return row
-    return replace(
-        row,
-        within_nat=first_at(row.curve, best - ONE_NAT),
-        within_per_mille=first_at(row.curve, best - ONE_PER_MILLE * abs(best)),
-    )
-
-
-def _best(rows: Sequence[Row]) -> float | None:
-    return max((row.elbo for row in rows if row.elbo is not None), default=None)
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def accuracy(mean: FloatArray, sd: FloatArray, reference: Reference, level: Level | None) -> Accuracy:
-    """Errors of marginal means and sds (D,) against a reference; `level` says which coordinates are local."""
-    error = np.abs(mean - reference.mean) / reference.sd
-    ratio = sd / reference.sd
-    is_local = np.zeros(len(sd), dtype=bool)
-    if level is not None:
-        is_local[level.index.ravel()] = True
-
-    def average(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> float:
-        return float(values[chosen].mean()) if chosen.any() else float("nan")
-
-    every = np.ones(len(sd), dtype=bool)
-    return Accuracy(
-        mean_error=average(error, every),
-        sd_ratio=average(ratio, every),
-        mean_error_globals=average(error, ~is_local),
-        sd_ratio_globals=average(ratio, ~is_local),
-        mean_error_locals=average(error, is_local),
-        sd_ratio_locals=average(ratio, is_local),
-    )

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avistan.comparison.elbo_curves import Curve
-from avistan.comparison.references import Reference as Reference
-from avistan.comparison.references import nuts as nuts
-from avistan.comparison.references import reference_from as reference_from
+from avistan.comparison.references import Reference, nuts, reference_from
 from avistan.objective.psis import pareto_smoothed
 from avistan.runtime.errors import AvistanError, CompetitorError, MethodError
 from avistan.runtime.limits import check_path, whole_number
@@ -106,7 +104,7 @@ def sampler_options(options: Mapping[str, Any], reference: object) -> dict[str, 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Approximation:
+class OutsideDraws:
     """A competitor's approximate posterior, on the unconstrained scale.
 
     Attributes:
@@ -157,7 +155,7 @@ class External:
         self._opened = None
         self._stack.close()
 
-    def approximate(self, name: str, *, seed: int, iterations: int | None = None) -> Approximation:
+    def approximate(self, name: str, *, seed: int, iterations: int | None = None) -> OutsideDraws:
         """Run a competitor.
 
         Args:
@@ -175,7 +173,7 @@ class External:
         if name == "cmdstan-pathfinder":
             cmdstan = self._cmdstan()
             draws = cmdstan.pathfinder(seed=seed)
-            return Approximation(
+            return OutsideDraws(
                 name=name,
                 theta=draws.theta,
                 seconds=draws.seconds,
@@ -233,11 +231,11 @@ class External:
             raise self._opened
         return self._opened
 
-    def _advi(self, seed: int, iterations: int | None) -> Approximation:
+    def _advi(self, seed: int, iterations: int | None) -> OutsideDraws:
         cmdstan = self._cmdstan()
         fit = cmdstan.advi(seed=seed, iterations=iterations)
         steps, seconds, elbo = fit.trace.T
-        return Approximation(
+        return OutsideDraws(
             name="cmdstan-advi",
             theta=fit.theta,
             mean_field=fit.mean_field,
@@ -251,7 +249,7 @@ class External:
             caveat=fit.caveat,
         )
 
-    def _pathfinder(self, seed: int) -> Approximation:
+    def _pathfinder(self, seed: int) -> OutsideDraws:
         started = time.perf_counter()
         paths = pathfinder_paths(self.model, seed=seed)
         theta, khat = resample(paths, draws=1000, seed=seed)
@@ -260,7 +258,7 @@ class External:
         )
         if not khat <= _RELIABLE_KHAT:
             remarks.append(f"its draws' importance weights are unreliable: their k-hat is {khat:.2f}.")
-        return Approximation(
+        return OutsideDraws(
             name="pathfinder",
             theta=theta,
             seconds=time.perf_counter() - started,

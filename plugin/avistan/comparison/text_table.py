@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
+from avistan.comparison.references import Reference
+from avistan.comparison.rows import Row
 from avistan.runtime.text import plain
-
-if TYPE_CHECKING:
-    from avistan.comparison.competition import Comparison, Row
-
 
 _NAME = 22
 Line = tuple[str, str]  # a name, or a heading with nothing beside it, and the cells
 
 
-def as_text(comparison: Comparison) -> str:
-    """The whole comparison as aligned columns under headings, and notes in words."""
-    c = comparison
-    head = f"{c.program}: {c.units} units, {c.unconstrained_dim} unconstrained parameters, seed {c.seed}"
-    tables = [_results(c.rows), _cost(c.rows), _repeats(c), _accuracy(c)]
-    width = max([_NAME, *(len(row.method) + 1 for row in c.rows)])
+def as_text(
+    rows: Sequence[Row],
+    *,
+    head: str,
+    seeds: Sequence[int],
+    reference: Reference | None = None,
+    reference_failure: str = "",
+) -> str:
+    """The whole comparison as aligned columns under headings, and notes in words.
+
+    Args:
+        head: the first line.
+        seeds: of the rows and of their repeats.
+        reference_failure: why a reference that was asked for is missing.
+    """
+    tables = [_results(rows), _cost(rows), _repeats(rows, seeds), _accuracy(rows, reference)]
+    width = max([_NAME, *(len(row.method) + 1 for row in rows)])
     texts = [[name.ljust(width) + cells if cells else name for name, cells in table] for table in tables]
-    return "\n\n".join("\n".join(block) for block in [[head], *texts, list(_notes(c))] if block)
+    notes = [f"{row.method}: {row.reason}" for row in rows if row.reason]
+    notes += [note for note in (reference_failure, reference and reference.caveat) if note]
+    return "\n\n".join("\n".join(block) for block in [[head], *texts, notes] if block)
 
 
 def _line(name: str, cells: Sequence[tuple[str, int]]) -> Line:
@@ -75,15 +85,14 @@ def _cost(rows: Sequence[Row]) -> list[Line]:
     return lines if len(lines) > 2 else []
 
 
-def _repeats(comparison: Comparison) -> list[Line]:
-    if len(comparison.seeds) < 2:
+def _repeats(rows: Sequence[Row], seeds: Sequence[int]) -> list[Line]:
+    if len(seeds) < 2:
         return []
     widths = (9, 13, 13, 13, 13, 13, 13)
     titles = ("failed", "ELBO median", "min", "max", "gap median", "min", "max")
-    seeds = comparison.seeds
     lines: list[Line] = [(f"over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}:", "")]
     lines.append(_line("method", list(zip(titles, widths, strict=True))))
-    for row in comparison.rows:
+    for row in rows:
         every = (row, *row.repeats)
         cells = [str(sum(r.failed for r in every))]
         for values in ([r.elbo for r in every], [r.gap_to_fvi for r in every]):
@@ -98,9 +107,8 @@ def _median(values: Sequence[float]) -> float:
     return float(np.median(values))
 
 
-def _accuracy(comparison: Comparison) -> list[Line]:
-    reference = comparison.reference
-    measured = [(row.method, row.accuracy) for row in comparison.rows if row.accuracy is not None]
+def _accuracy(rows: Sequence[Row], reference: Reference | None) -> list[Line]:
+    measured = [(row.method, row.accuracy) for row in rows if row.accuracy is not None]
     if reference is None or not measured:
         return []
     chains, draws, _ = reference.theta.shape
@@ -117,13 +125,3 @@ def _accuracy(comparison: Comparison) -> list[Line]:
         cells = [(plain(v, 3), w) for v, w in zip(values, widths, strict=True)]
         lines.append(_line(method, cells))
     return lines
-
-
-def _notes(comparison: Comparison) -> Iterator[str]:
-    for row in comparison.rows:
-        if row.reason:
-            yield f"{row.method}: {row.reason}"
-    if comparison.reference_failure:
-        yield comparison.reference_failure
-    if comparison.reference is not None and comparison.reference.caveat:
-        yield comparison.reference.caveat

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avistan.comparison.competition import Comparison, Row
-from avistan.family.method import FACTORIZED
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Row, free_factors
 from avistan.runtime.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Marginals:
+class RowMarginals:
     """Means and sds (D,) on the unconstrained scale. `number`: the row's; None for a reference."""
 
     label: str
@@ -40,7 +40,7 @@ class Agreement:
 
 
 def agreements(
-    comparison: Comparison, of: Marginals, against: Marginals, *, points: int = 1500, most: int = 3
+    comparison: Comparison, of: RowMarginals, against: RowMarginals, *, points: int = 1500, most: int = 3
 ) -> list[Agreement]:
     """One for each of the first latents of a unit.
 
@@ -68,35 +68,24 @@ def agreements(
     return found
 
 
-def marginals(comparison: Comparison, row: Row) -> Marginals | None:
+def marginals(comparison: Comparison, row: Row) -> RowMarginals | None:
     """A row's; None where it failed."""
     if row.mean is None or row.sd is None:
         return None
     number = next(n for n, other in enumerate(comparison.rows) if other is row)
-    return Marginals(row.method, number, row.mean, row.sd)
+    return RowMarginals(row.method, number, row.mean, row.sd)
 
 
-def pairs(comparison: Comparison) -> Sequence[tuple[Marginals, Marginals]]:
+def pairs(comparison: Comparison) -> Sequence[tuple[RowMarginals, RowMarginals]]:
     """What to set against what: the first amortized method against F-VI and the reference, else F-VI against that."""
     done = [row for row in comparison.rows if row.fit is not None]
     of = next((row for row in done if row.fit is not None and row.fit.method.amortized), None)
-    fvi = free_factors(comparison, of)
+    fvi = free_factors(comparison.rows, of)
     reference = comparison.reference
-    truth = None if reference is None else Marginals(reference.name, None, reference.mean, reference.sd)
+    truth = None if reference is None else RowMarginals(reference.name, None, reference.mean, reference.sd)
     first, free = (None if row is None else marginals(comparison, row) for row in (of, fvi))
     wanted = [(first, free), (first or free, truth)]
     return [(one, other) for one, other in wanted if one is not None and other is not None]
-
-
-def free_factors(comparison: Comparison, like: Row | None = None) -> Row | None:
-    """The row of F-VI in a row's own family, else in the paper's: what gaps are measured against."""
-    family = FACTORIZED if like is None or like.fit is None else like.fit.method.family
-    tables = [row for row in comparison.rows if row.fit is not None and row.fit.method.function == "table"]
-    for wanted in (family, FACTORIZED):
-        for row in tables:
-            if row.fit is not None and row.fit.method.family == wanted:
-                return row
-    return None
 
 
 def _latent_label(comparison: Comparison, column: int) -> str:

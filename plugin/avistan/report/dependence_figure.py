@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from avistan.report.picture import Picture
+from avistan.report.notebook_figure import NotebookFigure
 from stan_adapters.structure.dependence import Dependence
 
 _FLOOR, _CEILING = 1e-10, 1.0  # relative change: rounding, and as large as the score itself
@@ -18,7 +18,7 @@ def dependence_plot(found: Dependence, title: str = "") -> Figure:
     """Rows moved, columns answer; white is no change. Units come first, then the other parameters."""
     count = len(found.labels)
     size = min(9.0, 3.4 + 0.16 * count)
-    figure = Picture(figsize=(size + 1.0, size), layout="constrained")
+    figure = NotebookFigure(figsize=(size + 1.0, size), layout="constrained")
     axes = figure.subplots()
     shown = np.ma.masked_less(np.clip(found.change, None, _CEILING), _FLOOR)
     blues = matplotlib.colormaps["Blues"].with_extremes(bad="white")

@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from avistan.comparison.competition import Comparison, Row
 from avistan.comparison.elbo_curves import Curve
-from avistan.comparison.unit_agreement import Agreement, Marginals
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Row
+from avistan.comparison.unit_agreement import Agreement, RowMarginals
 from avistan.report.intervals import Intervals, Panel, intervals
-from avistan.report.picture import Picture
+from avistan.report.notebook_figure import NotebookFigure
 from avistan.report.sentences import KHAT_USABLE
 from avistan.runtime.types import FloatArray
 
@@ -97,7 +98,7 @@ def elbo_trace(
     ]
     if not traces:
         return _empty("no method was fitted")
-    figure = Picture(figsize=(_WIDTH, 3.7), layout="constrained")
+    figure = NotebookFigure(figsize=(_WIDTH, 3.7), layout="constrained")
     best = max(trace.elbo for trace in traces)
     whole, zoom = _ranges(traces, best)
     zoomed = (whole[1] - whole[0]) > 4 * (zoom[1] - zoom[0])
@@ -131,7 +132,7 @@ def forest(of: Comparison | Intervals, *, legend: bool = True) -> Figure:
     rows = [len(panel.labels) for panel in found.panels]
     row_height = 0.13 + 0.085 * len(found.samples)
     height = 0.3 + sum(rows) * row_height + 0.3 * len(rows) + (0.25 * len(found.samples) if legend else 0)
-    figure = Picture(figsize=(_WIDTH, height), layout="constrained")
+    figure = NotebookFigure(figsize=(_WIDTH, height), layout="constrained")
     grid = figure.subplots(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0]
     for axes, panel in zip(grid, found.panels, strict=True):
         _forest_panel(axes, panel, found.samples)
@@ -145,9 +146,9 @@ def forest(of: Comparison | Intervals, *, legend: bool = True) -> Figure:
 
 
 @_styled
-def latents(found: Sequence[Agreement], of: Marginals, against: Marginals) -> Figure:
+def latents(found: Sequence[Agreement], of: RowMarginals, against: RowMarginals) -> Figure:
     """Means and sds of units' latents, one row of panels for each latent; on the diagonal both agree."""
-    figure = Picture(figsize=(_WIDTH, 0.35 + 2.15 * len(found)), layout="constrained")
+    figure = NotebookFigure(figsize=(_WIDTH, 0.35 + 2.15 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), 2, squeeze=False)
     for row, latent in zip(panels, found, strict=True):
         for axes, what, (x, y) in zip(row, ("mean", "sd"), (latent.means, latent.sds), strict=True):
@@ -179,7 +180,7 @@ def khats(comparison: Comparison) -> Figure:
     known = [(number, name, khat) for number, name, khat in rows if np.isfinite(khat)]
     if not known:
         return _empty("no k-hat is known")
-    figure = Picture(figsize=(_WIDTH, 0.65 + 0.46 * len(known)), layout="constrained")
+    figure = NotebookFigure(figsize=(_WIDTH, 0.65 + 0.46 * len(known)), layout="constrained")
     axes = figure.subplots()
     largest, smallest = max(khat for _, _, khat in known), min(khat for _, _, khat in known)
     high = min(max(largest, 1.0), _HIGHEST_KHAT) * 1.1
@@ -293,7 +294,7 @@ def _forest_panel(axes: Axes, panel: Panel, samples: Sequence[tuple[str, int | N
 
 
 def _empty(why: str) -> Figure:
-    figure = Picture(figsize=(_WIDTH, 1.2))
+    figure = NotebookFigure(figsize=(_WIDTH, 1.2))
     figure.text(0.5, 0.5, why, ha="center", color=MUTED)
     return figure
 

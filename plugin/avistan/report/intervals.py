@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from avistan.comparison.competition import Comparison
+from avistan.comparison.results import Comparison
 from avistan.runtime.errors import FitError
 from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel

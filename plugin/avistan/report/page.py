@@ -14,8 +14,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from avistan.comparison.competition import Comparison
-from avistan.comparison.unit_agreement import Agreement, Marginals, agreements, pairs
+from avistan.comparison.results import Comparison
+from avistan.comparison.unit_agreement import Agreement, RowMarginals, agreements, pairs
 from avistan.report import figures as plots
 from avistan.report import tables as report_tables
 from avistan.report.figures import COLOURS, DASHES
@@ -39,7 +39,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PageFigure:
     title: str
     svg: Markup
     caption: str = ""
@@ -104,7 +104,7 @@ def _subtitle(comparison: Comparison) -> str:
 # ---- Pictures ----------------------------------------------------------------------------------------------
 
 
-def _trace_picture(comparison: Comparison, against: Any) -> Picture:
+def _trace_picture(comparison: Comparison, against: Any) -> PageFigure:
     drawn = [(n, row) for n, row in enumerate(comparison.rows) if row.curve is not None]
     ends = "; ".join(f"{row.method} {plus_minus(row.elbo, row.elbo_se)}" for _, row in drawn) or "none"
     title = f"ELBO against {against}"
@@ -121,7 +121,7 @@ def _trace_picture(comparison: Comparison, against: Any) -> Picture:
     )
 
 
-def _forests(comparison: Comparison, shown: Intervals) -> list[Picture]:
+def _forests(comparison: Comparison, shown: Intervals) -> list[PageFigure]:
     parameters = {declaration.name for declaration in comparison.model.program.parameters}
     pictures = []
     for has_units, name in ((False, "globals"), (True, "units")):
@@ -165,7 +165,7 @@ def _has_units(comparison: Comparison) -> bool:
     return comparison.level is not None and comparison.level.block > 0 and comparison.level.num_units > 0
 
 
-def _latents(comparison: Comparison, of: Marginals, against: Marginals) -> Picture:
+def _latents(comparison: Comparison, of: RowMarginals, against: RowMarginals) -> PageFigure:
     found = agreements(comparison, of, against, points=1500)
     assert comparison.level is not None
     drawn, units = found[0].means.shape[1], comparison.level.num_units
@@ -189,7 +189,7 @@ def _agreement(latent: Agreement, of: str, against: str) -> str:
     )
 
 
-def _khats(comparison: Comparison) -> Picture | None:
+def _khats(comparison: Comparison) -> PageFigure | None:
     known = [
         (row.method, row.khat) for row in comparison.rows if row.khat is not None and np.isfinite(row.khat)
     ]
@@ -203,8 +203,8 @@ def _khats(comparison: Comparison) -> Picture | None:
 
 def _picture(
     figure: Figure, name: str, title: str, description: str, caption: str, keys: Sequence[Key]
-) -> Picture:
-    return Picture(title, Markup(inline_svg(figure, name, title, description)), caption, tuple(keys))
+) -> PageFigure:
+    return PageFigure(title, Markup(inline_svg(figure, name, title, description)), caption, tuple(keys))
 
 
 # ---- Settings ----------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from avistan.comparison.competition import Accuracy, Comparison, Row
-from avistan.comparison.unit_agreement import free_factors
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Accuracy, Row, free_factors
 from avistan.family.method import FACTORIZED
 from avistan.runtime.text import count, fixed, plus_minus, seconds, several
 from stan_adapters.structure.reasons import listed
@@ -91,11 +91,11 @@ def _structure(comparison: Comparison) -> Iterator[str]:
 
 def _gaps(comparison: Comparison) -> Iterator[str]:
     amortized = [row for row in comparison.rows if row.fit is not None and row.fit.method.amortized]
-    if amortized and free_factors(comparison, None) is None:
+    if amortized and free_factors(comparison.rows) is None:
         yield "F-VI is not among the methods, so the amortization gap was not measured."
     short = []
     for row in amortized:
-        free = free_factors(comparison, row)
+        free = free_factors(comparison.rows, row)
         if free is None or row.gap_to_fvi is None or row.gap_se is None:
             continue
         yield gap_sentence(comparison, row, free, row.gap_to_fvi, row.gap_se)
@@ -219,7 +219,7 @@ def accuracy_sentences(comparison: Comparison, row: Row, found: Accuracy) -> Ite
         factorized = row.fit is not None and row.fit.method.family == FACTORIZED
         why = ", as a factorized approximation does" if "globals" in sharp and factorized else ""
         yield f"It understates the uncertainty of the {listed(sharp)}{why}."
-        free = free_factors(comparison, row)
+        free = free_factors(comparison.rows, row)
         theirs = None if free is None or free is row else free.accuracy
         if "globals" in sharp and theirs is not None and row.fit is not None and row.fit.method.amortized:
             assert free is not None

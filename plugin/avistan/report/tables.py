@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avistan.comparison.competition import Comparison
+from avistan.comparison.results import Comparison
 from avistan.report.sentences import reference_called
 from avistan.runtime.text import (
     DASH,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from avistan.comparison.competition import Comparison, Row
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Row
 from avistan.files.outputs import check_room, whole_file
 from avistan.model import Model
 from avistan.posterior.datatree import to_datatree

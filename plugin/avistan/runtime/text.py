@@ -97,6 +97,11 @@ def _apart(digits: str) -> str:
     return digits if len(digits) < 5 else f"{int(digits):,}".replace(",", _THIN)
 
 
+def finite(value: float | None) -> float | None:
+    """The number, or None where it is not finite, as strict JSON has no other word for it."""
+    return value if value is not None and isfinite(value) else None
+
+
 def to_json(values: Mapping[str, Any]) -> str:
     """Strict JSON: numbers that are not finite are null."""
     return json.dumps(_strict(values), indent=2, allow_nan=False)

@@ -7,7 +7,7 @@ import pytest
 
 import avistan as avi
 import prophet_series
-from avistan.comparison.competitors import nuts
+from avistan.comparison.references import nuts
 from avistan.objective.elbo import Evaluation, gap, paired_standard_error
 from programs import NORMALS, bind, bundled
 

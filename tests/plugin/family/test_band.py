@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import avistan as avi
 from avistan.cli.bundled import models_root
-from avistan.comparison.competitors import nuts
+from avistan.comparison.references import nuts
 from avistan.family.band import follow, pull_back
 from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Table

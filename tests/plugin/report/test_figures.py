@@ -10,8 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import avistan as avi
-from avistan.comparison.competition import Comparison, Row
 from avistan.comparison.elbo_curves import smooth
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Row
 from avistan.comparison.unit_agreement import agreements, pairs
 from avistan.report import figures as plots
 from avistan.report.intervals import _label, intervals

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.comparison.competition import Accuracy, Comparison, Row
 from avistan.comparison.elbo_curves import Reached
+from avistan.comparison.results import Comparison
+from avistan.comparison.rows import Accuracy, Row
 from avistan.comparison.unit_agreement import agreements, pairs
 from avistan.objective.elbo import Evaluation
 from avistan.report import page as report

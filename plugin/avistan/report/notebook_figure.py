@@ -7,7 +7,7 @@ import io
 from matplotlib.figure import Figure
 
 
-class Picture(Figure):
+class NotebookFigure(Figure):
     """A figure as PNG where a notebook asks for it."""
 
     def _repr_png_(self) -> bytes:

@@ -1,0 +1,82 @@
+"""A comparison's result: the rows of all methods, the reference, and what they were measured under."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from avistan.comparison.references import Reference
+from avistan.comparison.rows import Row, best_elbo
+from avistan.comparison.text_table import as_text
+from avistan.fitting.options import FitOptions
+from avistan.runtime.text import finite
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.levels.levels import Level
+from stan_adapters.structure.structure import Structure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """A competition's result. Prints as a table; `to_json` is what `avistan compare --json` prints.
+
+    Attributes:
+        reference_failure: why there is no reference although a sampler's was asked for; else empty.
+    """
+
+    model: BoundModel = field(repr=False)
+    structure: Structure = field(repr=False)
+    units: int
+    unconstrained_dim: int
+    seeds: tuple[int, ...]
+    options: FitOptions
+    level: Level | None = field(repr=False)
+    reference: Reference | None = field(repr=False)
+    rows: tuple[Row, ...]
+    seconds_prepare: float
+    reference_failure: str = ""
+
+    @property
+    def program(self) -> str:
+        return self.structure.program
+
+    @property
+    def seed(self) -> int:
+        return self.seeds[0]
+
+    @property
+    def best_elbo(self) -> float | None:
+        """The largest ELBO of all methods, nats."""
+        return best_elbo(self.rows)
+
+    def __getitem__(self, method: str) -> Row:
+        for row in self.rows:
+            if row.method == method:
+                return row
+        raise KeyError(method)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "program": self.program,
+            "verdict": str(self.structure.verdict),
+            "engine": self.model.engine,
+            "units": self.units,
+            "unconstrained_dim": self.unconstrained_dim,
+            "seed": self.seed,
+            "seeds": list(self.seeds),
+            "options": asdict(self.options),
+            "reference": None if self.reference is None else self.reference.name,
+            "reference_failure": self.reference_failure,
+            "seconds_prepare": self.seconds_prepare,
+            "seconds_reference": None if self.reference is None else finite(self.reference.seconds),
+            "methods": [row.to_json() for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        sizes = f"{self.units} units, {self.unconstrained_dim} unconstrained parameters"
+        return as_text(
+            self.rows,
+            head=f"{self.program}: {sizes}, seed {self.seed}",
+            seeds=self.seeds,
+            reference=self.reference,
+            reference_failure=self.reference_failure,
+        )
