@@ -101,7 +101,10 @@ def nuts_tree(model):
     return to_datatree(model.program, model.data, values, sample_stats={"lp": lp}, num_chains=len(chains))
 
 
-@pytest.mark.parametrize(("name", "method"), [("eight_schools", "avi"), ("random_slopes", "avi:full")])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("eight_schools", "avi"), pytest.param("random_slopes", "avi:full", marks=pytest.mark.slow)],
+)
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter:UserWarning")
 def test_loo_is_that_of_nuts_within_a_standard_error_or_flagged(name, method):
     model = bundled(name)
@@ -299,6 +302,7 @@ def test_an_interrupted_store_leaves_nothing(schools_fit, small_batches, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_million_units_are_written_in_less_than_two_gibibytes(tmp_path):
     run = subprocess.run(
         [sys.executable, SUPPORT / "large_posterior.py", tmp_path / "posterior.zarr"],

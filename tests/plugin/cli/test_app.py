@@ -587,11 +587,11 @@ def test_a_fit_that_fails_its_diagnosis_is_kept_without_draws_unless_forced(tmp_
     assert not (tmp_path / "no" / "posterior.nc").exists()
     assert strict_json((tmp_path / "no" / "diagnosis.json").read_text()) == found
     assert avi.load(tmp_path / "no").elbo == strict_json(refused.stdout)["elbo"]
-    told = run(*command, "--output", tmp_path / "told")
+    told = run(*command, "--output", tmp_path / "no", "--resume")
     assert told.exit_code == 3
     assert "NO, globals misfit" in told.stdout
     assert "What to do:" in told.stdout
     assert "--force writes them" in told.stdout
-    forced = run(*command, "--output", tmp_path / "yes", "--force")
+    forced = run(*command, "--output", tmp_path / "no", "--resume", "--force")
     assert forced.exit_code == 0
-    assert (tmp_path / "yes" / "posterior.nc").exists()
+    assert (tmp_path / "no" / "posterior.nc").exists()
