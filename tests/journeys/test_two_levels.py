@@ -231,7 +231,7 @@ def test_the_latents_of_the_other_level_move_together_at_the_reference_points(ne
 )
 def test_elbos_are_those_of_factorized_inference_with_few_parameters(code, data, method):
     model = avi.Model(stan_code=code, data=data)
-    both, free = (model.fit(method=name, seed=1, steps=1500) for name in (method, "fvi"))
+    both, free = (model.fit(method=name, seed=1, steps=700) for name in (method, "fvi"))
     value, se = gap(both.evaluation, free.evaluation)
     assert abs(value) < 1.0
     assert se < 0.1
@@ -414,10 +414,10 @@ def on_minibatches(fit: avi.Fit) -> bool:
 
 
 def test_on_minibatches_the_elbo_is_that_of_steps_on_all_units(many, monkeypatch):
-    some = many.fit(method="avi:mlp(16):levels", seed=1, steps=1500)
+    some = many.fit(method="avi:mlp(16):levels", seed=1, steps=800)
     assert on_minibatches(some)
     monkeypatch.setattr(avi.model, "minibatches_pay", lambda *_: False)
-    every = avi.Model(stan_code=NESTED, data=many.data).fit(method="avi:mlp(16):levels", seed=1, steps=500)
+    every = avi.Model(stan_code=NESTED, data=many.data).fit(method="avi:mlp(16):levels", seed=1, steps=300)
     assert not on_minibatches(every)
     value, se = gap(some.evaluation, every.evaluation)
     assert abs(value) < tolerance(every.elbo, many.bound.dim)

@@ -67,7 +67,7 @@ def failed(diagnosis):
 # -- good fits ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["lsat_2pl", "random_slopes"])
+@pytest.mark.parametrize("name", [pytest.param("lsat_2pl", marks=pytest.mark.slow), "random_slopes"])
 def test_good_fits_pass(name):
     diagnosis = diagnose(bundled(name).fit(method=RICH, seed=1))
     assert diagnosis.passed, str(diagnosis)
@@ -181,7 +181,7 @@ def test_a_global_with_heavy_tails_fails():
     assert diagnosis["k-hat of the globals"].value > 0.7
 
 
-@pytest.mark.parametrize("name", ["lsat_2pl", "random_slopes"])
+@pytest.mark.parametrize("name", [pytest.param("lsat_2pl", marks=pytest.mark.slow), "random_slopes"])
 def test_a_fit_stopped_far_too_early_says_so(name):
     diagnosis = diagnose(bundled(name).fit(method=RICH, seed=1, steps=50))
     assert diagnosis.outcome is Trust.stopped_early

@@ -21,7 +21,9 @@ from avistan.family.method import parse_method
 from avistan.family.placement import make_frame, make_placement
 from avistan.fitting.family_selection import stages
 from avistan.posterior.approximation import approximation
+from avistan.start import laplace_chain
 from avistan.start.laplace_chain import chain_start
+from avistan.training.stopping import tolerance
 from family_draws import drawn
 from programs import bundled, simulator
 
@@ -236,7 +238,8 @@ def test_laplace_starts_at_a_gaussian_posterior_itself(d, reach):
     marginal = np.linalg.inv(np.linalg.inv(precision)[size:, size:])
     np.testing.assert_allclose(found.sd, marginal.diagonal() ** -0.5, rtol=1e-3)
     slope = marginal @ (found.theta - model.mean[size:])
-    assert np.abs(slope).max() < 0.06  # where climbing stops
+    # Climbing stops at a gradient of that size, and differences of a quadratic are exact.
+    assert np.abs(slope).max() < 1.01 * laplace_chain._SLOPE
     own = np.zeros((size, size))
     for n in range(units):
         own[n * d : n * d + d, n * d : n * d + d] = found.chain.factor[n]
@@ -268,9 +271,12 @@ def test_a_walk_with_known_sds_is_fitted_exactly(tmp_path):
     evidence = float(np.squeeze(top)) + 30 * np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(precision)[1]
     fit = model.fit(seed=1, steps=400)
     assert fit.method.name == "fvi:banded"
-    np.testing.assert_allclose(fit.elbo, evidence, atol=1e-2)
+    short = evidence - fit.elbo  # the family holds the posterior: this is all that training left
+    assert -5 * fit.elbo_se <= short < 0.01
     draws, _ = fit.unconstrained_draws(20_000)
-    np.testing.assert_allclose(draws.std(axis=0), np.linalg.inv(precision).diagonal() ** 0.5, rtol=0.03)
+    # A marginal sd that is off by a share e costs at least about e^2 nats.
+    bound = np.sqrt(max(short, 0) + 5 * fit.elbo_se) + 5 / np.sqrt(2 * 20_000)
+    np.testing.assert_allclose(draws.std(axis=0), np.linalg.inv(precision).diagonal() ** 0.5, rtol=bound)
     fit.save(tmp_path / "fit")
     loaded = avi.load(tmp_path / "fit").unconstrained_draws(5)[0]
     np.testing.assert_array_equal(loaded, fit.unconstrained_draws(5)[0])
@@ -283,9 +289,12 @@ def test_growing_from_the_factorized_family_finds_the_chain():
     fit = model.fit(method="fvi", family="auto", seed=1, steps=2000)
     assert [step.method for step in fit.growth] == ["fvi:banded", "fvi:banded:conditional(mean+scale)"]
     assert fit.method.name == "fvi:banded:conditional(mean+scale)"
-    assert fit.evaluation.log_weights.std() < 0.05  # the posterior is Gaussian, and the family holds it
+    # The posterior is Gaussian and the family holds it: log weights that vary are what training left, and half of
+    # their variance is how far the ELBO is from its optimum.
     direct = model.fit(seed=1, steps=500)
-    np.testing.assert_allclose(fit.elbo, direct.elbo, atol=0.02)
+    left = [other.evaluation.log_weights.var() / 2 for other in (fit, direct)]
+    assert max(left) < 0.01
+    assert abs(fit.elbo - direct.elbo) < 2 * max(left) + 5 * np.hypot(fit.elbo_se, direct.elbo_se)
 
 
 def test_a_chain_is_as_good_as_a_full_covariance_of_all_parameters():
@@ -293,9 +302,10 @@ def test_a_chain_is_as_good_as_a_full_covariance_of_all_parameters():
     full = model.fit(method="fvi:full-rank", seed=1)
     banded = model.fit(seed=1)
     assert full.level is None
-    assert (
-        banded.elbo > full.elbo - 0.6
-    )  # 2 nats in 100 points; its scales follow tau, which a Gaussian's can't
+    # Given tau the Gaussian's precision is a band at its optimum, so a chain that follows tau holds it: no worse but
+    # for what training may leave.
+    noise = 5 * np.hypot(full.elbo_se, banded.elbo_se)
+    assert banded.elbo > full.elbo - tolerance(full.elbo, model.bound.dim) - noise
 
 
 def test_stochastic_volatility_has_the_sds_of_nuts():
@@ -304,9 +314,10 @@ def test_stochastic_volatility_has_the_sds_of_nuts():
     fit = model.fit(seed=1, steps=4000)
     mean, sd = fit.marginals()
     ratio = sd[3:] / reference.sd[3:]
-    assert 0.85 < ratio.mean() < 1.15
-    assert ratio.min() > 0.75
-    assert np.abs((mean - reference.mean) / reference.sd)[3:].mean() < 0.15
+    error = 5 / np.sqrt(reference.min_ess)  # of a mean in sds; of a sd less than that
+    assert abs(ratio.mean() - 1) < 0.1 + error
+    assert ratio.min() > 0.8 - error
+    assert np.abs((mean - reference.mean) / reference.sd)[3:].mean() < 0.1 + error
 
 
 def test_stages_of_coupled_units_begin_with_the_chain():
@@ -334,4 +345,4 @@ def test_neighbours_close_the_gap_as_far_as_their_window_reaches():
         fit = model.fit(method=name, seed=1, steps=3000)
         assert fit.inputs.shape[0] == 100
         short, known = best - fit.elbo, best - answers["window_optimum"](data, reach).elbo
-        assert abs(short - known) < 0.1 * known + 4 * fit.elbo_se
+        assert abs(short - known) < tolerance(fit.elbo, model.bound.dim) + 5 * fit.elbo_se
