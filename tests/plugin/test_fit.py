@@ -1,12 +1,12 @@
 """Fits against exact answers and against each other: the paper's claims on the bundled programs."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import avistan as avi
 from avistan.fitting.outcome import FitOutcome
 from avistan.runtime.errors import FitError, MethodError
+from avistan.training.stopping import NATS
 from programs import bundled, simulator
 from stan_adapters.errors import StructureError
 
@@ -18,9 +18,7 @@ def linear_data():
 
 @pytest.fixture(scope="module")
 def linear(linear_data):
-    return bundled("linear", linear_data).compare(
-        ["avi", "avi:polynomial(1)", "avi:polynomial(1):data(x)", "fvi", "constant"], seed=1, steps=2000
-    )
+    return bundled("linear", linear_data).compare(["avi", "fvi", "constant"], seed=1, steps=2000)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +32,13 @@ def lsat_fit(lsat_rows):
     return lsat_rows["avi"].fit
 
 
-@pytest.mark.parametrize("method", ["avi", "avi:polynomial(1)", "avi:polynomial(1):data(x)", "fvi"])
+@pytest.mark.parametrize("method", ["avi", "fvi"])
 def test_linear_at_ten_thousand_units_reaches_the_closed_form_optimum(
     linear, linear_data, linear_answers, method
 ):
     optimum = linear_answers["mean_field_optimum"](linear_data).elbo
     fit = linear[method].fit
-    assert abs(fit.elbo - optimum) < 1 + 5 * fit.elbo_se
+    assert abs(fit.elbo - optimum) < NATS + 5 * fit.elbo_se
     assert fit.elbo < optimum + 5 * fit.elbo_se  # a bound can't be beaten beyond noise
 
 
@@ -50,22 +48,29 @@ def test_linear_constant_is_short_by_the_closed_form_amount(linear, linear_data,
         - linear_answers["constant_factor_optimum"](linear_data).elbo
     )
     row = linear["constant"]
-    assert abs(row.gap_to_fvi - short) < 2 + 5 * row.gap_se
+    assert abs(row.gap_to_fvi - short) < 2 * NATS + 5 * row.gap_se  # either may be that far from its optimum
 
 
-def test_linear_inference_function_has_the_optimal_slope_and_sd(linear_answers):
-    linear_data = simulator("linear")(5000)  # all in a step: minibatches leave their noise in the slope
-    slope, intercept = linear_answers["optimal_line"](linear_data)
-    fit = bundled("linear", linear_data).fit(method="avi:polynomial(1):data(x)", seed=1, steps=2000)
-    local = fit.family.local_parameters(jnp.asarray(fit.inputs, dtype=jnp.float32))
+@pytest.mark.parametrize("method", ["avi:polynomial(1)", "avi:polynomial(1):data(x)"])
+def test_linear_inference_function_has_the_optimal_slope_and_sd(linear_answers, method):
+    linear_data = simulator("linear")(2000)  # all in a step: minibatches leave their noise in the slope
+    best = linear_answers["mean_field_optimum"](linear_data)
+    fit = bundled("linear", linear_data).fit(method=method, seed=1, steps=2000)
+    mean, sd = fit.marginals()
+    away, ratio = mean - best.mean, sd / best.sd
+    precision = linear_answers["posterior_precision"](linear_data)
+    short = 0.5 * away @ precision @ away + (0.5 * (ratio**2 - 1) - np.log(ratio)).sum()  # nats, exactly
+    assert short < NATS
+    assert abs(best.elbo - short - fit.elbo) < 5 * fit.elbo_se
+    # Slopes move no mean of the units, so what theirs costs is this sum, and no more than all of it.
     x = np.asarray(linear_data["x"])
-    np.testing.assert_allclose(np.asarray(local.loc)[0], intercept + slope * x, atol=0.05)
-    expected_sd = linear_answers["mean_field_optimum"](linear_data).sd[1:]
-    np.testing.assert_allclose(np.exp(np.asarray(local.log_sd)[0]), expected_sd, rtol=0.01)
+    slope, _ = linear_answers["optimal_line"](linear_data)
+    found = np.polyfit(x, mean[1:], 1)[0]
+    assert 0.5 * (found - slope) ** 2 * ((x - x.mean()) ** 2).sum() / best.sd[1] ** 2 <= short + 1e-6
 
 
 def test_lsat_gap_is_closed_and_the_constant_is_far_off(lsat_rows):
-    assert abs(lsat_rows["avi"].gap_to_fvi) < 1
+    assert abs(lsat_rows["avi"].gap_to_fvi) < NATS
     assert lsat_rows["avi"].gap_se < 0.1
     assert lsat_rows["constant"].gap_to_fvi > 30
 
@@ -96,7 +101,7 @@ def slopes():
 
 def test_random_slopes_gap_is_closed_for_both_local_factors(slopes):
     for method in ("avi", "avi:full"):
-        assert abs(slopes[method].gap_to_fvi) < 2
+        assert abs(slopes[method].gap_to_fvi) < 2 * NATS  # either may be that far from its optimum
     assert slopes["fvi:full"].fit.elbo > slopes["fvi"].fit.elbo + 20
 
 
