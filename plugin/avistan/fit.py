@@ -17,7 +17,7 @@ from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import ProgressCallback, reporting
 from avistan.saved import parts as saving
-from stan_adapters.bound.bound_model import Draws
+from stan_adapters.bound.bound_model import ConstrainedDraws
 from stan_adapters.sources import DataSource
 
 if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs it loads it
@@ -206,10 +206,10 @@ class Fit(Fitted):
         unit_values = datatree.pop("unit_diagnostics", None)
         fitted_posterior.write_posterior(self, path, draws, seed, unit_values=unit_values, **datatree)
 
-    def _default_draws(self) -> Draws:
+    def _default_draws(self) -> ConstrainedDraws:
         """All variables of 1000 draws, with a warning where Stan rejected some: those rows are NaN."""
 
-        def made() -> Draws:
+        def made() -> ConstrainedDraws:
             theta, _ = self.unconstrained_draws(1000)
             values, failed = self.model.constrain(theta, seed=self.seed)
             warn_of_rejected(failed, len(theta), self.model.program.name, stacklevel=5)

@@ -29,7 +29,7 @@ from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError, UnsupportedError
 from stan_adapters.language.program import Program
 
-Draws = dict[str, npt.NDArray[Any]]
+ConstrainedDraws = dict[str, npt.NDArray[Any]]
 
 # Below this gradient time threads that share a handle slow each other down, so each gets its own.
 _SHARE_HANDLE_FROM_SECONDS = 50e-6
@@ -186,7 +186,7 @@ class BoundModel:
         transformed_parameters: bool = True,
         generated_quantities: bool = True,
         seed: int = 1,
-    ) -> tuple[Draws, int]:
+    ) -> tuple[ConstrainedDraws, int]:
         """Constrained draws by name, each of shape (S, *declared shape), of unconstrained draws (S, D).
 
         Returns: the draws, and how many rows are NaN because Stan rejected them.
@@ -211,7 +211,7 @@ class BoundModel:
             generated_quantities=generated,
             seed=seed,
         )
-        draws: Draws = {output.name: output.take(flat) for output in outputs}
+        draws: ConstrainedDraws = {output.name: output.take(flat) for output in outputs}
         return draws | {name: np.empty((len(batch), *shape)) for name, shape in empty.items()}, failed
 
     def unconstrain(self, values: Mapping[str, npt.ArrayLike]) -> FloatArray:

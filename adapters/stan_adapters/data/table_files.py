@@ -46,7 +46,7 @@ type Column = Array | Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class DataTable:
     """Columns of R rows each, by data entry. `files` is how many rows came from each file; `name` is for errors."""
 
     name: str
@@ -73,7 +73,7 @@ def read_group(path: Path, program: Program) -> dict[str, Array]:
     return entries or _refuse_foreign(path, sorted(arrays), program)
 
 
-def read_parquet(files: Sequence[Path], program: Program) -> list[Table]:
+def read_parquet(files: Sequence[Path], program: Program) -> list[DataTable]:
     """Tables, those with the same columns put under each other; only columns that the program declares are read.
 
     Raises:
@@ -112,7 +112,7 @@ def read_parquet(files: Sequence[Path], program: Program) -> list[Table]:
             column: _column(arrow, content.column(column), column, name) for column in content.column_names
         }
         rows = tuple(table.num_rows for _, table in members)
-        tables.append(Table(name, rows, _with_matrices(columns, declared, name)))
+        tables.append(DataTable(name, rows, _with_matrices(columns, declared, name)))
     return tables
 
 

@@ -18,8 +18,8 @@ from stan_adapters.data.checks import Array
 from stan_adapters.data.stan_data import StanData, read_data, read_values
 from stan_adapters.data.table_files import (
     Column,
+    DataTable,
     Labels,
-    Table,
     is_group,
     is_table,
     read_group,
@@ -69,7 +69,7 @@ class _Tables:
     """
 
     program: Program
-    tables: Sequence[Table]
+    tables: Sequence[DataTable]
     entries: Mapping[str, Any]
     source: str
     labels: dict[str, Array] = field(default_factory=dict, init=False)
@@ -108,7 +108,7 @@ class _Tables:
 
     # -- whose rows ---------------------------------------------------------------------------------------------
 
-    def _key(self, table: Table) -> str | None:
+    def _key(self, table: DataTable) -> str | None:
         """The index that says which group a row of a table of groups describes: the one it shares with another."""
         for key in table.columns:
             shared = any(key in other.columns for other in self.tables if other is not table)
@@ -121,7 +121,7 @@ class _Tables:
                     return key
         return None
 
-    def _size_of_rows(self, table: Table) -> str | None:
+    def _size_of_rows(self, table: DataTable) -> str | None:
         """The declared size that the rows of a table count."""
         leading = {name: _leading(self.declared[name]) for name in table.columns}
         sizes = {size for size in leading.values() if size is not None}
@@ -251,7 +251,7 @@ class _Tables:
     # -- entries ------------------------------------------------------------------------------------------------
 
     def _entry(
-        self, table: Table, name: str, size: str | None, numbers: Mapping[tuple[str, str], Array]
+        self, table: DataTable, name: str, size: str | None, numbers: Mapping[tuple[str, str], Array]
     ) -> Array:
         column = numbers.get((table.name, name), table.columns[name])
         assert not isinstance(column, Labels)  # these have numbers
@@ -268,7 +268,7 @@ class _Tables:
             )
         return self._of_groups(table, name, column, keys[0], numbers[table.name, keys[0]])
 
-    def _of_groups(self, table: Table, name: str, values: Array, key: str, number: Array) -> Array:
+    def _of_groups(self, table: DataTable, name: str, values: Array, key: str, number: Array) -> Array:
         """The value of each group, (G, ...), from those of its rows, (R, ...)."""
         groups = self.counts[self.spaces[key]]
         if number.size and (number.min() < 1 or number.max() > groups):
@@ -289,7 +289,7 @@ class _Tables:
             )
         return np.asarray(values[first])
 
-    def _constant(self, table: Table, name: str, values: Array) -> Array:
+    def _constant(self, table: DataTable, name: str, values: Array) -> Array:
         if len(values) == 0 or (values != values[0]).any():
             raise DataError(
                 f"`{name}` is declared `{self.declared[name]}`, one number, and column {name} of {table.name} "

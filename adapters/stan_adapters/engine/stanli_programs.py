@@ -17,7 +17,7 @@ from stan_adapters.engine.stanli_compiler import stan_to_mir
 from stan_adapters.errors import EngineError, UnsupportedError
 from stan_adapters.language.program import Program
 from stan_adapters.language.statements import Statements
-from stan_adapters.rewriting.engine_faults import Example, Fault, known_faults
+from stan_adapters.rewriting.engine_faults import Fault, FaultExample, known_faults
 from stan_adapters.rewriting.remedies import Edit, overlapping, remedy, rewritten
 
 
@@ -118,7 +118,7 @@ def _version() -> str:
 
 
 @functools.cache
-def _passes(example: Example) -> bool:
+def _passes(example: FaultExample) -> bool:
     """Whether the installed stanli computes an example as Stan does."""
     import stanli
 

@@ -18,7 +18,7 @@ from stan_adapters.data.layout import declared_shape
 from stan_adapters.levels.levels import Level
 
 
-class Role(enum.Enum):
+class RowEvidence(enum.Enum):
     """What the data say of the entries of a container."""
 
     INDEXED = "an index array declared with that upper bound points at them"
@@ -34,7 +34,7 @@ class Role(enum.Enum):
 class Rows:
     """The evidence and the data entries (for COMPONENTS, the parameters) that give it."""
 
-    role: Role
+    evidence: RowEvidence
     names: tuple[str, ...] = ()
 
     def belong_to_units(self, level: Level, shape: str | None) -> bool:
@@ -46,15 +46,15 @@ class Rows:
         Args:
             shape: of their coupling, as in `certificate.Coupling`; None for separable entries.
         """
-        match self.role:
-            case Role.COMPONENTS:
+        match self.evidence:
+            case RowEvidence.COMPONENTS:
                 return False
-            case Role.INDEXED | Role.ROWS | Role.RELATED:
+            case RowEvidence.INDEXED | RowEvidence.ROWS | RowEvidence.RELATED:
                 return True
-            case Role.COLUMNS:
+            case RowEvidence.COLUMNS:
                 return shape is None and not level.name.isdigit()
-            case Role.NUMBERED | Role.NONE:
-                is_known = self.role is Role.NUMBERED or not level.name.isdigit()
+            case RowEvidence.NUMBERED | RowEvidence.NONE:
+                is_known = self.evidence is RowEvidence.NUMBERED or not level.name.isdigit()
                 return is_known and shape in (None, "band", "graph")
 
 
@@ -79,25 +79,25 @@ def data_rows(model: BoundModel, level: Level) -> Rows:
     leading = tuple(axis.name for axis in same if axis.is_leading)
     indexes = _indexes(model, symbol)
     if weights := _weights(model, symbol):
-        return Rows(Role.COMPONENTS, weights)
+        return Rows(RowEvidence.COMPONENTS, weights)
     if design and not indexes:
-        return Rows(Role.COLUMNS, design)
+        return Rows(RowEvidence.COLUMNS, design)
     if leading and not indexes:
-        return Rows(Role.ROWS, leading)
+        return Rows(RowEvidence.ROWS, leading)
     if covariates := _covariates(model, level, axes):
-        return Rows(Role.COLUMNS, covariates)
+        return Rows(RowEvidence.COLUMNS, covariates)
     if indexes:
-        return Rows(Role.NUMBERED if symbol.isdigit() else Role.INDEXED, indexes)
+        return Rows(RowEvidence.NUMBERED if symbol.isdigit() else RowEvidence.INDEXED, indexes)
     if rows:
-        return Rows(Role.ROWS, rows)
+        return Rows(RowEvidence.ROWS, rows)
     is_computed = not symbol.isdigit() and all(
         declaration.name != symbol for declaration in model.program.data
     )
     if is_computed and size > 2 and (near := _close_rows(axes, size)):
-        return Rows(Role.RELATED, near)
+        return Rows(RowEvidence.RELATED, near)
     if numbered := _numbered(model, size):
-        return Rows(Role.NUMBERED, numbered)
-    return Rows(Role.NONE)
+        return Rows(RowEvidence.NUMBERED, numbered)
+    return Rows(RowEvidence.NONE)
 
 
 def _data_axes(model: BoundModel) -> Iterator[_DataAxis]:

@@ -14,7 +14,7 @@ _TABLE = Path(__file__).with_name("engine_faults.toml")
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class FaultExample:
     """A program without data that shows a fault.
 
     Attributes:
@@ -36,7 +36,7 @@ class Fault:
     remedy: str
     effect: str
     way_out: str
-    example: Example
+    example: FaultExample
     functions: tuple[str, ...] = ()
     code: str = field(default="", repr=False)
     blocks: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def known_faults(engine: str) -> tuple[Fault, ...]:
     faults = []
     for row in table["fault"]:
         if row["engine"] == engine:
-            example = Example(row["example"]["program"], tuple(row["example"]["gradient"]))
+            example = FaultExample(row["example"]["program"], tuple(row["example"]["gradient"]))
             lists = {
                 name: tuple(row[name]) for name in ("seen_in", "words", "functions", "blocks") if name in row
             }

@@ -22,7 +22,7 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import CmdStanError, notify_once
 from stan_adapters.language.program import StrPath
-from stan_adapters.samplers.stanli import Draws
+from stan_adapters.samplers.stanli import SamplerDraws
 
 _SIGNIFICANT_DIGITS = 18  # doubles survive the way through text
 _EXACT_SCALES_UP_TO = 3900  # coordinates: beyond, as many draws as their scales need no longer fit in memory
@@ -171,7 +171,7 @@ class CmdStan:
             caveat=" ".join(_DOUBTS.findall(console) + doubts),
         )
 
-    def pathfinder(self, *, seed: int) -> Draws:
+    def pathfinder(self, *, seed: int) -> SamplerDraws:
         """Multi-path Pathfinder with CmdStan's defaults: 1000 draws (S, D), importance resampled from 4 paths.
 
         Source: Zhang, Carpenter, Gelman & Vehtari, JMLR 2022.
@@ -180,13 +180,13 @@ class CmdStan:
             CmdStanError: no path succeeded, with CmdStan's reason.
         """
         fit, folder, seconds = self._run("pathfinder", seed=seed)
-        return Draws(
+        return SamplerDraws(
             theta=self._unconstrained(fit.metadata, fit.draws()),
             seconds=seconds,
             caveat=" ".join(_PARETO.findall(_read(folder, "*.txt"))),
         )
 
-    def nuts(self, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000) -> Draws:
+    def nuts(self, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000) -> SamplerDraws:
         """NUTS draws (C, S, D).
 
         Source: Hoffman & Gelman, JMLR 2014; Betancourt, arXiv 1701.02434.
@@ -199,7 +199,7 @@ class CmdStan:
         )
         by_chain = np.moveaxis(fit.draws(), 1, 0)
         theta = self._unconstrained(fit.metadata, by_chain.reshape(chains * draws, -1))
-        return Draws(
+        return SamplerDraws(
             theta=theta.reshape(chains, draws, self.model.dim),
             seconds=seconds,
             divergences=int(np.sum(fit.divergences)),

@@ -36,7 +36,7 @@ _PATHFINDER = ctypes.CFUNCTYPE(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Draws:
+class SamplerDraws:
     """Unconstrained draws (S, D) or, of a sampler, (C, S, D).
 
     Attributes:
@@ -68,7 +68,9 @@ class Paths:
     seconds: float
 
 
-def nuts(model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000) -> Draws:
+def nuts(
+    model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000
+) -> SamplerDraws:
     """NUTS draws (C, S, D) by stanli's sampler, whose settings are CmdStan's.
 
     Source: Hoffman & Gelman, JMLR 2014; Betancourt, arXiv 1701.02434.
@@ -88,7 +90,7 @@ def nuts(model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, d
         if 0 not in c.shape
     }
     theta = model.unconstrain_draws(flat) if flat else np.empty((chains * draws, 0))
-    return Draws(
+    return SamplerDraws(
         theta=theta.reshape(chains, draws, model.dim),
         seconds=seconds,
         divergences=int(np.sum(fit.divergences)),

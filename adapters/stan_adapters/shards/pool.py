@@ -37,7 +37,7 @@ _MOST_WORKERS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class UnitBatch:
     """The units of one minibatch, shape (M,); the same object in several rounds is the same shard."""
 
     units: IndexArray
@@ -82,12 +82,12 @@ class Schedule:
         """Batches in a round."""
         return self.num_batches if self.resident else self.capacity - self.changed
 
-    def rounds(self, rng: np.random.Generator) -> Iterator[tuple[Batch, ...]]:
+    def rounds(self, rng: np.random.Generator) -> Iterator[tuple[UnitBatch, ...]]:
         """The endless sequence of rounds, each in random order."""
         return self._exchanging(rng) if self.resident else self._running(rng)
 
-    def _exchanging(self, rng: np.random.Generator) -> Iterator[tuple[Batch, ...]]:
-        batches = [Batch(units) for units in partition(rng, self.num_units, self.size)]
+    def _exchanging(self, rng: np.random.Generator) -> Iterator[tuple[UnitBatch, ...]]:
+        batches = [UnitBatch(units) for units in partition(rng, self.num_units, self.size)]
         while True:
             yield tuple(batches[i] for i in rng.permutation(self.held))
             if self.changed:
@@ -95,18 +95,18 @@ class Schedule:
                 units = rng.permutation(np.concatenate([batches[i].units for i in chosen]))
                 cuts = np.cumsum([len(batches[i].units) for i in chosen])[:-1]
                 for i, part in zip(chosen, np.split(units, cuts), strict=True):
-                    batches[i] = Batch(part)
+                    batches[i] = UnitBatch(part)
 
-    def _running(self, rng: np.random.Generator) -> Iterator[tuple[Batch, ...]]:
+    def _running(self, rng: np.random.Generator) -> Iterator[tuple[UnitBatch, ...]]:
         following = self._sequence(rng)
         window = deque(islice(following, self.held), maxlen=self.held)
         while True:
             yield tuple(window[i] for i in rng.permutation(self.held))
             window.extend(islice(following, self.changed))  # the oldest fall out
 
-    def _sequence(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def _sequence(self, rng: np.random.Generator) -> Iterator[UnitBatch]:
         while True:
-            yield from (Batch(units) for units in partition(rng, self.num_units, self.size))
+            yield from (UnitBatch(units) for units in partition(rng, self.num_units, self.size))
 
 
 class ShardPool:
@@ -161,7 +161,7 @@ class ShardPool:
         self._rounds = self.schedule.rounds(np.random.default_rng(seed))
         self._present = next(islice(self._rounds, start, None))
         self._next = next(self._rounds)
-        self._bound: dict[Batch, Future[Shard]] = {}
+        self._bound: dict[UnitBatch, Future[Shard]] = {}
         workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="bind")
         self._shutdown = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
@@ -222,12 +222,12 @@ class ShardPool:
     ) -> None:
         self.close()
 
-    def _submit(self, batches: Iterable[Batch]) -> None:
+    def _submit(self, batches: Iterable[UnitBatch]) -> None:
         for batch in batches:
             if batch not in self._bound:
                 self._bound[batch] = self._executor.submit(_bind, self.maker, batch.units, self._threads)
 
-    def _free(self, batches: Iterable[Batch]) -> None:
+    def _free(self, batches: Iterable[UnitBatch]) -> None:
         for batch in batches:
             future = self._bound.pop(batch)
             if not future.cancel() and future.exception() is None:

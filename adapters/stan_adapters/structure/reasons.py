@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stan_adapters.levels.data_rows import Role, Rows
+from stan_adapters.levels.data_rows import RowEvidence, Rows
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Coupling
 from stan_adapters.unit_data import DataInputs, Slicing, SlicingRefusal
@@ -70,10 +70,10 @@ def alone(names: Sequence[str]) -> str:
 def no_units(level: Level, rows: Rows) -> str:
     """Why the entries of a container are no units."""
     who = listed(level.latents)
-    if rows.role is Role.COLUMNS:
+    if rows.evidence is RowEvidence.COLUMNS:
         hold = _verb(level.latents, "holds", "hold")
         return f"{who} {hold} coefficients of {listed(rows.names)}: every row depends on all of them."
-    if rows.role is Role.COMPONENTS:
+    if rows.evidence is RowEvidence.COMPONENTS:
         describe = _verb(level.latents, "describes", "describe")
         return f"{who} {describe} the {level.num_units} components that {listed(rows.names)} weighs."
     return (

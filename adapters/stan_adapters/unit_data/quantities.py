@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stan_adapters.bound.bound_model import BoundModel, Draws
+from stan_adapters.bound.bound_model import BoundModel, ConstrainedDraws
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.errors import AvistanError
@@ -63,7 +63,7 @@ def _different(one: BoundModel, both: BoundModel, level: Level, rng: np.random.G
     )
 
 
-def _differs(alone: Draws, together: Draws, name: str) -> bool:
+def _differs(alone: ConstrainedDraws, together: ConstrainedDraws, name: str) -> bool:
     """Where both have as many axes and other sizes, whether the first entries are others."""
     here, there = alone[name], together[name]
     if here.ndim != there.ndim or here.shape == there.shape:

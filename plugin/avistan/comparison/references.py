@@ -16,7 +16,7 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import BindingError
 from stan_adapters.files.foreign_files import check_hdf5, check_zarr
 from stan_adapters.samplers import stanli as algorithms
-from stan_adapters.samplers.stanli import Draws
+from stan_adapters.samplers.stanli import SamplerDraws
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +46,7 @@ class Reference:
     divergences: int | None
 
     @classmethod
-    def of(cls, name: str, draws: Draws) -> Reference:
+    def of(cls, name: str, draws: SamplerDraws) -> Reference:
         """A reference of a sampler's draws (C, S, D)."""
         return cls(
             name=name,
@@ -158,7 +158,7 @@ def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Referenc
     theta = theta.reshape(chains, draws, model.dim)
     _refuse_constants(name, theta, model)
     attrs = dict(tree.attrs) | dict(posterior.attrs)
-    found = Reference.of(name, Draws(theta=theta, seconds=float(attrs.get(_SECONDS, np.nan))))
+    found = Reference.of(name, SamplerDraws(theta=theta, seconds=float(attrs.get(_SECONDS, np.nan))))
     if _DIVERGENCES not in attrs:
         return replace(found, divergences=_divergences(tree, theta, model))
     known = int(attrs[_DIVERGENCES])

@@ -14,7 +14,7 @@ import xarray as xr
 
 from avistan.runtime.errors import FitError
 from avistan.training.loop import Trace
-from stan_adapters.bound.bound_model import Draws
+from stan_adapters.bound.bound_model import ConstrainedDraws
 from stan_adapters.data.layout import Container, Layout
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.engine.columns import component
@@ -30,7 +30,7 @@ Names = str | Sequence[str] | Mapping[str, str] | None
 def to_datatree(
     program: Program,
     data: StanData,
-    draws: Draws,
+    draws: ConstrainedDraws,
     *,
     sample_stats: Mapping[str, npt.NDArray[Any]],
     num_chains: int = 1,
@@ -262,7 +262,7 @@ def _positions(container: Container) -> npt.NDArray[np.int64]:
     return flat.reshape(axes if single else (*axes, inside))
 
 
-def _default(name: str, given: Names | bool, draws: Draws) -> Names:
+def _default(name: str, given: Names | bool, draws: ConstrainedDraws) -> Names:
     """What None and True mean: the customary name where the draws have it; False means none."""
     if given is None or isinstance(given, bool):
         return name if given is not False and name in draws else None
@@ -285,7 +285,7 @@ def _check_axes(coords: object, dims: object) -> None:
                 raise FitError(f"{name}={{{key!r}: {values!r}}}: give a dict {holds}.")
 
 
-def _selection(argument: str, names: Names, draws: Draws) -> dict[str, str]:
+def _selection(argument: str, names: Names, draws: ConstrainedDraws) -> dict[str, str]:
     """Label in the group -> name in the program."""
     if names is None:
         return {}

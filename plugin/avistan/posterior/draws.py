@@ -21,7 +21,7 @@ from avistan.runtime.limits import check_memory, check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage, report_step
 from avistan.runtime.types import FloatArray
-from stan_adapters.bound.bound_model import BoundModel, Draws
+from stan_adapters.bound.bound_model import BoundModel, ConstrainedDraws
 from stan_adapters.data.layout import declared_shape
 
 FITTED_UNITS, NEW_UNITS = 4, 5  # purposes of random numbers
@@ -52,7 +52,7 @@ class Batch:
     theta: FloatArray
     lp: FloatArray
     log_q: FloatArray
-    values: Draws
+    values: ConstrainedDraws
     num_rejected: int
 
     @property

@@ -29,7 +29,7 @@ from avistan.runtime.limits import check_path, check_seed
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, StrPath
 from avistan.runtime.versions import __version__
-from stan_adapters.bound.bound_model import BoundModel, Draws
+from stan_adapters.bound.bound_model import BoundModel, ConstrainedDraws
 
 _HELD = "Give fewer draws, or write them a batch at a time with Fit.write_posterior."
 _LARGE = 2**30  # bytes of all draws from which a posterior is better written than held
@@ -153,7 +153,7 @@ def _batches(fit: Fitted, draws: int, seed: int | None) -> Iterator[Batch]:
 
 def _tree(
     fit: Fitted,
-    values: Draws,
+    values: ConstrainedDraws,
     theta: FloatArray,
     sample_stats: Mapping[str, npt.NDArray[Any]],
     num_chains: int,

@@ -6,7 +6,7 @@ import pytest
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.language.program import Program
-from stan_adapters.levels.data_rows import Role, Rows, data_rows
+from stan_adapters.levels.data_rows import RowEvidence, Rows, data_rows
 from stan_adapters.levels.levels import Level, candidate_levels
 
 SIZES = "int N; int K; int V;"
@@ -120,22 +120,22 @@ def test_the_declarations_give_the_evidence(data, values, transformed, parameter
     with BoundModel(program, read_data(program, DATA | values)) as model:
         found = next(candidate for candidate in candidate_levels(model.layout) if candidate.name == level)
         rows = data_rows(model, found)
-    assert rows.role is Role[role]
+    assert rows.evidence is RowEvidence[role]
     assert list(rows.names) == names
 
 
 BELONGS = {  # role: separable, dense, band; then separable and band with a literal size
-    Role.INDEXED: (True, True, True, True, True),
-    Role.ROWS: (True, True, True, True, True),
-    Role.RELATED: (True, True, True, True, True),
-    Role.NUMBERED: (True, False, True, True, True),
-    Role.COLUMNS: (True, False, False, False, False),
-    Role.NONE: (True, False, True, False, False),
-    Role.COMPONENTS: (False, False, False, False, False),
+    RowEvidence.INDEXED: (True, True, True, True, True),
+    RowEvidence.ROWS: (True, True, True, True, True),
+    RowEvidence.RELATED: (True, True, True, True, True),
+    RowEvidence.NUMBERED: (True, False, True, True, True),
+    RowEvidence.COLUMNS: (True, False, False, False, False),
+    RowEvidence.NONE: (True, False, True, False, False),
+    RowEvidence.COMPONENTS: (False, False, False, False, False),
 }
 
 
-@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("role", RowEvidence)
 def test_evidence_and_probes_together_say_whether_entries_are_units(role):
     named, literal = (Level(name, (), np.zeros((7, 1), np.int64)) for name in ("J", "7"))
     rows = Rows(role)

@@ -17,7 +17,7 @@ from prophet_series import bind_prophet, executable, flat
 from stan_adapters.errors import CmdStanError, EngineError
 from stan_adapters.samplers import stanli as algorithms
 from stan_adapters.samplers.cmdstan import CmdStan
-from stan_adapters.samplers.stanli import Draws, Paths, pathfinder_paths
+from stan_adapters.samplers.stanli import Paths, SamplerDraws, pathfinder_paths
 
 MEAN, SD = np.array([1.0, -3.0, 40.0]), np.array([0.5, 2.0, 10.0])
 KINDS = """
@@ -356,7 +356,7 @@ def test_a_reference_of_constants_is_refused(normals):
 
 
 def test_a_reference_of_one_short_chain_is_in_doubt():
-    assert isinstance(Reference.of("mine", Draws(theta=_draws((1, 3, 2)), seconds=1.0)).caveat, str)
+    assert isinstance(Reference.of("mine", SamplerDraws(theta=_draws((1, 3, 2)), seconds=1.0)).caveat, str)
 
 
 def test_a_sampler_that_fails_says_why():
