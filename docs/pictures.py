@@ -1,6 +1,8 @@
-"""The pictures of docs/families.md and its numbers: small posteriors known exactly, with fitted families on top.
+"""The pictures of the documentation: docs/families.md with its numbers, and the path of a fit in docs/architecture.md.
 
-    python docs/pictures.py [--output docs/pictures]
+    python docs/pictures.py [--output docs/pictures] [--only default_fit]
+
+Of families: small posteriors known exactly, with fitted families on top.
 
 Each posterior is integrated in closed form or by quadrature, as is its evidence, so that the divergence
 KL(q || p) = log evidence - ELBO is known in nats. Families are fitted by `Model.fit(method=..., seed=1)` with free
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,8 +28,7 @@ from scipy.stats import multivariate_normal, norm, poisson
 from avistan.fit import Fit
 from avistan.model import Model
 from avistan.report.figures import COLOURS, INK, MUTED
-
-FloatArray = npt.NDArray[np.float64]
+from avistan.runtime.types import FloatArray, IntArray
 
 FUNNEL = """
 data { int J; vector[J] y; }
@@ -73,14 +73,62 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "pictures", help="folder")
-    output: Path = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
-    for name, make in (
-        ("funnel", funnel),
-        ("correlated_block", correlated_block),
-        ("skewed_unit", skewed_unit),
-    ):
-        make().savefig(output / f"{name}.png", dpi=110, facecolor=LIGHT)
+    makers = {made.__name__: made for made in (default_fit, funnel, correlated_block, skewed_unit)}
+    parser.add_argument("--only", choices=makers, nargs="*", default=list(makers), help="pictures")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name in options.only:
+        makers[name]().savefig(options.output / f"{name}.png", dpi=110, facecolor=LIGHT)
+
+
+# ---- one default fit, as docs/architecture.md tells it
+
+PLACES = {
+    "Stan program": (0, 3),
+    "declarations": (1, 3),
+    "data": (0, 2),
+    "checked data": (1, 2),
+    "bound model": (2, 2.5),
+    "level,\nverdict": (3, 3),
+    "quick fit": (3, 2),
+    "unit inputs": (4, 2.5),
+    "family": (4, 1),
+    "trained family": (2.9, 1),
+    "fit": (1.6, 1),
+    "posterior": (0.3, 1),
+}
+ARROWS = (  # from, to, folders, place of the label
+    (("Stan program",), "declarations", "language", (0.5, 3.13)),
+    (("data",), "checked data", "data", (0.5, 2.13)),
+    (("declarations", "checked data"), "bound model", "engine, bound", (1.35, 2.5)),
+    (("bound model",), "level,\nverdict", "levels, structure", (2.2, 2.85)),
+    (("bound model",), "quick fit", "start", (2.35, 2.17)),
+    (("level,\nverdict", "quick fit"), "unit inputs", "units, start", (3.27, 2.5)),
+    (("unit inputs",), "family", "fitting, family", (4.25, 1.75)),
+    (("family",), "trained family", "objective, training", (3.47, 1.13)),
+    (("trained family",), "fit", "fitting, objective", (2.15, 1.13)),
+    (("fit",), "posterior", "posterior", (0.95, 1.13)),
+)
+
+
+def default_fit() -> Figure:
+    """Ten arrows from a program to a posterior, each with its folders."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained", facecolor=LIGHT)
+    ax = figure.subplots()
+    ax.set(xlim=(-0.4, 4.65), ylim=(0.7, 3.35))
+    ax.axis("off")
+    around = {"boxstyle": "round,pad=0.45", "facecolor": "#f2f4f7", "edgecolor": "#9aa3af"}
+    boxes = {
+        name: ax.text(*place, name, ha="center", va="center", fontsize=11, color=INK, bbox=around)
+        for name, place in PLACES.items()
+    }
+    for number, (sources, target, folders, label) in enumerate(ARROWS, start=1):
+        for source in sources:
+            ends = {"patchA": boxes[source].get_bbox_patch(), "patchB": boxes[target].get_bbox_patch()}
+            style = {"arrowstyle": "-|>", "color": "#6b7280", "shrinkA": 0, "shrinkB": 2} | ends
+            ax.annotate("", xy=PLACES[target], xytext=PLACES[source], arrowprops=style)
+        ax.text(*label, f"{number}  {folders}", ha="center", va="center", fontsize=9, color=COLOURS[0])
+    return figure
 
 
 # ---- the funnel: a scale and the latents that it scales
@@ -155,7 +203,7 @@ def correlated_block() -> Figure:
 
 
 def gaussian_posterior(
-    g: npt.NDArray[np.int64], x: FloatArray, y: FloatArray, groups: int
+    g: IntArray, x: FloatArray, y: FloatArray, groups: int
 ) -> tuple[FloatArray, FloatArray, float]:
     """Mean and covariance of (mu_a, mu_b, a, b) and the log evidence, by conditioning a joint Gaussian."""
     loading = np.zeros((2 + 2 * groups, 2 + 2 * groups))  # parameters from independent standard normals
