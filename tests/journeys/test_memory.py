@@ -4,7 +4,7 @@ import gc
 from collections import Counter
 
 import avistan as avi
-from avistan.density import log_density
+from avistan.density import slots
 from avistan.objective import elbo as evaluation
 from avistan.start.preparation import Preparation
 from programs import bundled
@@ -12,14 +12,14 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.engine.instances import Instance
 
 OPTIONS = {"method": "avi", "steps": 5, "elbo_draws": 400}
-KINDS = (Preparation, BoundModel, Instance, avi.Model, avi.Fit, log_density.Slot)
+KINDS = (Preparation, BoundModel, Instance, avi.Model, avi.Fit, slots.Slot)
 
 
 def living():
     """Objects of ours by kind, and slots that are open."""
     gc.collect()
     found = Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, KINDS))
-    return found | {"open slots": len(log_density._records), "retired": len(log_density._retired)}
+    return found | {"open slots": len(slots._records), "retired": len(slots._retired)}
 
 
 def numbers_kept():
