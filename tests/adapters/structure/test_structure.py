@@ -1,4 +1,4 @@
-"""Every tiny program of this folder against its row in cases.py."""
+"""Every tiny program of tests/structure against its row in cases.py; what unit data add to a verdict, and its cost."""
 
 import math
 import re
@@ -10,7 +10,8 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.errors import StructureError
 from stan_adapters.language.program import Program
-from stan_adapters.structure.structure import Structure, inspect_structure
+from stan_adapters.structure.structure import Structure, inspect_structure, with_unit_data
+from stan_adapters.unit_data import Slicing
 from structure_cases import CASES, bind
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -249,3 +250,70 @@ def test_the_table_fits_100_columns_whatever_the_names():
     structure = inspect_code(code, {symbol: 4, "y": [1, 2, 3, 4]})
     assert structure.verdict == "closable"
     assert max(map(len, str(structure).splitlines())) <= 100
+
+
+# -- what unit data add ------------------------------------------------------------------------------------------
+
+
+CLOSABLE = [name for name, case in CASES.items() if case.verdict == "closable"]
+
+
+@pytest.mark.parametrize("name", CLOSABLE)
+def test_the_json_of_a_level_says_what_the_table_of_cases_says(name):
+    case = CASES[name]
+    with bind(case) as model:
+        structure = with_unit_data(model, inspect_structure(model))
+    told = structure.to_json()
+    assert told["level"]["inputs"] in (case.inputs, *case.alt_inputs)
+    if told["level"]["inputs"] == case.inputs != "unknown":
+        assert set(told["level"]["data_inputs"]) == set(case.data_inputs)
+    assert told["level"]["sliceable"] == isinstance(structure.slicing, Slicing)
+    assert told["slicing"]["verified"] == told["level"]["sliceable"]
+    assert bool(told["slicing"]["rules"]) != bool(told["slicing"]["reason"])
+    assert (
+        told["evaluations"]
+        == structure.evaluations
+        >= sum(p["evaluations"] for p in told["certificate"][-3:])
+    )
+    probes = {line["probe"].split(" of ")[0] for line in told["certificate"]}
+    assert {"separability", "data inputs"} <= probes
+    if told["level"]["sliceable"]:
+        assert {"exchangeability", "subset additivity"} <= probes
+    assert max(map(len, str(structure).splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", CLOSABLE)
+def test_inspection_as_a_whole_stays_within_its_gradients_and_counts_them(name, monkeypatch):
+    calls = []
+    plain = BoundModel.log_density_gradient
+    monkeypatch.setattr(
+        BoundModel,
+        "log_density_gradient",
+        lambda self, theta: calls.append(len(np.atleast_2d(theta))) or plain(self, theta),
+    )
+    with bind(CASES[name]) as model:
+        structure = with_unit_data(model, inspect_structure(model))
+    assert structure.evaluations == sum(calls)
+    assert structure.evaluations <= 4 * math.log2(structure.level.num_units) + 60
+    assert structure.bindings > 0
+
+
+def test_hand_given_rules_are_verified_and_wrong_ones_named():
+    with bind(CASES["varying_intercept"]) as model:
+        structure = inspect_structure(model)
+        rules = with_unit_data(model, structure).slicing.rules
+        right = {name: str(rule) for name, rule in rules.items()}
+        assert isinstance(with_unit_data(model, structure, rules=right).slicing, Slicing)
+        outcome = next(name for name, rule in right.items() if rule == "row")
+        with pytest.raises(StructureError, match=f"Wrong rule for slicing: {outcome}"):
+            with_unit_data(model, structure, rules={outcome: "shared"})
+        with pytest.raises(StructureError, match="nothing_like_it"):
+            with_unit_data(model, structure, rules={"nothing_like_it": "row"})
+
+
+def test_rules_for_a_program_without_independent_units_are_refused_with_the_reason():
+    with bind(CASES["random_walk"]) as model:
+        structure = inspect_structure(model)
+        assert with_unit_data(model, structure) is structure
+        with pytest.raises(StructureError, match="coupled"):
+            with_unit_data(model, structure, rules={"y": "unit"})
