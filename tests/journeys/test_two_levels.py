@@ -413,11 +413,12 @@ def on_minibatches(fit: avi.Fit) -> bool:
     return fit.gradient_evaluations == len(fit.trace.elbo) * fit.options.draws_per_step // 4
 
 
+@pytest.mark.slow
 def test_on_minibatches_the_elbo_is_that_of_steps_on_all_units(many, monkeypatch):
-    some = many.fit(method="avi:mlp(16):levels", seed=1, steps=800)
+    some = many.fit(method="avi:mlp(16):levels", seed=1, steps=1500)
     assert on_minibatches(some)
     monkeypatch.setattr(avi.model, "minibatches_pay", lambda *_: False)
-    every = avi.Model(stan_code=NESTED, data=many.data).fit(method="avi:mlp(16):levels", seed=1, steps=300)
+    every = avi.Model(stan_code=NESTED, data=many.data).fit(method="avi:mlp(16):levels", seed=1, steps=500)
     assert not on_minibatches(every)
     value, se = gap(some.evaluation, every.evaluation)
     assert abs(value) < tolerance(every.elbo, many.bound.dim)

@@ -1,20 +1,19 @@
 """The gate: it says NO, with the reason, to fits that are wrong in a known way, and yes to good ones."""
 
-import json
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import avistan as avi
+from avistan.diagnosis import checks as diagnostics
+from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.checks import diagnose
-from avistan.diagnosis.restarts import probe_starts
-from avistan.diagnosis.unit_checks import conditional_errors, unit_log_ratios
-from avistan.diagnosis.verdict import Check, Diagnosis, Trust
-from avistan.objective.psis import pareto_khat
-from avistan.posterior.approximation import approximation
-from avistan.posterior.unit_marginals import unit_density
-from programs import REJECTS, bind, bundled, simulator
+from avistan.diagnosis.verdict import Check, Trust
+from avistan.fitting.outcome import FitOutcome, judge
+from avistan.objective.elbo import Evaluation
+from programs import REJECTS, bundled
 
 RICH = "avi:full-rank:full:conditional"
 MIXTURE = """
@@ -36,21 +35,6 @@ LESSER_MODE = """
 parameters { real x; }
 model { target += log_mix(0.001, normal_lpdf(x | 0.3, 0.1), normal_lpdf(x | -1.5, 0.1)); }
 """
-RIDGE = """
-parameters { vector[3] x; }
-model { x[1] ~ std_normal(); x[2] ~ normal(x[1], 0.03); x[3] ~ normal(x[2], 0.03); }
-"""
-
-
-@pytest.fixture(scope="module")
-def linear_data():
-    return simulator("linear")(300)
-
-
-@pytest.fixture(scope="module")
-def linear(linear_data):
-    """Mean-field globals, whose sd is less than half of the right one."""
-    return bundled("linear", linear_data).fit(method="avi:polynomial(1)", seed=1, steps=2000)
 
 
 @pytest.fixture(scope="module")
@@ -249,71 +233,113 @@ def test_coupled_units_are_judged_by_all_parameters_together():
         assert diagnosis["k-hat of units"].passed is None
 
 
-# -- the parts --------------------------------------------------------------------------------------------------
-
-
-def test_rough_starts_on_a_ridge_are_no_modes():
-    with bind(RIDGE, {}) as model:
-        probes = probe_starts(model, None, np.zeros(3), seed=1, count=6)
-    assert len(probes) == 6
-    assert max(probe.distance for probe in probes) > 1  # quick fits do not agree
-    assert not any(probe.is_apart for probe in probes)
-
-
-def test_the_spot_check_sees_a_shift_and_a_wrong_sd(linear):
-    density, q = unit_density(linear), approximation(linear.family, linear.inputs)
-    conditional_sd = q.chol[0, 0, 0]
-    wrong = replace(q, loc=q.loc.copy(), chol=q.chol.copy())
-    wrong.loc[0] += 2 * conditional_sd
-    wrong.chol[1] *= 2
-    errors, ratios, accepted = conditional_errors(density, wrong, np.random.default_rng(1))
-    assert accepted > 0.6
-    assert errors[0] == pytest.approx(2, abs=0.4)
-    assert ratios[1] == pytest.approx(2, rel=0.2)
-    assert np.median(np.abs(np.log(ratios[2:]))) < 0.1
-
-
-def test_khats_of_units_are_those_of_a_normal_pair(linear):
-    """q twice too wide has light-tailed weights, q half as wide a tail index of 3/4: 1 - (sd of q / sd of p)^2."""
-    density, q = unit_density(linear), approximation(linear.family, linear.inputs)
-    chol = q.chol.copy()
-    chol[:150] *= 2
-    chol[150:] *= 0.5
-    ratios = unit_log_ratios(density, replace(q, chol=chol), np.arange(300), 1000, np.random.default_rng(2))
-    khats = np.array([pareto_khat(column) for column in ratios.T])
-    assert np.median(khats[:150]) < 0.2
-    assert 0.5 < np.median(khats[150:]) < 1.0
-
-
-def test_a_diagnosis_is_plain_data(linear):
-    diagnosis = diagnose(linear)
-    out = json.loads(json.dumps(diagnosis.to_json(), allow_nan=False))
-    assert out["passed"] is False
-    assert out["outcome"] == diagnosis.outcome.name
-    assert out["advice"]
-    keys = {"name", "passed", "value", "threshold", "unit", "finding", "advice"}
-    assert all(set(check) == keys for check in out["checks"])
-    dataset = diagnosis.to_dataset()
-    assert dataset["khat"].dims == ("N",)
-    assert dataset.sizes["N"] == 300
-    text = str(diagnosis)
-    assert "FAILED" in text
-    assert "What to do" in text
-    assert all(check.finding.split()[0] in text for check in diagnosis.checks)
-
-
-def test_the_first_trouble_names_the_outcome_and_advice_is_never_empty():
-    def check(trouble):
-        return Check(name=trouble.name, passed=False, finding="", trouble=trouble)
-
-    both = tuple(check(trouble) for trouble in (Trust.units_misfit, Trust.stopped_early))
-    diagnosis = Diagnosis(program="p", method="m", checks=both, units={}, level=None, seconds=0.0)
-    assert diagnosis.outcome is Trust.stopped_early
-    assert all(bool(trouble.value) is (trouble is not Trust.passed) for trouble in Trust)
-    assert diagnosis.to_dataset().sizes == {}
-
-
 def test_the_same_seed_repeats(linear):
     one, two = (diagnose(linear, seed=4).to_json() for _ in range(2))
     one.pop("seconds"), two.pop("seconds")
     assert one == two
+
+
+# -- checks that can't be made: failed, with the reason; the others are made -------------------------------------
+
+NORMAL = "parameters { vector[2] x; } model { x ~ normal(1, 2); }"
+# Every group has a positive level: nearly all draws of a Gaussian approximation have a negative one, and are rejected.
+POSITIVE_LEVELS = """
+data { int<lower=1> J; vector[J] y; }
+parameters { vector[J] z; real mu; real<lower=0> tau; }
+transformed parameters { vector<lower=0>[J] level = mu + tau * z; }
+model { z ~ std_normal(); mu ~ normal(0, 2); tau ~ normal(0, 2); y ~ normal(level, 0.5); }
+"""
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return avi.Model(stan_code=NORMAL).fit(seed=1, steps=400)
+
+
+def raising(error):
+    def check(checked):
+        raise error
+
+    return check
+
+
+def test_a_check_that_raises_fails_with_its_reason_and_the_others_are_made(normal, monkeypatch, caplog):
+    monkeypatch.setitem(diagnostics._CHECKS, "other starts", raising(ValueError("cannot reshape")))
+    with caplog.at_level(logging.DEBUG, logger="avistan.diagnosis.checks"):
+        diagnosis = diagnostics.diagnose(normal)
+    check = diagnosis["other starts"]
+    assert check.passed is False
+    assert check.finding == "This check could not be made: ValueError: cannot reshape."
+    assert diagnosis.outcome is Trust.not_judged
+    assert "globals' means and sds" in {check.name for check in diagnosis.checks if check.passed}
+    assert "Traceback" in caplog.text
+
+
+def test_a_check_that_runs_out_of_memory_says_so(normal, monkeypatch):
+    monkeypatch.setitem(diagnostics._CHECKS, "other starts", raising(MemoryError()))
+    diagnosis = diagnostics.diagnose(normal)
+    assert diagnosis["other starts"].passed is False
+    assert "memory ran out" in diagnosis["other starts"].finding
+
+
+def test_an_interruption_is_no_failed_check(normal, monkeypatch):
+    monkeypatch.setitem(diagnostics._CHECKS, "other starts", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        diagnostics.diagnose(normal)
+
+
+def test_what_several_checks_need_fails_each_of_them(normal, monkeypatch):
+    def broken(family, inputs):
+        raise FloatingPointError("q has no form")
+
+    monkeypatch.setattr("avistan.diagnosis.checked_fit.approximation", broken)
+    diagnosis = diagnostics.diagnose(normal)
+    reasons = {check.name: check.finding for check in diagnosis.checks if check.passed is False}
+    assert set(reasons) == {"other starts", "globals"}
+    assert all("q has no form" in reason for reason in reasons.values())
+
+
+def test_a_fit_all_of_whose_draws_are_rejected_is_diagnosed():
+    y = np.abs(np.random.default_rng(3).normal(0, 0.3, 40))
+    model = avi.Model(stan_code=POSITIVE_LEVELS, data={"J": 40, "y": y})
+    diagnosis = model.fit(method="fvi", seed=1, steps=300).diagnose()
+    assert not diagnosis.passed
+    assert diagnosis.outcome is Trust.draws_rejected
+    undecided = [check.name for check in diagnosis.checks if check.passed is None]
+    assert not {"continued training", "other starts", "k-hat of the globals"} & set(undecided)
+    assert not any("Error" in check.finding for check in diagnosis.checks)
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold"), [(np.nan, 1.0), (0.0, np.nan), (np.inf, np.inf), (0.0, np.inf)]
+)
+def test_a_check_does_not_pass_on_numbers_that_are_not_finite(value, threshold, normal):
+    check = Check(name="a", passed=True, finding="It is small.", value=value, threshold=threshold)
+    (found,) = diagnostics.made("a", lambda checked: [check], CheckedFit(fit=normal, seed=1))
+    assert found.passed is False
+    assert found.trouble is Trust.not_judged
+    assert "not finite" in found.finding
+
+
+def test_a_check_that_has_numbers_or_none_passes(normal):
+    checks = [
+        Check(name="a", passed=True, finding="", value=0.5, threshold=1.0),
+        Check(name="b", passed=True, finding=""),
+        Check(name="c", passed=None, finding="", value=np.nan),
+        Check(name="k-hat", passed=True, finding="", value=-np.inf, threshold=0.7),  # of constant weights
+    ]
+    assert diagnostics.made("all", lambda checked: checks, CheckedFit(fit=normal, seed=1)) == checks
+
+
+def test_a_gain_of_a_single_pair_of_draws_passes_nothing(normal, monkeypatch):
+    """Without an error a gain says nothing, be it as small as it may."""
+    monkeypatch.setattr("avistan.diagnosis.training_checks.gap", lambda before, after: (-0.71, np.nan))
+    check = diagnostics.diagnose(normal)["continued training"]
+    assert check.passed is False
+    assert check.trouble is Trust.draws_rejected
+    assert "-0.71 nats (standard error unknown)" in check.finding
+
+
+def test_an_elbo_whose_error_is_unknown_is_uncertain(normal):
+    assert judge(normal.trace, normal.evaluation) is FitOutcome.settled
+    assert judge(normal.trace, Evaluation(np.array([1.0, 2.0]))) is FitOutcome.uncertain
