@@ -73,6 +73,7 @@ def test_persons_held_out_get_the_posteriors_of_a_refit_with_the_same_items(pred
         assert abs(draws.std() / sds[number] - 1) < 0.05 + noise, patterns[number]
 
 
+@pytest.mark.slow
 def test_a_few_persons_held_out_get_the_posteriors_of_a_fit_of_all(lsat, answers):
     few = HELD_OUT[::30]
     part, whole = (
