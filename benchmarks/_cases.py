@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.model import Model
 
 Data = dict[str, Any]

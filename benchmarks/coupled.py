@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 import avistan as avi
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.comparison.references import nuts
 
 FloatArray = npt.NDArray[np.float64]

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_expit, logsumexp
 
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.comparison.references import nuts
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data

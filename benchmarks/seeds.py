@@ -29,7 +29,7 @@ import numpy as np
 from _family_programs import PROGRAMS
 from _further_programs import FURTHER
 from _seed_programs import SEED_PROGRAMS
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.fitting.outcome import FitOutcome
 from avistan.model import Model
 from stan_adapters.errors import AvistanError

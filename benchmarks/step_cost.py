@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from _c_loop import gradient_microseconds
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.density.log_density import (
     Backend,
     DensityHandles,

@@ -26,7 +26,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.density.log_density import register
 from avistan.family.family import Family
 from avistan.family.method import parse_method

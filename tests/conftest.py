@@ -14,7 +14,7 @@ import jax
 import pytest
 
 import avistan as avi
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from fake_engine import Toy, build, compiler
 from programs import REJECTS, bind, bundled
 from stan_adapters.bound.bound_model import BoundModel

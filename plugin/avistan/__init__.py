@@ -29,12 +29,12 @@ _HOME = {
     "calibrate": "calibration.sbc",
     "load": "fit",
     "AvistanError": "runtime.errors",
-    "models_root": "cli.bundled",
+    "models_root": "cli.examples",
 }
 
 if TYPE_CHECKING:
     from avistan.calibration.sbc import calibrate as calibrate
-    from avistan.cli.bundled import models_root as models_root
+    from avistan.cli.examples import models_root as models_root
     from avistan.comparison.references import Reference as Reference
     from avistan.comparison.results import Comparison as Comparison
     from avistan.fit import Fit as Fit

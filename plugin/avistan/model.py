@@ -184,13 +184,16 @@ class Model:
         chosen_options = make_options(options)
         self._check_fittable(seed)
         check_callable("progress_callback", progress_callback)
-        if checkpoint is not None:
-            check_checkpoint_place(checkpoint, resume=resume)
-        elif resume:
+        if resume and checkpoint is None:
             raise FitError("resume=True continues a checkpoint: give its folder as checkpoint=.")
         check_choice(method, family)
         check_training(self.bound, chosen_options, chains=whole_number("chains", chains))
         with time_limit(max_seconds), reporting(progress_callback):
+            self._structure(
+                level
+            )  # a program that can't be fitted says so before a checkpoint says how to go on
+            if checkpoint is not None:
+                check_checkpoint_place(checkpoint, resume=resume)
             return self._fit(
                 method=method,
                 seed=seed,

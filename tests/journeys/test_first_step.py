@@ -15,7 +15,7 @@ made = avi.Model
 loaded = sorted(name for name in sys.argv[1:] if name in sys.modules)
 import jax.monitoring
 import numpy as np
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 
 seen = []
 jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: seen.append(event))

@@ -3,7 +3,7 @@
 import runpy
 
 import avistan as avi
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.language.program import Program

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.files.outputs import check_folder_place, whole_folder
 from avistan.model import Model
 from avistan.report.write import PAGE, PICTURES, REPORT, best_row, write_netcdf, write_report

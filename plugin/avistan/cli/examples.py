@@ -1,4 +1,4 @@
-"""The bundled examples: their files and what they are."""
+"""The bundled examples: where they are, their files and what they are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from pathlib import Path
 from typing import Any
 
 _SENTENCE_END = re.compile(r"(?<=[.:])\s")
+
+
+def models_root() -> Path:
+    """The folder of the bundled examples, one subfolder each: in a checkout, or in an installed package.
+
+    Raises:
+        FileNotFoundError: the installation is incomplete.
+    """
+    here = Path(__file__).resolve().parents[1]
+    checkout = here.parents[1]
+    for folder in (checkout / "stan_models", here / "_models"):
+        if folder.is_dir() and (folder.name == "_models" or (checkout / "pyproject.toml").is_file()):
+            return folder
+    raise FileNotFoundError(f"the example models are not beside {here}: reinstall avistan.")
 
 
 @dataclass(frozen=True, slots=True)

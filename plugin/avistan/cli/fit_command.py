@@ -13,22 +13,15 @@ from avistan.cli.console import Refusal, answers, tell
 from avistan.cli.options import (
     DataFiles,
     Draws,
-    DrawsPerStep,
-    ElboDraws,
     Engine,
-    EstimatorName,
     IncludePath,
     Json,
-    LearningRate,
     LevelName,
-    MaxRank,
-    NumReferences,
     Seed,
     StanFile,
-    Steps,
     check_request,
-    given,
     open_model,
+    takes_fit_options,
 )
 from avistan.family.method import check_choice
 from avistan.runtime.text import to_json
@@ -40,6 +33,7 @@ if TYPE_CHECKING:
 
 
 @answers
+@takes_fit_options()
 def fit(
     stan_file: StanFile,
     output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier fit.")],
@@ -64,13 +58,6 @@ def fit(
     engine: Engine = "auto",
     include_path: IncludePath = None,
     draws: Draws = 1000,
-    steps: Steps = None,
-    draws_per_step: DrawsPerStep = None,
-    learning_rate: LearningRate = None,
-    estimator: EstimatorName = None,
-    num_references: NumReferences = None,
-    max_rank: MaxRank = None,
-    elbo_draws: ElboDraws = None,
     max_seconds: Annotated[
         float | None,
         typer.Option(
@@ -92,6 +79,7 @@ def fit(
         bool, typer.Option("--force", help="Write the posterior although the diagnosis fails.")
     ] = False,
     json: Json = False,
+    **options: Any,
 ) -> str:
     """Fit by variational inference, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
 
@@ -99,15 +87,6 @@ def fit(
 
     Where the diagnosis fails, the fit and diagnosis.json are written and the posterior is not: exit status 3.
     """
-    options = given(
-        steps=steps,
-        draws_per_step=draws_per_step,
-        learning_rate=learning_rate,
-        estimator=estimator and estimator.value,
-        num_references=num_references,
-        max_rank=max_rank,
-        elbo_draws=elbo_draws,
-    )
     from avistan.cli.fit_folder import About, put_fit, trained_fit, what_is_asked
     from avistan.files.outputs import check_folder_place
     from avistan.fitting.options import make_options
@@ -118,7 +97,6 @@ def fit(
     from avistan.saved.folder import DIAGNOSIS, FIT_FILES
     from avistan.training.checkpoints import (
         beside,
-        check_checkpoint_place,
         holds_training,
         in_use,
         interruptible,
@@ -131,7 +109,6 @@ def fit(
     checkpoint = beside(output)
     shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
     with in_use(checkpoint, share=True), time_limit(max_seconds):
-        check_checkpoint_place(checkpoint, resume=resume)
         with interruptible(checkpoint):
             model = open_model(stan_file, data, engine, include_path, level)
             check_training(model.bound, make_options(options), chains=chains)

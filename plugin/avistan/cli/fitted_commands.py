@@ -1,4 +1,4 @@
-"""The commands `avistan diagnose` and `avistan posterior`, which go on from the folder of a trained fit."""
+"""The commands `avistan diagnose`, `posterior` and `predict`, which go on from the folder of a trained fit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Annotated
 import typer
 
 from avistan.cli.console import Refusal, answers
-from avistan.cli.options import Draws, FitEngine, Json
+from avistan.cli.options import Draws, FitEngine, Json, check_request
+from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_numbers
 from avistan.runtime.text import to_json
 
 FitFolder = Annotated[Path, typer.Argument(metavar="FIT/", help="A folder that `avistan fit` wrote.")]
-OwnSeed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's")]
+OwnSeed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's", help="Of the random numbers."),
+]
 
 
 class Resample(enum.StrEnum):
@@ -76,7 +80,6 @@ def posterior(
     Where its diagnosis failed, and not only in what --resample corrects, nothing is written: exit status 3.
     """
     from avistan.cli.fit_folder import allows_draws, one_step, opened_fit, put_draws, read_diagnosis
-    from avistan.runtime.errors import FitError
 
     check_numbers(draws=draws)
     chosen = None if resample is None else resample.value
@@ -102,5 +105,49 @@ def posterior(
             "seed": loaded.seed if seed is None else seed,
             "resample": chosen,
             "written": str(fit_folder / written),
+        }
+    )
+
+
+@answers
+def predict(
+    fit_folder: FitFolder,
+    data: Annotated[
+        Path, typer.Argument(metavar="NEW.json", help="Data of new units, for the same program.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="The netCDF file to write.")],
+    draws: Draws = 1000,
+    seed: OwnSeed = None,
+    engine: FitEngine = None,
+    json: Json = False,
+) -> str:
+    """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
+    from avistan.files.outputs import check_file_place
+    from avistan.fit import load
+    from avistan.report.write import write_netcdf
+
+    check_request(output, data, draws=draws)
+    check_file_place(output)
+    if output.resolve().is_relative_to(fit_folder.resolve()):
+        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
+    loaded = load(fit_folder, engine=engine)
+    tree = loaded.predict(data, draws, seed=seed)
+    write_netcdf(tree, output)
+    level = loaded.level
+    assert level is not None
+    units = int(tree["posterior"].sizes.get(level.name, 0))
+    latents = ", ".join(level.latents)
+    if not json:
+        return f"{latents} of {units} new units of {level.name}, {draws} draws, written to {output}"
+    return to_json(
+        {
+            "program": loaded.model.program.name,
+            "method": loaded.method.name,
+            "level": level.name,
+            "units": units,
+            "latents": list(level.latents),
+            "draws": draws,
+            "seed": loaded.seed if seed is None else seed,
+            "output": str(output),
         }
     )

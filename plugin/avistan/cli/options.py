@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,20 +53,6 @@ IncludePath = Annotated[
 ]
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
 
-# Options of a fit. Their defaults stand in FitOptions; here they are only shown.
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps", min=1, show_default="until it no longer pays", help="Adam steps: exactly that many."
-    ),
-]
-DrawsPerStep = Annotated[
-    int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
-]
-LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
-]
-
 
 class Estimator(enum.StrEnum):
     """The choices of `objective.neg_elbo`."""
@@ -72,22 +61,64 @@ class Estimator(enum.StrEnum):
     ENTROPY = "entropy"
 
 
-EstimatorName = Annotated[
-    Estimator | None,
-    typer.Option("--estimator", show_default="path", help="How the ELBO's gradient is estimated."),
-]
-NumReferences = Annotated[
-    int | None,
-    typer.Option("--num-references", min=1, show_default="24", help="Gradients that make a signature."),
-]
-MaxRank = Annotated[
-    int | None,
-    typer.Option("--max-rank", min=1, show_default="16", help="Most components of a signature kept."),
-]
-ElboDraws = Annotated[
-    int | None,
-    typer.Option("--elbo-draws", min=1, show_default="2000", help="Draws of the final ELBO estimate."),
-]
+# Options of a fit. Their defaults stand in FitOptions; here they are only shown.
+FIT_OPTIONS: dict[str, Any] = {
+    "steps": Annotated[
+        int | None,
+        typer.Option(
+            "--steps", min=1, show_default="until it no longer pays", help="Adam steps: exactly that many."
+        ),
+    ],
+    "draws_per_step": Annotated[
+        int | None, typer.Option("--draws-per-step", min=1, show_default="8", help="Stan gradients a step.")
+    ],
+    "learning_rate": Annotated[
+        float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
+    ],
+    "estimator": Annotated[
+        Estimator | None,
+        typer.Option("--estimator", show_default="path", help="How the ELBO's gradient is estimated."),
+    ],
+    "num_references": Annotated[
+        int | None,
+        typer.Option("--num-references", min=1, show_default="24", help="Gradients that make a signature."),
+    ],
+    "max_rank": Annotated[
+        int | None,
+        typer.Option("--max-rank", min=1, show_default="16", help="Most components of a signature kept."),
+    ],
+    "elbo_draws": Annotated[
+        int | None,
+        typer.Option("--elbo-draws", min=1, show_default="2000", help="Draws of the final ELBO estimate."),
+    ],
+}
+
+
+def takes_fit_options(*names: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Gives a command options of a fit, by default all: its `**options` are those that were given a value.
+
+    Raises (the command):
+        FitError: one is out of range.
+    """
+    known = {name: FIT_OPTIONS[name] for name in names or FIT_OPTIONS}
+
+    def decorate(command: Callable[..., str]) -> Callable[..., str]:
+        @functools.wraps(command)
+        def run(**values: Any) -> str:
+            options = {name: values.pop(name) for name in known}
+            return command(**values, **given(**options))
+
+        *own, _ = inspect.signature(command, eval_str=True).parameters.values()  # the last is **options
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [part.replace(kind=keyword) for part in own]
+        parameters += [
+            inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in known.items()
+        ]
+        run.__signature__ = inspect.Signature(parameters, return_annotation=str)  # type: ignore[attr-defined]
+        run.__annotations__ = {part.name: part.annotation for part in parameters} | {"return": str}
+        return run
+
+    return decorate
 
 
 def split_methods(text: str) -> list[str]:
@@ -151,4 +182,8 @@ def given(**options: Any) -> dict[str, Any]:
         FitError: one is out of range.
     """
     check_numbers(**options)
-    return {name: value for name, value in options.items() if value is not None}
+    return {
+        name: value.value if isinstance(value, enum.Enum) else value
+        for name, value in options.items()
+        if value is not None
+    }

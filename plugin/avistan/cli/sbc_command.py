@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from avistan.cli.console import Refusal, answers
 from avistan.cli.options import (
-    DrawsPerStep,
     Engine,
     IncludePath,
     Json,
-    LearningRate,
     LevelName,
     Seed,
     StanFile,
-    Steps,
     check_request,
-    given,
+    takes_fit_options,
 )
 from avistan.runtime.limits import whole_number
 from avistan.runtime.text import to_json
@@ -32,6 +29,7 @@ SBC_FILES = (RESULT, RANKS, PICTURE)
 
 
 @answers
+@takes_fit_options("steps", "draws_per_step", "learning_rate")
 def sbc(
     stan_file: StanFile,
     simulator: Annotated[
@@ -68,10 +66,8 @@ def sbc(
     level: LevelName = None,
     engine: Engine = "auto",
     include_path: IncludePath = None,
-    steps: Steps = None,
-    draws_per_step: DrawsPerStep = None,
-    learning_rate: LearningRate = None,
     json: Json = False,
+    **options: Any,
 ) -> str:
     """Simulation-based calibration: refit data simulated from the prior and rank the true values.
 
@@ -85,7 +81,6 @@ def sbc(
     check_request(output, stan_file, simulator, data, simulations=simulations, entries=entries)
     whole_number("draws", draws, "ranked_draws")
     check_folder_place(output, SBC_FILES, mark=RESULT)
-    options = given(steps=steps, draws_per_step=draws_per_step, learning_rate=learning_rate)
     with bars() if shown(None) else quiet() as progress:
         found = calibrate(
             Program.from_file(stan_file, include_path or ()),

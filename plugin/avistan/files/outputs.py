@@ -156,6 +156,19 @@ def check_room(folder: Path, needed: int, name: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def new_folders(folder: Path) -> Iterator[None]:
+    """A folder made for the block, and those above it; of those that were made, what is empty at the end is gone."""
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the first that holds something ends it
+            for each in made:
+                each.rmdir()
+
+
 # ---- Hidden folders ----------------------------------------------------------------------------------------
 
 _LOCK, _NEW, _OLDER = "lock", "new", "older"
@@ -167,14 +180,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def _made_beside(place: Path) -> Iterator[Path]:
     """A hidden folder beside a place, for what is not whole yet. It is gone in the end, or after the next run."""
     clear_leftovers(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary, lock = _locked_folder(place)
-        with lock:
-            try:
-                yield temporary
-            finally:
-                _settle(temporary, place)
+        with new_folders(place.parent):
+            temporary, lock = _locked_folder(place)
+            with lock:
+                try:
+                    yield temporary
+                finally:
+                    _settle(temporary, place)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

@@ -32,7 +32,8 @@ from avistan.saved.arrays import (
     write_leaves,
 )
 from avistan.saved.header import SavedFile, SavedHeader
-from avistan.saved.sizes import SizeError, num_declared
+from avistan.saved.sizes import SizeError
+from stan_adapters.data.declared_memory import declared_numbers
 from stan_adapters.data.stan_data import StanData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
@@ -108,7 +109,7 @@ def write_fit(
             "program": program.name,
             "program_digest": program.digest,
             "versions": versions(),
-            "parameters": num_declared(program.parameters, data),
+            "parameters": _num_parameters(program, data),
             "asked": dict(asked or {}),
             "files": {name: dataclasses.asdict(_saved(folder / name)) for name in _CORE},
         }
@@ -308,12 +309,17 @@ def _read_data(folder: Path, program: Program, header: SavedHeader) -> StanData:
         data = read_data(program, file)
     except AvistanError as error:
         raise DamageError(_DATA, str(error)) from error
-    found = num_declared(program.parameters, data)
+    found = _num_parameters(program, data)
     if found != header.parameters:
         raise DamageError(
             _DATA, f"its sizes give the parameters {found} numbers, and this fit has {header.parameters}"
         )
     return data
+
+
+def _num_parameters(program: Program, data: StanData) -> int:
+    """How many numbers the parameters have, constrained."""
+    return sum(declared_numbers(declaration, data) for declaration in program.parameters)
 
 
 def _read_arrays(folder: Path) -> dict[str, Array]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from avistan.family.locals import MAX_DIRECTIONS
 from avistan.family.method import Method
-from stan_adapters.data.layout import declared_shape
+from stan_adapters.data.declared_memory import declared_numbers
 from stan_adapters.files.memory import available_memory
-from stan_adapters.language.program import Declaration, Program
+from stan_adapters.language.program import Program
 
 _BYTES = 4  # of a number of a family, at least
 
@@ -19,19 +18,13 @@ class SizeError(Exception):
     """A saved fit says that it is larger than it can be."""
 
 
-def num_declared(declarations: Sequence[Declaration], data: Mapping[str, Any]) -> int:
-    """How many numbers variables have, constrained; those whose sizes the data do not tell count as none."""
-    shapes = (declared_shape(declaration.type, data) for declaration in declarations)
-    return sum(math.prod(max(size, 0) for size in shape) for shape in shapes if shape is not None)
-
-
 def refuse_beyond_memory(program: Program, data: Mapping[str, Any]) -> None:
     """That one value of every variable that a program declares has room in half of the memory that is left.
 
     Raises:
         SizeError: it has not.
     """
-    numbers = num_declared(program.declarations, data)
+    numbers = sum(declared_numbers(declaration, data) for declaration in program.declarations)
     if 16 * numbers > available_memory():
         raise SizeError(
             f"data.json: its sizes give the program's variables {numbers} numbers, for which this machine has no memory"

@@ -451,6 +451,25 @@ def test_a_bad_call_is_refused_and_nothing_is_written(arguments, helpful, tmp_pa
     assert (mine / "notes.txt").read_text() == "keep"
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("model { target += 1; }", "no parameters with free values"),
+        ("parameters { real x; } model { target += x; }", "is improper"),
+    ],
+    ids=["no parameters", "improper"],
+)
+def test_a_program_that_cannot_be_fitted_is_not_told_to_resume_a_checkpoint_beside_it(code, reason, tmp_path):
+    program, output = tmp_path / "a.stan", tmp_path / "fit"
+    program.write_text(code)
+    (tmp_path / "fit.checkpoint" / "chain-0" / "25").mkdir(parents=True)
+    result = run("fit", str(program), "--output", str(output))
+    assert_refused(result, reason)
+    assert "--resume" not in result.stderr
+    program.write_text("parameters { real x; } model { x ~ normal(0, 1); }")
+    assert_refused(run("fit", str(program), "--output", str(output)), "--resume")
+
+
 def test_a_malformed_program_is_refused_with_file_line_and_column(tmp_path):
     program = tmp_path / "broken.stan"
     program.write_text("data {\n  int N\n}\n")

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 import avistan as avi
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 from avistan.comparison.references import nuts
 from avistan.family.band import follow, pull_back
 from avistan.family.family import Family

@@ -75,6 +75,16 @@ def test_a_process_killed_between_two_renames_loses_neither_folder(tmp_path):
     assert names(tmp_path) == ["fit"]
 
 
+def test_folders_made_for_a_file_that_is_not_written_are_gone(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InterruptedError), places.whole_file(tmp_path / "there" / "gone" / "deep" / "x.png"):
+        raise InterruptedError
+    assert names(tmp_path / "there") == []
+    with places.whole_file(tmp_path / "there" / "kept" / "x.png") as file:
+        file.write_text("x")
+    assert names(tmp_path / "there") == ["kept"]
+
+
 def test_what_a_running_process_writes_is_left_alone(tmp_path):
     with places.whole_file(tmp_path / "new.nc") as one:
         one.write_text("first")

@@ -26,7 +26,7 @@ import jax
 import jax.monitoring
 import numpy as np
 import avistan as avi
-from avistan.cli.bundled import models_root
+from avistan.cli.examples import models_root
 
 seen = []
 jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
