@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from avistan.family.method import check_choice, check_methods, parse_method
 from avistan.fit import Fit
+from avistan.fitting.budget import check_method, check_sampling, check_training
 from avistan.fitting.fitted import Origin, fit_method
-from avistan.fitting.method_choice import level_for, needs_whole, others_beside, readable, resolve
-from avistan.fitting.options import FitOptions, make_options
-from avistan.fitting.shard_preparation import prepare_large
-from avistan.posterior.budget import check_method, check_sampling, check_training
+from avistan.fitting.method_choice import level_for, needs_whole
+from avistan.fitting.options import make_options
+from avistan.fitting.shared_start import SharedStarts
 from avistan.runtime.deadline import time_limit
 from avistan.runtime.errors import FitError, MethodError
 from avistan.runtime.limits import check_callable, check_engine, check_level, check_seed, whole_number
 from avistan.runtime.progress import ProgressCallback, begin_stage, reporting
 from avistan.runtime.progress_bars import bars, quiet, shown
-from avistan.runtime.threads import one_blas_thread
 from avistan.runtime.types import StrPath
-from avistan.start.preparation import Preparation, prepare
 from avistan.training.checkpoints import Checkpoint, check_checkpoint_place
 from avistan.training.fingerprint import describe_fit
 from stan_adapters.bound.bound_model import BoundModel
-from stan_adapters.errors import AvistanError, StructureError
+from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.propriety import check_posterior_exists
-from stan_adapters.shards.shard import FEWEST_UNITS, minibatches_pay
+from stan_adapters.shards.shard import FEWEST_UNITS
 from stan_adapters.sources import DataSource, read
 from stan_adapters.structure.structure import Structure, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
@@ -41,8 +38,6 @@ if TYPE_CHECKING:  # a fit alone does not need the competition
 
     from avistan.comparison.references import Reference
     from avistan.comparison.results import Comparison
-
-_MOST_PREPARATIONS = 4  # that a model keeps, the latest: of seeds, and of what else they depend on
 
 
 class Model:
@@ -92,7 +87,7 @@ class Model:
         self._slicing_rules = dict(slicing or {})
         self._structures: dict[tuple[str | None, int], Structure] = {}
         self._inspections: dict[tuple[str | None, int], Structure] = {}
-        self._preparations: dict[tuple[Any, ...], tuple[Preparation, float]] = {}
+        self._starts = SharedStarts(self.bound, self._slicing_of)
 
     def __repr__(self) -> str:
         return f"Model({self.program.name}, {self.bound.dim} unconstrained parameters, engine={self.bound.engine})"
@@ -188,65 +183,39 @@ class Model:
             raise FitError("resume=True continues a checkpoint: give its folder as checkpoint=.")
         check_choice(method, family)
         check_training(self.bound, chosen_options, chains=whole_number("chains", chains))
-        with time_limit(max_seconds), reporting(progress_callback):
-            self._structure(
+        grow = _grows(method, family)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(time_limit(max_seconds))
+            stack.enter_context(reporting(progress_callback))
+            structure = self._structure(
                 level
-            )  # a program that can't be fitted says so before a checkpoint says how to go on
+            )  # what can't be fitted says so before its checkpoint is looked at
             if checkpoint is not None:
                 check_checkpoint_place(checkpoint, resume=resume)
-            return self._fit(
-                method=method,
-                seed=seed,
-                level=level,
-                grow=_grows(method, family),
-                chains=chains,
-                show_progress=show_progress,
-                checkpoint=checkpoint,
-                resume=resume,
-                fitted={"family": family or "", "chains": chains},
-                options=chosen_options,
-            )
-
-    def _fit(
-        self,
-        *,
-        method: str,
-        seed: int,
-        level: str | None,
-        grow: bool,
-        chains: int,
-        show_progress: bool | None,
-        checkpoint: StrPath | None,
-        resume: bool,
-        fitted: Mapping[str, Any],
-        options: FitOptions,
-    ) -> Fit:
-        """As of `fit`; `fitted` belongs to the identity of its checkpoint."""
-        origin, reason, seconds = self._origin(method, seed, level, grow, options)
-        preparation, parsed = origin.preparation, origin.method
-        with contextlib.ExitStack() as stack:
+            origin = self._starts.origin(method, structure, seed, chosen_options, grow=grow)
             saves = None
             if checkpoint is not None:
                 described = describe_fit(
                     self.bound,
-                    preparation.level,
-                    method=parsed.name,
-                    options=asdict(options),
+                    origin.preparation.level,
+                    method=origin.method.name,
+                    options=asdict(chosen_options),
                     seed=seed,
                 )
-                saves = stack.enter_context(Checkpoint(checkpoint, {**described, **fitted}, resume=resume))
+                asked = {"family": family or "", "chains": chains}
+                saves = stack.enter_context(Checkpoint(checkpoint, {**described, **asked}, resume=resume))
             progress = stack.enter_context(bars() if shown(show_progress) else quiet())
             made = fit_method(
-                preparation,
-                parsed,
-                options,
-                reason=reason,
-                seconds_prepare=seconds,
-                progress=progress(parsed.name),
+                origin.preparation,
+                origin.method,
+                chosen_options,
+                reason=origin.reason,
+                seconds_prepare=origin.seconds,
+                progress=progress(origin.method.name),
                 checkpoint=saves,
                 chains=chains,
                 grow=grow,
-                certificate=self._structure(level).certificate,
+                certificate=structure.certificate,
             )
         return Fit.of(made)
 
@@ -260,23 +229,8 @@ class Model:
         **options: Any,
     ) -> Origin:
         """What `fit` trains from, arguments as there; a fit that was loaded can go on from it. Nothing is trained."""
-        return self._origin(method, seed, level, _grows(method, family), make_options(options))[0]
-
-    def _origin(
-        self, method: str, seed: int, level: str | None, grow: bool, options: FitOptions
-    ) -> tuple[Origin, str, float]:
-        """With the reason for the method, and the seconds that the preparation took."""
-        structure = self._structure(level)
-        parsed, reason = resolve(method, structure, self.bound.dim, grow=grow)
-        target, named = level_for(parsed, structure), method != "auto"
-        check_method(self.bound, target, parsed, options)
-        needs = {
-            "whole": needs_whole([parsed] if named else [], options),
-            "settled": parsed.second is not None,
-        }
-        preparation, seconds = self._prepare(target, structure, seed, options, **needs)
-        parsed, reason = readable(preparation, parsed, reason, asked=method)
-        return Origin(preparation=preparation, method=parsed, grow=grow), reason, seconds
+        structure, grow = self._structure(level), _grows(method, family)
+        return self._starts.origin(method, structure, seed, make_options(options), grow=grow)
 
     def compare(
         self,
@@ -352,7 +306,7 @@ class Model:
                     waiting(1, 1, float("nan"))
             return run_competition(
                 [
-                    self._prepare(target, structure, seed + number, chosen_options, **needs)
+                    self._starts.prepared(target, structure, seed + number, chosen_options, **needs)
                     for number in range(repeats)
                 ],
                 methods,
@@ -378,58 +332,9 @@ class Model:
             )
         check_seed(seed)
 
-    @one_blas_thread
-    def _prepare(
-        self,
-        level: Level | None,
-        structure: Structure,
-        seed: int,
-        options: FitOptions,
-        *,
-        whole: bool,
-        settled: bool,
-    ) -> tuple[Preparation, float]:
-        """The shared start and the seconds it took; `whole` rules out minibatches, and a `settled` fit belongs to the
-        start too.
-        """
-        others = others_beside(structure, level)
-        key = (
-            None if level is None else (level.name, level.latents),
-            tuple(other.latents for other in others),
-            whole,
-            seed,
-            options.num_references,
-            options.max_rank,
-        )
-        if key not in self._preparations:
-            started = time.perf_counter()
-            begin_stage("start: a quick fit of all parameters", next="training")
-            given: dict[str, Any] = {
-                "seed": seed,
-                "num_references": options.num_references,
-                "max_rank": options.max_rank,
-            }
-            slicing = None if whole else self._slicing_of(level)
-            made: Preparation
-            if level is not None and slicing is not None and minibatches_pay(slicing, self.data):
-                made = prepare_large(self.bound, level, slicing, others=others, **given)
-            else:
-                made = prepare(self.bound, level, others=others, **given)
-                _ = made.quick  # what it takes belongs to the preparation
-            self._preparations[key] = (made, time.perf_counter() - started)
-            while len(self._preparations) > _MOST_PREPARATIONS:
-                del self._preparations[next(iter(self._preparations))]
-        found, seconds = self._preparations[key]
-        if settled and found.others and not found._settled:
-            started = time.perf_counter()
-            with contextlib.suppress(StructureError):  # what has no signatures says so when it reads them
-                _ = found.settled
-            self._preparations[key] = (found, seconds + time.perf_counter() - started)
-        return self._preparations[key]
-
-    def _slicing_of(self, level: Level | None) -> Slicing | None:
+    def _slicing_of(self, level: Level) -> Slicing | None:
         """How the data of some units are written, where there are so many that it may pay, and they are separable."""
-        if level is None or level.num_units < FEWEST_UNITS:
+        if level.num_units < FEWEST_UNITS:
             return None
         structure = self.inspect()
         if structure.level is None or structure.level.latents != level.latents:

@@ -31,7 +31,7 @@ def test_fits_of_many_seeds_leave_no_normals_and_few_preparations_behind():
     for seed in range(8):
         fit = model.fit(seed=seed, **OPTIONS)
         assert numbers_kept() == 0
-    assert len(model._preparations) <= 4
+    assert len(model._starts.kept) <= 4
     assert fit.seed == 7
 
 

@@ -89,9 +89,9 @@ def fit(
     """
     from avistan.cli.fit_folder import About, put_fit, trained_fit, what_is_asked
     from avistan.files.outputs import check_folder_place
+    from avistan.fitting.budget import check_training
     from avistan.fitting.options import make_options
     from avistan.fitting.outcome import FitOutcome
-    from avistan.posterior.budget import check_training
     from avistan.posterior.fit_datatree import check_posterior
     from avistan.runtime.deadline import time_limit
     from avistan.saved.folder import DIAGNOSIS, FIT_FILES

@@ -41,11 +41,21 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Origin:
-    """What a fit was trained from: the shared start, the method before it grew, and whether it might grow."""
+    """What a fit is trained from.
+
+    Attributes:
+        preparation: the shared start.
+        method: before it grew.
+        grow: whether it might grow.
+        reason: for the method, in a sentence.
+        seconds: that the preparation took.
+    """
 
     preparation: Preparation
     method: Method
     grow: bool
+    reason: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from avistan.family.method import check_methods, parse_method
+from avistan.fitting import budget
+from avistan.fitting.budget import check_method, check_sampling, check_training
 from avistan.fitting.options import FitOptions, make_options
-from avistan.posterior import budget
-from avistan.posterior.budget import check_draws, check_method, check_sampling, check_training
+from avistan.posterior import budget as posterior_budget
+from avistan.posterior.budget import check_draws
 from avistan.runtime import limits
 from avistan.runtime.errors import FitError, MethodError
 from avistan.runtime.limits import (
@@ -92,7 +94,8 @@ def test_what_the_memory_does_not_hold_is_refused_with_what_it_would_take(eight_
 
 
 def test_what_would_take_years_is_refused_with_how_long(eight_schools, monkeypatch):
-    monkeypatch.setattr(budget, "_seconds_of_gradients", lambda model, count: 10.0 * count)
+    for each in (budget, posterior_budget):
+        monkeypatch.setattr(each, "seconds_of_gradients", lambda model, count: 10.0 * count)
     model = eight_schools.bound
     with pytest.raises(
         FitError, match=r"steps=1000000, draws_per_step=8 and chains=1 would take 2\.54 years at least"
@@ -105,8 +108,8 @@ def test_what_would_take_years_is_refused_with_how_long(eight_schools, monkeypat
 
 
 def test_seconds_of_gradients_are_measured_where_they_matter(eight_schools):
-    assert budget._seconds_of_gradients(eight_schools.bound, 1000) == 0.0
-    assert 0 < budget._seconds_of_gradients(eight_schools.bound, 10**6) < 1000
+    assert budget.seconds_of_gradients(eight_schools.bound, 1000) == 0.0
+    assert 0 < budget.seconds_of_gradients(eight_schools.bound, 10**6) < 1000
 
 
 def test_draws_that_the_disk_does_not_hold_are_refused(eight_schools, tmp_path):

@@ -38,7 +38,7 @@ def test_training_runs_so():
     with threadpool_limits(limits=2, user_api="blas"):
         fit = model.fit(method="fvi", steps=2, seed=1)
         fit_method(
-            next(iter(model._preparations.values()))[0],
+            next(iter(model._starts.kept.values()))[0],
             fit.method,
             fit.options,
             progress=lambda *_: seen.append(_threads()),
