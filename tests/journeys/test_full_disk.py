@@ -39,7 +39,14 @@ def assert_one_message(result):
 
 
 @pytest.mark.parametrize(
-    ("kibibytes", "kept"), [(8, False), (24, False), (60, True), (120, True), (200, True)]
+    ("kibibytes", "kept"),
+    [
+        (24, False),
+        (60, True),
+        (200, True),
+        pytest.param(8, False, marks=pytest.mark.slow),
+        pytest.param(120, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fit_keeps_what_there_was_room_for_and_goes_on_when_there_is_more(kibibytes, kept, tmp_path):
     with small_disk(tmp_path / "disk", kibibytes) as disk:

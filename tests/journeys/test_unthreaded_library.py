@@ -95,13 +95,14 @@ def test_the_handler_waits_for_code_that_holds_its_mutex(library):
     model = BoundModel(program, read_data(program, DATA), engine=str(library))
     lp: list[float] = []
     with use_backend("native"), register(model) as slot:
+        run = jax.jit(lambda theta: log_density.log_density(slot, theta)[0])
 
         def evaluate() -> None:
             with jax.enable_x64(True), use_backend("native"):
-                lp.append(
-                    float(jax.jit(lambda theta: log_density.log_density(slot, theta)[0])(np.zeros(N + 1)))
-                )
+                lp.append(float(run(np.zeros(N + 1))))
 
+        evaluate()  # compiles: from here on nothing but the mutex makes it wait
+        lp.clear()
         native.acquire_exclusive()
         waiting = threading.Thread(target=evaluate)
         waiting.start()
