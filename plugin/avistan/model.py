@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from avistan.family.method import check_choice, check_methods, parse_method
 from avistan.fit import Fit
 from avistan.fitting.budget import check_method, check_sampling, check_training
-from avistan.fitting.fitted import Origin, fit_method
+from avistan.fitting.fitted import Origin
 from avistan.fitting.method_choice import level_for, needs_whole
 from avistan.fitting.options import make_options
 from avistan.fitting.shared_start import SharedStarts
@@ -20,8 +20,7 @@ from avistan.runtime.limits import check_callable, check_engine, check_level, ch
 from avistan.runtime.progress import ProgressCallback, begin_stage, reporting
 from avistan.runtime.progress_bars import bars, quiet, shown
 from avistan.runtime.types import StrPath
-from avistan.training.checkpoints import Checkpoint, check_checkpoint_place
-from avistan.training.fingerprint import describe_fit
+from avistan.training.checkpoints import check_checkpoint_place
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
@@ -183,41 +182,25 @@ class Model:
             raise FitError("resume=True continues a checkpoint: give its folder as checkpoint=.")
         check_choice(method, family)
         check_training(self.bound, chosen_options, chains=whole_number("chains", chains))
-        grow = _grows(method, family)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(time_limit(max_seconds))
-            stack.enter_context(reporting(progress_callback))
+        with time_limit(max_seconds), reporting(progress_callback):
             structure = self._structure(
                 level
             )  # what can't be fitted says so before its checkpoint is looked at
             if checkpoint is not None:
                 check_checkpoint_place(checkpoint, resume=resume)
-            origin = self._starts.origin(method, structure, seed, chosen_options, grow=grow)
-            saves = None
-            if checkpoint is not None:
-                described = describe_fit(
-                    self.bound,
-                    origin.preparation.level,
-                    method=origin.method.name,
-                    options=asdict(chosen_options),
-                    seed=seed,
+            return Fit.of(
+                self._starts.fit(
+                    method,
+                    structure,
+                    seed,
+                    chosen_options,
+                    family=family,
+                    chains=chains,
+                    checkpoint=checkpoint,
+                    resume=resume,
+                    show_progress=show_progress,
                 )
-                asked = {"family": family or "", "chains": chains}
-                saves = stack.enter_context(Checkpoint(checkpoint, {**described, **asked}, resume=resume))
-            progress = stack.enter_context(bars() if shown(show_progress) else quiet())
-            made = fit_method(
-                origin.preparation,
-                origin.method,
-                chosen_options,
-                reason=origin.reason,
-                seconds_prepare=origin.seconds,
-                progress=progress(origin.method.name),
-                checkpoint=saves,
-                chains=chains,
-                grow=grow,
-                certificate=structure.certificate,
             )
-        return Fit.of(made)
 
     def origin(
         self,
@@ -229,8 +212,7 @@ class Model:
         **options: Any,
     ) -> Origin:
         """What `fit` trains from, arguments as there; a fit that was loaded can go on from it. Nothing is trained."""
-        structure, grow = self._structure(level), _grows(method, family)
-        return self._starts.origin(method, structure, seed, make_options(options), grow=grow)
+        return self._starts.origin(method, self._structure(level), seed, make_options(options), family=family)
 
     def compare(
         self,
@@ -341,8 +323,3 @@ class Model:
             structure = self.inspect(level=level.latents[0])
         same = structure.level is not None and structure.level.latents == level.latents
         return structure.slicing if same and isinstance(structure.slicing, Slicing) else None
-
-
-def _grows(method: str, family: str | None) -> bool:
-    """Whether a family may grow beyond the method's own."""
-    return (family or ("auto" if method == "auto" else "fixed")) == "auto"

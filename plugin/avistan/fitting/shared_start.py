@@ -1,20 +1,25 @@
-"""From a method's name to what is trained: the method, its level, and the start that all fits of one seed share."""
+"""From a method's name to a fit: the method, its level, the start that all fits of one seed share, and training."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from avistan.fitting.budget import check_method
-from avistan.fitting.fitted import Origin
+from avistan.fitting.fitted import Fitted, Origin, fit_method
 from avistan.fitting.method_choice import level_for, needs_whole, others_beside, readable, resolve
 from avistan.fitting.options import FitOptions
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.progress_bars import bars, quiet, shown
 from avistan.runtime.threads import one_blas_thread
+from avistan.runtime.types import StrPath
 from avistan.start.preparation import Preparation, prepare
+from avistan.training.checkpoints import Checkpoint
+from avistan.training.fingerprint import describe_fit
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import StructureError
 from stan_adapters.levels.levels import Level
@@ -37,14 +42,18 @@ class SharedStarts:
         self.kept: dict[tuple[Any, ...], tuple[Preparation, float]] = {}
 
     def origin(
-        self, method: str, structure: Structure, seed: int, options: FitOptions, *, grow: bool
+        self, method: str, structure: Structure, seed: int, options: FitOptions, *, family: str | None
     ) -> Origin:
         """What a fit by a method's name, or by "auto", is trained from.
+
+        Args:
+            family: whether it may grow beyond the method's own: "auto", "fixed" or None, as in `Model.fit`.
 
         Raises:
             MethodError: no such method, or it can't serve the program.
             FitError: it would take more memory than there is, or more than a month.
         """
+        grow = (family or ("auto" if method == "auto" else "fixed")) == "auto"
         chosen, reason = resolve(method, structure, self._bound.dim, grow=grow)
         level = level_for(chosen, structure)
         check_method(self._bound, level, chosen, options)
@@ -58,6 +67,42 @@ class SharedStarts:
         )
         chosen, reason = readable(preparation, chosen, reason, asked=method)
         return Origin(preparation=preparation, method=chosen, grow=grow, reason=reason, seconds=seconds)
+
+    def fit(
+        self,
+        method: str,
+        structure: Structure,
+        seed: int,
+        options: FitOptions,
+        *,
+        family: str | None,
+        chains: int,
+        checkpoint: StrPath | None,
+        resume: bool,
+        show_progress: bool | None,
+    ) -> Fitted:
+        """A fit by a method's name, or by "auto"; arguments as in `Model.fit`."""
+        origin = self.origin(method, structure, seed, options, family=family)
+        with contextlib.ExitStack() as stack:
+            saves = None
+            if checkpoint is not None:
+                level, name = origin.preparation.level, origin.method.name
+                described = describe_fit(self._bound, level, method=name, options=asdict(options), seed=seed)
+                asked = {"family": family or "", "chains": chains}
+                saves = stack.enter_context(Checkpoint(checkpoint, {**described, **asked}, resume=resume))
+            progress = stack.enter_context(bars() if shown(show_progress) else quiet())
+            return fit_method(
+                origin.preparation,
+                origin.method,
+                options,
+                reason=origin.reason,
+                seconds_prepare=origin.seconds,
+                progress=progress(origin.method.name),
+                checkpoint=saves,
+                chains=chains,
+                grow=origin.grow,
+                certificate=structure.certificate,
+            )
 
     @one_blas_thread
     def prepared(

@@ -38,7 +38,7 @@ from stan_adapters.data.stan_data import StanData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
 
-FORMAT = 5
+FORMAT = 6
 _HEADER, _LEAVES, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
 _CORE = (_PROGRAM, _DATA, _ARRAYS, _LEAVES)

@@ -11,7 +11,7 @@ import avistan.objective.elbo
 from avistan.family.functions import Refined, Table
 from avistan.objective.elbo import tabulated
 from avistan.posterior.approximation import approximation
-from avistan.posterior.refine_locals import free_units, num_refined, refine, unrefined, with_rows
+from avistan.posterior.refine_locals import free_units, num_refined, unrefined, with_rows
 from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from programs import bundled, simulator
@@ -35,7 +35,7 @@ def local_parameters(fit):
 def test_freed_units_gain_what_the_closed_form_says(constant, data, linear_answers):
     best = linear_answers["mean_field_optimum"](data)
     short = best.elbo - linear_answers["constant_factor_optimum"](data).elbo
-    refined = refine(constant)
+    refined = constant.refine()
     assert short > 20
     assert abs(refined.elbo - constant.elbo - short) < 0.5
     assert refined.elbo < best.elbo + 5 * refined.elbo_se
@@ -47,14 +47,14 @@ def test_freed_units_gain_what_the_closed_form_says(constant, data, linear_answe
 def test_the_gain_is_measured_on_its_own_draws(constant):
     density, q = unit_density(constant), approximation(constant.family, constant.inputs)
     freed = free_units(density, q, np.random.default_rng(1), full=False)
-    gained = refine(constant).elbo - constant.elbo
+    gained = constant.refine().elbo - constant.elbo
     assert abs(freed.total - gained) < 5 * np.hypot(freed.total_se, constant.elbo_se)
     assert freed.gain.sum() == pytest.approx(freed.total)
 
 
 def test_correlated_units_gain_from_whole_factors():
     fit = bundled("random_slopes").fit(method="constant:full", seed=1, steps=1500)
-    other = refine(fit)
+    other = fit.refine()
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
     freed = free_units(density, q, np.random.default_rng(1), full=True)
     assert freed.total > 500
@@ -67,14 +67,14 @@ def test_correlated_units_gain_from_whole_factors():
 
 
 def test_only_chosen_units_move_and_new_units_are_served_as_before(constant):
-    refined = refine(constant, [3, 17])
+    refined = constant.refine([3, 17])
     before, after = local_parameters(constant), local_parameters(refined)
     moved = np.flatnonzero((np.asarray(before.loc) != np.asarray(after.loc))[0])
     assert moved.tolist() == [3, 17]
     assert refined.elbo > constant.elbo
     assert refined.family.globals is constant.family.globals
     assert unrefined(refined.family).inference is constant.family.inference
-    again = refine(refined, [5])
+    again = refined.refine([5])
     assert np.asarray(again.family.inference.units).tolist() == [3, 5, 17]
     assert not isinstance(again.family.inference.base, Refined)
     kept = np.asarray(local_parameters(again).loc)[0, [3, 17]]
@@ -83,7 +83,7 @@ def test_only_chosen_units_move_and_new_units_are_served_as_before(constant):
 
 @pytest.mark.parametrize("base", ["constant", "table"])
 def test_refined_units_keep_their_rows_where_units_are_tabulated_in_parts(constant, base, monkeypatch):
-    family = refine(constant, [3, 17, 250]).family
+    family = constant.refine([3, 17, 250]).family
     inputs = jnp.asarray(constant.inputs, dtype=jnp.float32)
     with jax.enable_x64(True):
         if base == "table":
@@ -98,7 +98,7 @@ def test_refined_units_keep_their_rows_where_units_are_tabulated_in_parts(consta
 
 
 def test_a_refined_family_is_read_back(constant, tmp_path):
-    refined = refine(constant, [3, 17])
+    refined = constant.refine([3, 17])
     eqx.tree_serialise_leaves(tmp_path / "leaves", refined.family.inference)
     with jax.enable_x64(True):
         empty = with_rows(constant.family, num_refined(refined.family))
@@ -115,7 +115,7 @@ def test_a_refined_family_is_read_back(constant, tmp_path):
 )
 def test_units_that_do_not_exist_are_one_clear_error(constant, units, words):
     with pytest.raises(FitError, match=words):
-        refine(constant, units)
+        constant.refine(units)
 
 
 def test_a_fit_without_separable_units_has_none_to_free():
@@ -123,4 +123,4 @@ def test_a_fit_without_separable_units_has_none_to_free():
         steps=20, elbo_draws=100
     )
     with pytest.raises(FitError, match="separable level"):
-        refine(fit)
+        fit.refine()

@@ -92,8 +92,8 @@ def test_the_file_that_was_changed_is_named(folder, tmp_path):
 def test_a_fit_of_an_older_format_is_refused_by_name(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "fit")
     header = json.loads((tmp_path / "fit" / "fit.json").read_text())
-    (tmp_path / "fit" / "fit.json").write_text(json.dumps(header | {"format": 4}))
-    with pytest.raises(FitError, match="has format 4, this version of avistan reads 5: fit and save again"):
+    (tmp_path / "fit" / "fit.json").write_text(json.dumps(header | {"format": 5}))
+    with pytest.raises(FitError, match="has format 5, this version of avistan reads 6: fit and save again"):
         avi.load(tmp_path / "fit")
 
 
