@@ -102,7 +102,9 @@ class Fit(Fitted):
             better._kept.update({"diagnosis": made.diagnosis, "diagnosis None False": made.diagnosis})
         return Improvement(fit=better, diagnosis=made.diagnosis, rounds=made.rounds)
 
-    def refine(self, units: Sequence[int] | None = None, *, steps: int = 300) -> Fit:
+    def refine(
+        self, units: Sequence[int] | npt.NDArray[np.integer] | None = None, *, steps: int = 300
+    ) -> Fit:
         """The fit with chosen units freed from the inference function (F-VI from the amortized start).
 
         Args:
