@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import jax
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
-from avistan.density.common_numbers import fold_in, key_as_number, make_key
+from avistan.density.common_numbers import key_as_number
 from avistan.density.log_density import register
 from avistan.family.family import Family
 from avistan.family.method import Method, parse_method
@@ -35,6 +36,7 @@ from avistan.objective.elbo import Evaluation, evaluate, gap, shared_normals
 from avistan.runtime.deadline import out_of_time
 from avistan.runtime.device import on_device
 from avistan.runtime.progress import Progress, begin_stage
+from avistan.runtime.streams import Stream, generator, stream_key
 from avistan.start.full_rank_start import full_rank_start
 from avistan.start.preparation import Preparation, start_family
 from avistan.training.checkpoints import Checkpoint
@@ -85,7 +87,7 @@ class Chain:
 
 def evaluation_key(key: PRNGKeyArray) -> PRNGKeyArray:
     """The key of the ELBO's draws: the same for every method of one seed."""
-    return fold_in(key, 3)
+    return stream_key(key, Stream.ELBO)
 
 
 @shared_normals()
@@ -175,7 +177,7 @@ class _ChainRun:
     ) -> None:
         self._preparation, self._number, self._method, self._options = preparation, number, method, options
         self._progress, self._checkpoint = progress, checkpoint
-        self._key = make_key(preparation.seed)
+        self._key = jax.random.key(preparation.seed)
         self._large = (
             preparation.minibatches_of(method) if isinstance(preparation, LargePreparation) else None
         )
@@ -201,7 +203,7 @@ class _ChainRun:
             if large is not None:
                 self._all_inputs = on_device(self.values, np.float32)
                 self._batches = stack.enter_context(large.batches(self.values, self._number * _STAGES))
-                self._measure = stack.enter_context(large.measure(self.values, fold_in(self._key, 4)))
+                self._measure = stack.enter_context(large.measure(self.values, self._key))
             self._opened = stack.pop_all()
         return self
 
@@ -225,7 +227,7 @@ class _ChainRun:
         """
         if self._large is not None or self._options.steps is not None:
             return found
-        number = key_as_number(fold_in(self._key, 5))
+        number = key_as_number(stream_key(self._key, Stream.NATURAL_GRADIENT))
         begin_stage("settling the globals", next="the ELBO")
         for count in range(ROUNDS):
             if out_of_time():
@@ -300,7 +302,7 @@ class _ChainRun:
     def _turned(self, family: Family) -> Family | None:
         """The family at the curvature of a density that has no units, if the ELBO at once is the better for it."""
         started = time.perf_counter()
-        rng = np.random.default_rng([self._preparation.seed, 11, self._number])
+        rng = generator(self._preparation.seed, Stream.STARTS_OF_CHAINS, self._number)
         read = full_rank_start(self._preparation.model, family, rng)
         if read is None:
             return None
@@ -334,7 +336,7 @@ class _ChainRun:
 
     def _train(self, family: Family, stage: int, method: Method) -> tuple[Family, Trace]:
         number = self._number * _STAGES + stage
-        key = fold_in(self._key, 1) if number == 0 else fold_in(self._key, 1000 + number)
+        key = stream_key(self._key, Stream.TRAINING, number)
         steps, given = self._options.steps, self._options.training
         if steps is not None and stage > 0:  # it begins at the optimum of the poorer family
             steps = max(1, steps // 2)

@@ -6,16 +6,21 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Array, Float
 
-from avistan.density.common_numbers import fold_in, make_key
 from avistan.family.family import Family
+from avistan.family.functions import AbstractInferenceFunction, LocalNu
 from avistan.family.method import Method, parse_method
-from avistan.objective.host_functions import global_values, unit_values
+from avistan.objective.elbo import tabulated
 from avistan.runtime.deadline import out_of_time
+from avistan.runtime.device import on_device
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
+from avistan.runtime.streams import Stream, generator, stream_key
 from avistan.runtime.threads import one_blas_thread
 from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation, prepare
@@ -153,7 +158,7 @@ class LargePreparation(Preparation):
         begin_stage(f"a start for two levels, round {number}", next="training")
         family, inputs = minibatches.start_family(method)
         options = minibatches.training(TrainingOptions(steps=_ROUND_STEPS))
-        key = fold_in(make_key(self.quick_seed), _SETTLING + number)
+        key = stream_key(jax.random.key(self.quick_seed), Stream.SHARD_ROUNDS, number)
         of_all = minibatches.unit_inputs(method)
         with minibatches.batches(of_all, _SETTLING + number) as batches:
             family, _ = train(family, inputs, NO_SLOT, options, key, batches=batches)
@@ -161,13 +166,17 @@ class LargePreparation(Preparation):
 
     def _of_all(self, family: Family, inputs: FloatArray) -> QuickFit:
         """Means and sds of the globals and of all units, whose inputs are (N, R), in a factorized family of a shard."""
-        nu = unit_values(family.inference, inputs.astype(np.float32), slice(None))
-        loc, log_sd, _ = global_values(family.globals)
+        read = on_device(inputs, np.float32)
+        nu, of_globals = _outputs(tabulated(family, read).inference, read), family.globals.resolved()
         frame, at = family.frame, self.globals_index
         mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
-        mean[at] = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * loc
-        sd[at] = np.asarray(frame.global_scale) * np.exp(log_sd)
-        mean[self.index] = (np.asarray(frame.local_center) + np.asarray(frame.local_scale) * nu.loc).T
+        mean[at] = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(
+            of_globals.loc
+        )
+        sd[at] = np.asarray(frame.global_scale) * np.exp(of_globals.log_sd)
+        mean[self.index] = (
+            np.asarray(frame.local_center) + np.asarray(frame.local_scale) * np.asarray(nu.loc)
+        ).T
         sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
         return replace(self.minibatches.start.quick, mean=mean, sd=sd)
 
@@ -219,6 +228,11 @@ class LargePreparation(Preparation):
         return given, given(self.model, self.index, self.globals_index)
 
 
+@eqx.filter_jit
+def _outputs(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> LocalNu:
+    return function(inputs)
+
+
 def prepare_large(
     model: BoundModel,
     level: Level,
@@ -243,7 +257,7 @@ def prepare_large(
         AvistanError: the program refuses the data of some units.
     """
     maker, size = ShardMaker(model, level, slicing), size or batch_size(slicing, model.data)
-    units = np.random.default_rng([seed, 6]).permutation(level.num_units)
+    units = generator(seed, Stream.SHARD_PREPARATION).permutation(level.num_units)
     few, many = maker(units[:size]), maker(units[: max(size, _SAMPLE)])
     given: dict[str, Any] = {"seed": seed, "num_references": num_references, "max_rank": max_rank}
     start = prepare(few.model, replace(level, index=few.index), sample=many, **given)

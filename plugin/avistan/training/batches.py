@@ -2,75 +2,126 @@
 
 from __future__ import annotations
 
-import abc
-import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from avistan.objective.step import Batch
-from avistan.runtime.device import on_device, zeros
+from avistan.density.log_density import block_log_density, set_layout
+from avistan.family.family import Family
+from avistan.objective.gradient import Density
+from avistan.runtime.device import on_device
+from avistan.runtime.types import IntArray
 
-# Unit inputs (B, N, R) of B batches; the slots beside the batch's own, and all weights, the batch's first; and of each
-# step the slot and the number of its batch.
-StepArrays = tuple[Float[Array, "B N R"], Batch, Int[Array, " steps"], Int[Array, " steps"]]
 
-
-class Places(NamedTuple):
-    """Where steps find their batches.
+class Terms(NamedTuple):
+    """What estimates the log density of all units from some: weight U_batch(theta, z) + sum_k weights_k U_k(theta).
 
     Attributes:
-        slots: of each step's batch.
-        inputs: of its units, float32, in rows (N, R); the same array for the same batch.
-        base: the slots beside the batch's own, and all weights, the batch's first.
+        weight: of the batch's log density.
+        slots: of densities of the globals alone.
+        weights: of those.
     """
 
-    slots: Sequence[int]
-    inputs: Sequence[npt.NDArray[np.float32]]
-    base: Batch
+    weight: Float[Array, ""]
+    slots: Int[Array, " T"]
+    weights: Float[Array, " T"]
+
+    def density(self, slot: Int[Array, ""]) -> Density:
+        """The estimate by the batch in a slot; a draw that Stan rejects in any of the terms is rejected."""
+
+        def density(theta: Float[Array, "S G"], z: Float[Array, "S d N"]) -> tuple[Array, Array]:
+            lp, status = block_log_density(slot, theta, z)
+            lp = self.weight * lp
+            for term in range(self.slots.shape[0]):
+                alone, rejected = block_log_density(self.slots[term], theta, z[:, :, :0])
+                lp, status = lp + self.weights[term] * alone, status | rejected
+            return lp, status
+
+        return density
 
 
-class Batches(abc.ABC):
-    """Batches of units for the steps of a chunk."""
+class Units(NamedTuple):
+    """Units of K batches, each padded to B of them.
 
-    dim: int | None = None  # parameters of the whole model, where a batch is a part of it
+    Attributes:
+        numbers: of the units in their level, which choose their normals.
+        inputs: single precision.
+        weight: what each counts in log q: 0 of padding.
+    """
 
-    @abc.abstractmethod
-    def chunk(self, first: int, steps: int) -> StepArrays:
+    numbers: Int[Array, "K B"]
+    inputs: Float[Array, "K B R"]
+    weight: Float[Array, "K B"]
+
+
+class Steps(NamedTuple):
+    """What the steps of a chunk read: of each step the slot of its batch and, where there are several, its number."""
+
+    terms: Terms
+    units: Units
+    slots: Int[Array, " steps"]
+    which: Int[Array, " steps"]
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Batches of units for the steps of a chunk.
+
+    Attributes:
+        dim: parameters of the whole model, where a batch is a part of it.
+    """
+
+    dim: int | None
+
+    def chunk(self, first: int, steps: int) -> Steps:
         """What steps `first` to `first + steps - 1` read."""
+        ...
 
-    @abc.abstractmethod
-    def places(self, first: int, steps: int) -> Places:
-        """The same without copies."""
-
-    def example(self, steps: int) -> StepArrays:
+    def example(self, steps: int) -> Steps:
         """Arrays of the right shapes for chunks of that many steps."""
+        ...
+
+
+class WholeModel:
+    """Every step evaluates all units of the model in a slot.
+
+    Args:
+        inputs: of the units (N, R).
+        size: of the batch, at least N: units that are not there count for nothing.
+    """
+
+    dim: int | None = None
+
+    def __init__(self, slot: int, family: Family, inputs: Float[Array, "N R"], size: int) -> None:
+        place = family.placement
+        set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
+        self._slot = slot
+        self._terms = Terms(on_device(1.0), *map(on_device, (np.zeros(0, np.int64), np.zeros(0))))
+        units = np.arange(int(inputs.shape[0]))
+        self._units = padded([(units, np.asarray(inputs))], size, weight=1.0)
+
+    def chunk(self, first: int, steps: int) -> Steps:
+        """As of `Batches`."""
+        slots, which = np.full(steps, self._slot, dtype=np.int64), np.zeros(steps, dtype=np.int32)
+        return Steps(self._terms, self._units, on_device(slots), on_device(which))
+
+    def example(self, steps: int) -> Steps:
+        """As of `Batches`."""
         return self.chunk(0, steps)
 
 
-class _OneBatch(Batches):
-    def __init__(self, slot: int, inputs: Float[Array, "N R"]) -> None:
-        self._slot, self._inputs = slot, inputs
-        self._rows = np.ascontiguousarray(inputs, dtype=np.float32)
-
-    def chunk(self, first: int, steps: int) -> StepArrays:
-        slots = on_device(np.full(steps, self._slot, dtype=np.int64))
-        return self._all, self._alone(), slots, zeros(steps, dtype=np.int32)
-
-    def places(self, first: int, steps: int) -> Places:
-        return Places([self._slot] * steps, [self._rows] * steps, self._alone())
-
-    @functools.cached_property
-    def _all(self) -> Float[Array, "1 N R"]:
-        return on_device(np.asarray(self._inputs)[None])
-
-    def _alone(self) -> Batch:
-        return Batch(zeros(0, dtype=np.int64), on_device(np.ones(1)))
-
-
-def one_batch(slot: int, inputs: Float[Array, "N R"]) -> Batches:
-    """The whole model in one slot, with the inputs of all units."""
-    return _OneBatch(slot, inputs)
+def padded(
+    batches: Iterable[tuple[IntArray, npt.NDArray[np.floating]]], size: int, weight: ArrayLike
+) -> Units:
+    """Batches as numbers of units (n,) and their inputs (n, R), brought to one size; each unit of them counts alike."""
+    numbers, inputs, weights = [], [], []
+    for units, rows in batches:
+        more = size - len(units)
+        numbers.append(np.pad(units.astype(np.int32), (0, more)))
+        inputs.append(np.pad(rows.astype(np.float32), ((0, more), (0, 0))))
+        weights.append(np.pad(np.full(len(units), weight, dtype=np.float64), (0, more)))
+    return Units(*(on_device(np.stack(part)) for part in (numbers, inputs, weights)))

@@ -1,108 +1,98 @@
-"""The optimizer: Adam with a warm-up and a cosine decay, guarded against wild gradients.
-
-The guards work on each entry alone: a global norm would cost another pass over all parameters in every step.
-"""
+"""The learning rule: Adam, guarded against wild gradients, with smaller steps for the weights of networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, Float32, Int
+import optax
+from jaxtyping import Array
 
-from avistan.runtime.device import zeros
+from avistan.family.functions import MLP
 
-NETWORK_RATE = (
-    0.25  # learning rate of a network relative to that of free parameters: one weight moves all units
-)
+NETWORK_RATE = 0.25  # of the learning rate: one weight of a network moves all units
+LIMIT = 10.0  # of an entry of the gradient, in running root mean squares
 WARM_UP_STEPS = 100
 FINAL_RATE = 1e-3  # of the learning rate, at the last step
 
 
-def learning_rates(step: npt.NDArray[np.int64], peak: float, steps: int) -> npt.NDArray[np.float64]:
-    """The rates of some of `steps` steps: a short linear warm-up, then a cosine down to `FINAL_RATE` of the peak."""
-    warm_up = min(WARM_UP_STEPS, steps // 10)
-    rising = 0.1 + 0.9 * step / max(warm_up, 1)
-    turn = np.clip((step - warm_up) / max(steps - warm_up, 1), 0.0, 1.0)
-    falling = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * turn))
-    return np.asarray(peak * np.where(step < warm_up, rising, falling))
+def learning_rule() -> optax.GradientTransformationExtraArgs:
+    """Updates of parameters from gradients; `update` takes the step's learning rate as `rate`, the most that any entry
+    moves.
 
+    Example:
+        >>> rule, parameters = learning_rule(), {"mean": jnp.zeros(2)}
+        >>> state = rule.init(parameters)
+        >>> updates, state = rule.update({"mean": jnp.array([3.0, -1e9])}, state, rate=jnp.array(0.02))
+        >>> print(updates["mean"])
+        [-0.02  0.02]
 
-class GuardedAdamState(NamedTuple):
-    """Adam's moments in single precision; the second one as its root, which the guard and the step both need.
-
-    All parameters lie in one row: the fewer arrays, the fewer loops to compile.
+    Source: Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
-
-    steps: Int[Array, ""]
-    first: Float32[Array, " P"]
-    second_root: Float32[Array, " P"]
-
-
-FIRST_DECAY, SECOND_DECAY = 0.9, 0.99
-LIMIT = 10.0  # of an entry of the gradient, in running root mean squares
-
-
-class AdamScales(NamedTuple):
-    """What a step needs of its number: corrections for the start, and the guard's bound."""
-
-    first: npt.NDArray[np.float64] | Float[Array, ""]
-    root: npt.NDArray[np.float64] | Float[Array, ""]
-    bound: npt.NDArray[np.float64] | Float[Array, ""]
-
-
-def adam_scales(number: Any) -> AdamScales:
-    """Scales of step `number`, counted from 1; numpy or JAX, float64."""
-    return AdamScales(
-        1 / (1 - FIRST_DECAY**number),
-        (1 - SECOND_DECAY**number) ** -0.5,
-        LIMIT * (1 - SECOND_DECAY ** (number - 1).clip(1.0)) ** -0.5,
+    return optax.with_extra_args_support(
+        optax.chain(
+            scale_by_guarded_adam(b1=0.9, b2=0.99, limit=LIMIT),
+            optax.clip(1.0),
+            optax.masked(optax.scale(NETWORK_RATE), network_weights),
+            scale_by_rate(),
+        )
     )
 
 
-class Optimizer(NamedTuple):
-    """A rule as pure functions: parameters -> state; gradients and state -> directions and the next state."""
+def scale_by_guarded_adam(b1: float, b2: float, limit: float) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` on gradients that are bounded entry by entry.
 
-    init: Callable[[Any], GuardedAdamState]
-    update: Callable[[Any, GuardedAdamState], tuple[Any, GuardedAdamState]]
-
-
-def guarded_adam() -> Optimizer:
-    """Directions of Adam, at most 1 in every entry (`NETWORK_RATE` in float32 leaves, which are networks).
-
-    An entry of the gradient beyond `LIMIT` times its running root mean square is shortened to that, and one that is not
-    finite counts as zero: a single wild draw moves neither the parameters nor the moments far.
-    native/training.cpp does the same for tables and networks.
-
-    Source: Kingma & Ba, "Adam", ICLR 2015.
+    An entry beyond `limit` times its root mean square so far, by Adam's second moment, is shortened to that, and one
+    that is not finite counts as zero: a wild draw moves neither the parameters nor the moments far. Unlike a bound on
+    the norm of the gradient this leaves the other entries as they are.
     """
+    adam = optax.scale_by_adam(b1=b1, b2=b2)
 
-    def init(params: Any) -> GuardedAdamState:
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return GuardedAdamState(
-            zeros(dtype=np.int32), zeros(size, dtype=np.float32), zeros(size, dtype=np.float32)
-        )
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        mean_square = optax.tree.bias_correction(state.nu, b2, jnp.maximum(state.count, 1))
+        scaled, moments = adam.update(jax.tree.map(bounded, updates, mean_square), state, params)
+        return scaled, moments
 
-    def update(updates: Any, state: GuardedAdamState) -> tuple[Any, GuardedAdamState]:
-        scales = (s.astype(jnp.float32) for s in adam_scales((state.steps + 1).astype(jnp.float64)))
-        first_scale, root_scale, bound_scale = scales
-        leaves, structure = jax.tree.flatten(updates)
-        flat = jnp.concatenate([leaf.astype(jnp.float32).ravel() for leaf in leaves])
-        bound = jnp.where(state.second_root > 0, bound_scale * state.second_root, jnp.inf)
-        g = jnp.clip(jnp.where(jnp.isfinite(flat), flat, 0), -bound, bound)
-        first = FIRST_DECAY * state.first + (1 - FIRST_DECAY) * g
-        second_root = jnp.sqrt(SECOND_DECAY * state.second_root**2 + (1 - SECOND_DECAY) * g**2)
-        direction = jnp.clip(first * first_scale / (second_root * root_scale + 1e-8), -1.0, 1.0)
-        ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
-        parts = []
-        for leaf, end in zip(leaves, ends, strict=True):
-            rate = NETWORK_RATE if leaf.dtype == jnp.float32 else 1.0
-            part = rate * direction[end - leaf.size : end]
-            parts.append(part.reshape(leaf.shape).astype(leaf.dtype))
-        return jax.tree.unflatten(structure, parts), GuardedAdamState(state.steps + 1, first, second_root)
+    def bounded(entries: Array, mean_square: Array) -> Array:
+        most = float(np.finfo(entries.dtype).max) ** 0.5  # whose square is a number
+        bound = jnp.where(mean_square > 0, jnp.minimum(limit * jnp.sqrt(mean_square), most), most)
+        return jnp.clip(jnp.where(jnp.isfinite(entries), entries, 0.0), -bound, bound)
 
-    return Optimizer(init, update)
+    return optax.GradientTransformation(adam.init, update)
+
+
+def scale_by_rate() -> optax.GradientTransformationExtraArgs:
+    """Steps against the gradient, of the length `rate` that `update` is given: it changes without a compilation."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, rate: Array, **_: Any) -> tuple[Any, Any]:
+        return jax.tree.map(lambda entries: -rate.astype(entries.dtype) * entries, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def network_weights(parameters: Any) -> Any:
+    """A tree of booleans: true at the weights of networks, but not at the outputs that all units start with."""
+
+    def marked(node: Any) -> Any:
+        marks = jax.tree.map(lambda _: isinstance(node, MLP), node)
+        return eqx.tree_at(lambda network: network.start, marks, False) if isinstance(node, MLP) else marks
+
+    return jax.tree.map(marked, parameters, is_leaf=lambda node: isinstance(node, MLP))
+
+
+def learning_rates(peak: float, steps: int) -> npt.NDArray[np.float64]:
+    """The rates (steps,) of a given number of steps: a short linear warm-up, then a cosine down to `FINAL_RATE` of the
+    peak.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.1 * peak,
+        peak_value=peak,
+        warmup_steps=min(WARM_UP_STEPS, steps // 10),
+        decay_steps=steps,
+        end_value=FINAL_RATE * peak,
+    )
+    return np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.float64)))

@@ -10,113 +10,94 @@ Source: steps that are taken back, in the spirit of trust regions: Conn, Gould &
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from avistan.objective.elbo import Evaluation, gap
 from avistan.runtime.types import FloatArray
 from avistan.training.fingerprint import Arrays
+from avistan.training.steps import State, named, restored
 from avistan.training.stopping import NATS, SHARE
 
 _FALL = 10.0  # tolerances by which a chunk must lie below the best one, and
 _NOISES = 6.0  # standard errors of a chunk's mean
 _BATCHES = 2  # of common draws, on each of which it must
-_CLOCK = ("steps", "step", "opt_state.steps", "key")  # of a state: random numbers are not used twice
 _ERRORS = 3.0  # standard errors by which another family must be better than the result
-
-
-@runtime_checkable
-class Steps[F](Protocol):
-    """What can go back to a state that it was in."""
-
-    @property
-    def family(self) -> F: ...
-
-    def arrays(self) -> Arrays: ...
-
-    def restore(self, arrays: Arrays) -> None: ...
 
 
 class Safeguard[F]:
     """The best chunk of a training run.
 
     Args:
-        steps: on which training is; stands at the start.
+        start: the state before the first step.
+        family: of a state.
         measure: ELBOs of families on common draws; without it nothing is taken back.
     """
 
-    def __init__(self, steps: Steps[F], measure: Callable[[F, int], Evaluation] | None) -> None:
-        self._steps, self._measure = steps, measure
-        self._start = steps.family
+    def __init__(
+        self, start: State, family: Callable[[State], F], measure: Callable[[F, int], Evaluation] | None
+    ) -> None:
+        self._start, self._family, self._measure = start, family, measure
         self._first = self._last = (np.nan, np.nan)  # mean and standard error of a chunk, nats
         self._best = (-np.inf, 0.0)
         self._doubt = 1.0  # more after an alarm that draws did not confirm
-        self._state: Arrays = {}
+        self._state: State | None = None  # at the end of the best chunk
 
-    def went_wrong(self, elbo: FloatArray) -> bool:
-        """Whether the chunk that just ended, with these ELBO estimates (steps,), is taken back; then it is already."""
+    def kept(self, state: State, elbo: FloatArray) -> State:
+        """Where training goes on after a chunk with these ELBO estimates (steps,) that ended in a state: there, or
+        where the best chunk ended, with random numbers that were not used yet.
+        """
         found = _level(elbo)
         if np.isnan(self._first[0]):
             self._first = found
         self._last = found
         if found[0] > self._best[0]:
-            self._best, self._state = found, self._steps.arrays()
-            return False
-        if self._measure is None or not self._state:
-            return False
+            self._best, self._state = found, state
+            return state
+        if self._measure is None or self._state is None:
+            return state
         noise = float(np.hypot(found[1], self._best[1]))
         least = _FALL * max(NATS, SHARE * abs(self._best[0]))
         if not self._best[0] - found[0] > self._doubt * max(least, _NOISES * noise):
-            return False
-        now = self._steps.arrays()
-        here = self._steps.family
-        self._steps.restore({**self._state, **{name: now[name] for name in _CLOCK if name in now}})
-        best = self._steps.family
+            return state
+        here, best = self._family(state), self._family(self._state)
         if all(self._below(here, best, number, least) for number in range(_BATCHES)):
-            return True
-        self._steps.restore(now)
+            return self._state._replace(key=state.key, step=state.step)
         self._doubt *= 2
-        return False
+        return state
 
     def _below(self, family: F, best: F, number: int, least: float) -> bool:
         assert self._measure is not None
         fall = self._measure(best, number).elbo - self._measure(family, number).elbo
         return bool(fall > least) or bool(np.isnan(fall))
 
-    def left_the_numbers(self, elbo: FloatArray) -> bool:
+    @staticmethod
+    def left_the_numbers(state: State, elbo: FloatArray) -> bool:
         """Whether no estimate of the chunk that just ended, and not every parameter, is finite: no step leads back."""
-        if np.isfinite(elbo).any():
-            return False
-        state = self._steps.arrays().values()
-        return not all(np.isfinite(part).all() for part in state if part.dtype.kind == "f")
+        return not np.isfinite(elbo).any() and not all(
+            np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.moved)
+        )
 
     def best_of(self, result: F) -> F:
         """The result, or the start or the best chunk's end where these are surely better on common draws."""
         if self._measure is None or np.isnan(self._first[0]):
             return result
-        others: list[Callable[[], F]] = []
+        others: list[State] = []
         if not _surely_above(self._last, self._first):
-            others.append(lambda: self._start)
-        if self._state and _surely_above(self._best, self._last):
-            others.append(self._at_best)
+            others.append(self._start)
+        if self._state is not None and _surely_above(self._best, self._last):
+            others.append(self._state)
         if not others:
             return result
-        own = self._measured(result)
-        for make in others:
-            other = make()
+        least = self._measured(result)
+        for state in others:
+            other = self._family(state)
             found = self._measured(other)
-            gain, error = gap(own, found)
-            if gain > _ERRORS * error or (np.isfinite(found.elbo) and not np.isfinite(own.elbo)):
-                result, own = other, found
+            gain, error = gap(least, found)
+            if gain > _ERRORS * error or (np.isfinite(found.elbo) and not np.isfinite(least.elbo)):
+                result, least = other, found
         return result
-
-    def _at_best(self) -> F:
-        now = self._steps.arrays()
-        self._steps.restore(self._state)
-        family = self._steps.family
-        self._steps.restore(now)
-        return family
 
     def _measured(self, family: F) -> Evaluation:
         assert self._measure is not None
@@ -126,21 +107,16 @@ class Safeguard[F]:
 
     def arrays(self) -> Arrays:
         """The state by name, for a checkpoint."""
-        numbers = [*self._first, *self._last, *self._best, self._doubt]
-        state = {f"best.{name}": values for name, values in self._state.items()}
-        return {"safeguard": np.array(numbers), **state}
+        numbers = np.array([*self._first, *self._last, *self._best, self._doubt])
+        state = {} if self._state is None else named(self._state)
+        return {"safeguard": numbers} | {f"best.{name}": values for name, values in state.items()}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from a state that `arrays` gave."""
-        numbers = [float(number) for number in arrays["safeguard"]]
-        self._first, self._last, self._best = (
-            (numbers[0], numbers[1]),
-            (numbers[2], numbers[3]),
-            (numbers[4], numbers[5]),
-        )
-        self._doubt = numbers[6]
-        own = {name: values for name, values in arrays.items() if name.startswith("best.")}
-        self._state = {name.removeprefix("best."): values for name, values in own.items()}
+        first, last, best, (self._doubt,) = np.split(arrays["safeguard"], [2, 4, 6])
+        self._first, self._last, self._best = ((float(a), float(b)) for a, b in (first, last, best))
+        found = {name.removeprefix("best."): values for name, values in arrays.items() if name[:5] == "best."}
+        self._state = restored(self._start, found) if found else None
 
 
 def _level(elbo: FloatArray) -> tuple[float, float]:

@@ -17,25 +17,22 @@ from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt64
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from avistan.density.common_numbers import fold_in, key_as_number
-from avistan.density.log_density import Backend, Slot, backend, default_threads, register, set_layout
+from avistan.density.log_density import Slot, default_threads, register, set_layout
 from avistan.family.family import Family
 from avistan.family.method import Method
+from avistan.family.normals import normals
 from avistan.family.placement import make_placement
 from avistan.objective.elbo import Evaluation
-from avistan.objective.step import Batch, elbo_estimate, form_of, frame_of, parts_of
+from avistan.objective.gradient import neg_elbo
 from avistan.runtime.device import on_device
-from avistan.runtime.errors import MethodError
+from avistan.runtime.streams import Stream, derived_seeds, generator, stream_key
 from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation, start_family
-from avistan.training.batches import Batches, Places, StepArrays
+from avistan.training.batches import Steps, Terms, padded
 from avistan.training.loop import TrainingOptions
-from avistan.training.network_training import NetworkSteps, serves
 from avistan.training.stopping import Measure
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.shards.base import Base
@@ -83,13 +80,9 @@ class Minibatches:
         all units.
 
         Raises:
-            MethodError: a family that minibatches do not serve, or as `preparation.start_family`.
+            MethodError: as of `preparation.start_family`.
         """
         family, inputs = start_family(self.start, method)
-        if form_of(family) is None:
-            raise MethodError(
-                f"{method.name}: on minibatches the globals' factor is mean-field or full-rank. Leave out :low-rank."
-            )
         if self.of_all:
             return family, inputs
         narrower = 0.5 * math.log(self.size / self.num_units)
@@ -131,38 +124,38 @@ class Minibatches:
             inputs: of all units (N, R).
         """
         count = min(_MEASURED_SHARDS, -(-self.num_units // self.size))
-        units = np.random.default_rng([self.seed, 8]).permutation(self.num_units)[: count * self.size]
+        units = generator(self.seed, Stream.MEASURED_UNITS).permutation(self.num_units)[: count * self.size]
         with ExitStack() as stack:
             shards = [self.maker(part) for part in np.array_split(units, count)]
             for shard in shards:
                 stack.callback(shard.model.close)
-            weight = self.num_units * count / len(units)
-            weights = np.array([weight, *((1 - weight) * c for c in self._coefficients)])
-            alone = Batch(self._register_base(stack), on_device(weights))
-            slots, rows = [], np.zeros((count, self.size, inputs.shape[1]), dtype=np.float32)
-            for number, shard in enumerate(shards):
+            terms = self._terms(stack, self.num_units * count / len(units))
+            slots = []
+            for shard in shards:
                 slot = stack.enter_context(register(shard.model))
                 set_layout(slot.index, shard.globals_index, shard.index.T)
-                rows[number, : shard.num_units] = inputs[shard.units]
                 slots.append(slot.index)
-            given = _Measured(slots, rows, alone)
+            parts = padded(((shard.units, inputs[shard.units]) for shard in shards), self.size, terms.weight)
+            given = Steps(terms, parts, *(on_device(np.array(part)) for part in (slots, range(count))))
 
             def measured(family: Family, number: int) -> Evaluation:
-                found = _estimates(family, given, fold_in(key, number))
-                return Evaluation(np.repeat(found, 2))  # each as a pair of draws
+                small = eqx.tree_at(lambda f: f.placement, family, None)
+                found = _estimates(small, given, stream_key(key, Stream.STOPPING, number))
+                return Evaluation(np.repeat(np.asarray(found), 2))  # each as a pair of draws
 
             yield measured
 
-    @property
-    def _coefficients(self) -> tuple[float, ...]:
-        return tuple(term.coefficient for term in self.base.terms)
-
-    def _register_base(self, stack: ExitStack) -> Int[Array, " terms"]:
-        """Slots of the density without units."""
-        slots = [stack.enter_context(register(term.model)) for term in self.base.terms]
+    def _terms(self, stack: ExitStack, weight: float) -> Terms:
+        """What makes a shard's log density with this weight an estimate of the whole's, open as long as the stack."""
+        slots = [stack.enter_context(register(term.model)).index for term in self.base.terms]
         for slot, term in zip(slots, self.base.terms, strict=True):
-            set_layout(slot.index, term.globals_index, np.zeros((0, 0), dtype=np.int64), term.template)
-        return on_device(np.array([slot.index for slot in slots], dtype=np.int64))
+            set_layout(slot, term.globals_index, np.zeros((0, 0), dtype=np.int64), term.template)
+        weights = [(1 - weight) * term.coefficient for term in self.base.terms]
+        return Terms(
+            on_device(weight),
+            on_device(np.array(slots, dtype=np.int64)),
+            on_device(np.array(weights, dtype=float)),
+        )
 
     @contextmanager
     def batches(self, inputs: FloatArray, number: int = 0) -> Iterator[ShardBatches]:
@@ -173,7 +166,7 @@ class Minibatches:
             number: of the chain; each has its own sequence of shards.
         """
         threads = default_threads()
-        seed = int(np.random.SeedSequence([self.seed, 7, number]).generate_state(1)[0])
+        (seed,) = derived_seeds(self.seed, Stream.SHARD, number)
         with ExitStack() as stack:
             pool = stack.enter_context(
                 ShardPool(
@@ -185,97 +178,55 @@ class Minibatches:
                     threads=threads,
                 )
             )
-            weight = float(pool.schedule.num_batches)
-            weights = np.array([weight, *((1 - weight) * c for c in self._coefficients)])
-            alone = Batch(self._register_base(stack), on_device(weights))
-            found = ShardBatches(pool, alone, self.size, inputs)
-            found.dim = self.maker.model.dim
+            terms = self._terms(stack, float(pool.schedule.num_batches))
+            found = ShardBatches(pool, terms, self.size, inputs, self.maker.model.dim)
             stack.callback(found.close)
             yield found
 
 
-class _Measured(Batches):
-    """Shards that stay: a step for each."""
-
-    def __init__(self, slots: list[int], inputs: npt.NDArray[np.float32], alone: Batch) -> None:
-        self._slots, self._inputs, self._alone = slots, inputs, alone
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def chunk(self, first: int, steps: int) -> StepArrays:
-        some = slice(first, first + steps)
-        slots, which = np.array(self._slots[some], dtype=np.int64), np.arange(steps, dtype=np.int32)
-        return on_device(self._inputs[some]), self._alone, on_device(slots), on_device(which)
-
-    def places(self, first: int, steps: int) -> Places:
-        some = slice(first, first + steps)
-        return Places(self._slots[some], list(self._inputs[some]), self._alone)
-
-
-def _estimates(family: Family, shards: _Measured, key: PRNGKeyArray) -> FloatArray:
+@jax.jit
+def _estimates(family: Family, steps: Steps, key: PRNGKeyArray) -> Float[Array, " K"]:
     """An estimate of the ELBO from each shard, nats."""
-    form = form_of(family)
-    if form is not None and serves(family):
-        steps = NetworkSteps(family, form, shards, _MEASURED_DRAWS, key_as_number(key))
-        return steps.run(np.zeros(len(shards)), backend())[0]
-    words = jax.random.key_data(key).astype(np.uint64)
-    return np.asarray(_estimates_by_xla(backend(), family, words, *shards.chunk(0, len(shards))))
-
-
-@eqx.filter_jit
-def _estimates_by_xla(
-    how: Backend,
-    family: Family,
-    key: UInt64[Array, " 2"],
-    inputs: Float[Array, "B M R"],
-    alone: Batch,
-    slots: Int[Array, " B"],
-    which: Int[Array, " B"],
-) -> Float[Array, " B"]:
-    form, frame = form_of(family), frame_of(family)
-    assert form is not None
+    size, block = family.frame.global_center.shape[0], family.local.block
 
     def one(_: None, given: tuple[Array, ...]) -> tuple[None, Array]:
         slot, number = given
-        batch = Batch(jnp.concatenate([slot[None], alone.slots]), alone.weights)
-        parts = parts_of(family, inputs[number])
-        return None, elbo_estimate(how, form, _MEASURED_DRAWS, batch, key, frame, parts)[0]
+        numbers, inputs, weight = (part[number] for part in steps.units)
+        noise = normals(key, numbers, _MEASURED_DRAWS, size, block)
+        return None, neg_elbo(family, steps.terms.density(slot), noise, inputs, weight)[1].elbo
 
-    return jax.lax.scan(one, None, (slots, which))[1]
+    return jax.lax.scan(one, None, (steps.slots, steps.which))[1]
 
 
-class ShardBatches(Batches):
+class ShardBatches:
     """Shards in the order of their rounds; a round lasts some chunks.
 
     One training after the other can use them: the next begins with the round in which the last one ended.
     """
 
-    def __init__(self, pool: ShardPool, alone: Batch, columns: int, inputs: FloatArray) -> None:
-        self._pool, self._alone, self._columns, self._inputs = pool, alone, columns, inputs
+    def __init__(self, pool: ShardPool, terms: Terms, size: int, inputs: FloatArray, dim: int) -> None:
+        self.dim: int | None = dim
+        self._pool, self._terms, self._size, self._inputs = pool, terms, size, inputs
         self._first_round = 0
         self._held = pool.schedule.held
         self.steps_per_round = _MULTIPLE * math.ceil(max(self._held, _STEPS_PER_ROUND) / _MULTIPLE)
-        self._ready: dict[Shard, tuple[Slot, npt.NDArray[np.float32]]] = {}
+        self._ready: dict[Shard, Slot] = {}
         self.shards: tuple[Shard, ...] = ()  # of the present round, in its order
         self._round = -1
 
-    def chunk(self, first: int, steps: int) -> StepArrays:
-        """As `Batches.chunk`; rounds are asked for in their order, and end between chunks.
+    def chunk(self, first: int, steps: int) -> Steps:
+        """As of `Batches`; rounds are asked for in their order, and end between chunks.
 
         Raises:
             AvistanError: a shard does not bind, or its units have no inputs.
         """
-        return self._arrays(self._shards_of(first, steps))
+        number, at = divmod(first, self.steps_per_round)
+        self._turn_to(self._first_round + number, at + steps)
+        return self._read([self.shards[step % self._held] for step in range(at, at + steps)])
 
-    def places(self, first: int, steps: int) -> Places:
-        """As `chunk`, without copies of the inputs."""
-        ready = [self._ready[shard] for shard in self._shards_of(first, steps)]
-        return Places([slot.index for slot, _ in ready], [inputs for _, inputs in ready], self._alone)
-
-    def example(self, steps: int) -> StepArrays:
-        """Arrays of the right shapes, without moving on."""
-        return self._arrays([self.shards[0]] * steps) if self.shards else self.chunk(0, steps)
+    def example(self, steps: int) -> Steps:
+        """As of `Batches`, without moving on."""
+        return self._read([self.shards[0]] * steps) if self.shards else self.chunk(0, steps)
 
     def passed(self, steps: int) -> None:
         """A training of so many steps is over, here or before an interruption."""
@@ -283,21 +234,15 @@ class ShardBatches(Batches):
 
     def close(self) -> None:
         """Release all slots; the pool frees the models."""
-        for slot, _ in self._ready.values():
+        for slot in self._ready.values():
             slot.close()
         self._ready.clear()
 
-    def _shards_of(self, first: int, steps: int) -> list[Shard]:
-        """The shard of each step."""
-        number, at = divmod(first, self.steps_per_round)
-        self._turn_to(self._first_round + number, at + steps)
-        return [self.shards[step % self._held] for step in range(at, at + steps)]
-
-    def _arrays(self, shards: Sequence[Shard]) -> StepArrays:
-        slots = np.array([self._ready[shard][0].index for shard in shards], dtype=np.int64)
-        inputs = np.stack([self._ready[shard][1] for shard in shards])
-        which = np.arange(len(shards), dtype=np.int32)
-        return on_device(inputs), self._alone, on_device(slots), on_device(which)
+    def _read(self, shards: Sequence[Shard]) -> Steps:
+        weight = float(self._terms.weight)
+        units = padded(((shard.units, self._inputs[shard.units]) for shard in shards), self._size, weight)
+        slots = np.array([self._ready[shard].index for shard in shards], dtype=np.int64)
+        return Steps(self._terms, units, on_device(slots), on_device(np.arange(len(shards), dtype=np.int32)))
 
     def _turn_to(self, number: int, needed: int) -> None:
         """Make a round's shards ready; of the first round only as many as are `needed` so far."""
@@ -308,16 +253,11 @@ class ShardBatches(Batches):
         else:
             staying = set(self._pool.staying(number))
             for shard in [shard for shard in self._ready if shard not in staying]:
-                self._ready.pop(shard)[0].close()  # the pool closes the models of shards that leave
+                self._ready.pop(shard).close()  # the pool closes the models of shards that leave
             self.shards = self._pool.epoch(number)
         self._round = number
         for shard in self.shards:
             if shard not in self._ready:
                 slot = register(shard.model)
                 set_layout(slot.index, shard.globals_index, shard.index.T)
-                self._ready[shard] = slot, self._padded(self._inputs[shard.units])
-
-    def _padded(self, values: FloatArray) -> npt.NDArray[np.float32]:
-        row = np.zeros((self._columns, values.shape[1]), dtype=np.float32)
-        row[: len(values)] = values
-        return row
+                self._ready[shard] = slot

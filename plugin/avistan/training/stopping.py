@@ -17,24 +17,19 @@ that is predicted to pay.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
-from jaxtyping import Array, Float
 
-from avistan.family.family import Family, trainable
-from avistan.family.functions import AbstractInferenceFunction, Table
+from avistan.family.family import Family
 from avistan.objective.elbo import Evaluation, gap
-from avistan.objective.host_draws import drawn_on_host
-from avistan.objective.host_functions import global_values, hosted, unit_values
-from avistan.runtime.device import on_device
 from avistan.runtime.types import FloatArray
 from avistan.training.fingerprint import Arrays
+from avistan.training.iterate_means import BlockMeans, Leaves, leaves_of, numbered, with_leaves
 from avistan.training.optimizer import FINAL_RATE, WARM_UP_STEPS, learning_rates
+from avistan.training.steps import Chunk
 
-Leaves = list[FloatArray]  # of a family's trainable part
 Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, the same for all families
 
 CHUNK = 25  # steps of a chunk
@@ -52,7 +47,6 @@ _ERRORS = 3.0  # standard errors within which a gain is in doubt
 _BLOCKS, _BLOCK_CHUNKS = 8, 1  # the fewest blocks that are judged, and the chunks of the first ones
 _SHORTEST = _BLOCKS * _BLOCK_CHUNKS * CHUNK * 3 // 2  # steps of a stage
 _FEWEST_MEANS = 4  # of chunks of the trace, in a half, whose noise can be told
-_UNITS = 50  # watched
 _RATE_DROP = 3.0  # from stage to stage
 
 
@@ -81,9 +75,9 @@ class FixedBudget:
 
     def __init__(self, steps: int, chunk: int, peak: float) -> None:
         self.most_steps, self._chunk = steps, chunk
-        self._rates = learning_rates(np.arange(steps), peak, steps)
+        self._rates = np.array(learning_rates(peak, steps))
 
-    def compile(self, make_ready: Callable[[int], None], done: int) -> None:
+    def compile(self, make_ready: Callable[[int], Any], done: int) -> None:
         """Make ready for the chunks after `done` steps; `make_ready` compiles chunks of a length."""
         left = self.most_steps - done
         for size in sorted({min(self._chunk, left), left % self._chunk} - {0}):
@@ -93,8 +87,8 @@ class FixedBudget:
         """Learning rates of the chunk after `done` steps; none when training ends."""
         return self._rates[done : done + self._chunk]
 
-    def see(self, done: int, elbo: FloatArray, mean: Callable[[], Family]) -> None:
-        """A chunk that ended after `done` steps: its ELBO estimates, and the family at the mean of its iterates."""
+    def see(self, done: int, chunk: Chunk) -> None:
+        """A chunk that ended after `done` steps."""
 
     def retreat(self, done: int) -> None:
         """A chunk that was taken back: smaller steps from here on."""
@@ -127,7 +121,6 @@ class StoppingRule:
 
     Args:
         family: where training begins.
-        inputs: unit inputs (N, R).
         measure: ELBOs of families, for comparison. None takes them from the trace, with the noise that it has: then the
             gain counts only where it is significant.
         peak: the learning rate to begin with.
@@ -137,7 +130,6 @@ class StoppingRule:
     def __init__(
         self,
         family: Family,
-        inputs: Float[Array, "N R"],
         measure: Measure | None,
         peak: float,
         *,
@@ -145,24 +137,20 @@ class StoppingRule:
         most_steps: int = MOST_STEPS,
     ) -> None:
         self._family, self._measure, self._peak = family, measure, peak
-        self._dim, self._whole = family.dim if dim is None else dim, dim is None
-        self._watch = _Watch(family, inputs)
+        self._dim = family.dim if dim is None else dim
         self.most_steps = most_steps
         self.ended = Ending.settled
         self._stage = self._began = 0
         self._falls = (0, 0)  # from which step to which the rate falls; (0, 0) before that is known
         self._done = False
-        self._means = BlockMeans(_BLOCK_CHUNKS)
+        self._means = BlockMeans(_BLOCKS, _BLOCK_CHUNKS)
         self._steady: Leaves = []  # mean of the iterates before the rate fell
         self._rows: list[FloatArray] = []
         self._elbos: list[float] = []
 
-    def compile(self, make_ready: Callable[[int], None], done: int) -> None:
-        """As of `FixedBudget`; a first comparison is made where that compiles too."""
+    def compile(self, make_ready: Callable[[int], Any], done: int) -> None:
+        """As of `FixedBudget`."""
         make_ready(CHUNK)
-        if self._measure is not None and not (self._whole and drawn_on_host(self._family)):
-            self._measure(self._family, 0)
-        self._watch(self._family)
 
     def rates(self, done: int) -> FloatArray:
         if self._done:
@@ -174,12 +162,12 @@ class StoppingRule:
             return np.asarray(rate * (FINAL_RATE + (1 - FINAL_RATE) * (stop - steps) / (stop - start)))
         return np.asarray(rate * np.minimum(1.0, 0.1 + 0.9 * steps / WARM_UP_STEPS))
 
-    def see(self, done: int, elbo: FloatArray, mean: Callable[[], Family]) -> None:
-        family = mean()
-        self._means.add(_leaves(family))
+    def see(self, done: int, chunk: Chunk) -> None:
+        self._means.add(leaves_of(chunk.mean))
         if not self._falls[1]:
-            self._rows.append(self._watch(family))
-            self._elbos.append(float(elbo[np.isfinite(elbo)].mean()) if np.isfinite(elbo).any() else np.nan)
+            finite = chunk.elbo[np.isfinite(chunk.elbo)]
+            self._rows.append(chunk.watched)
+            self._elbos.append(float(finite.mean()) if finite.size else np.nan)
             if (self._settled() and self._long_enough(done)) or self._out_of_steps(done):
                 self._begin_fall(done)
         elif done == self._falls[1]:
@@ -200,13 +188,13 @@ class StoppingRule:
 
     def _next_stage(self, done: int) -> None:
         self._stage, self._began, self._falls = self._stage + 1, done, (0, 0)
-        self._means, self._rows, self._elbos = BlockMeans(_BLOCK_CHUNKS), [], []
+        self._means, self._rows, self._elbos = BlockMeans(_BLOCKS, _BLOCK_CHUNKS), [], []
 
     def _begin_fall(self, done: int) -> None:
         pairs = max(1, (done - self._began) // 2 // (2 * CHUNK))
         self._falls = done, done + pairs * 2 * CHUNK
         self._steady = self._means.last(max(1, self._means.count // 4))
-        self._means = BlockMeans(pairs)
+        self._means = BlockMeans(_BLOCKS, pairs)
 
     def _out_of_steps(self, done: int) -> bool:
         """Whether the falling rate takes the steps that are left."""
@@ -221,7 +209,7 @@ class StoppingRule:
             return False
         quarter = count // 4
         window = -2 * quarter * chunks
-        if not self._watch.rhat(np.array(self._rows[window:])).max() <= MOST_RHAT:
+        if not _rhats(np.array(self._rows[window:]), self._family.globals.size).max() <= MOST_RHAT:
             return False
         share = _LEFT * (1 / (1 - 1.5 * quarter / count) - 1 / (1 - 0.5 * quarter / count))
         if self._measure is not None:
@@ -243,7 +231,7 @@ class StoppingRule:
             return True
         if self._measure is None:
             return False
-        later = self._at(self._means.last(self._means.count // 2))
+        later = self._with(self._means.last(self._means.count // 2))
         start, end = np.empty(0), np.empty(0)
         for number in range(MOST_BATCHES):
             start = np.append(start, self._measure(self._family, number).log_weights)
@@ -256,7 +244,7 @@ class StoppingRule:
     def _gains_little(self, blocks: int, share: float) -> bool:
         """Whether the mean over the last blocks surely gains less than a share of the tolerance on those before."""
         assert self._measure is not None
-        earlier, later = (self._at(self._means.last(blocks, before)) for before in (blocks, 0))
+        earlier, later = (self._with(self._means.last(blocks, before)) for before in (blocks, 0))
         before, after = np.empty(0), np.empty(0)
         most = min(MOST_BATCHES, max(FEWEST_BATCHES, 2 * self._means.chunks))
         for number in range(most):
@@ -274,33 +262,30 @@ class StoppingRule:
         """
         if not self._means.count:  # of a stage that was taken back
             return last
-        later, whole = self._at(self._means.last(1)), self._means.last(2)
+        later, whole = self._with(self._means.last(1)), self._means.last(2)
         if self._measure is None:
             return later
         families = [later, last]
         if self._steady:
-            families.insert(1, self._at([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)]))
+            families.insert(
+                1, self._with([(x + 2 * y) / 3 for x, y in zip(self._steady, whole, strict=True)])
+            )
         return families[int(np.argmax([self._measure(family, 0).elbo for family in families]))]
 
     def so_far(self, last: Family) -> Family:
         """What training ends with if it ends now: the best of the last iterate and means of the latest ones."""
         families = [last]
         if self._means.count:
-            families.append(self._at(self._means.last(max(1, self._means.count // 4))))
+            families.append(self._with(self._means.last(max(1, self._means.count // 4))))
         if self._steady:
-            families.append(self._at(self._steady))
+            families.append(self._with(self._steady))
         if self._measure is None:
             return families[min(1, len(families) - 1)]  # a mean has less of the noise of single iterates
         elbos = np.nan_to_num([self._measure(family, 0).elbo for family in families], nan=-np.inf)
         return families[int(np.argmax(elbos))]
 
-    def _at(self, leaves: Leaves) -> Family:
-        """The family with other trainable leaves."""
-        moved, fixed = eqx.partition(self._family, trainable(self._family))
-        old, structure = jax.tree.flatten(moved)
-        new = [on_device(leaf, like.dtype) for leaf, like in zip(leaves, old, strict=True)]
-        family: Family = eqx.combine(jax.tree.unflatten(structure, new), fixed)
-        return family
+    def _with(self, leaves: Leaves) -> Family:
+        return with_leaves(self._family, leaves)
 
     def arrays(self) -> Arrays:
         numbers = [self._stage, self._began, *self._falls, self._done, self.ended]
@@ -317,113 +302,18 @@ class StoppingRule:
         self._stage, self._began, start, stop, done, ended = own["numbers"].tolist()
         self._falls, self._done, self.ended = (start, stop), bool(done), Ending(ended)
         self._rows, self._elbos = list(own["rows"]), own["elbos"].tolist()
-        self._means = BlockMeans.of(own)
-        self._steady = _numbered(own, "steady")
+        self._means = BlockMeans.of(_BLOCKS, own)
+        self._steady = numbered(own, "steady")
 
 
-class BlockMeans:
-    """Means of iterates over blocks of chunks, in constant memory: 16 complete blocks become 8 of twice the length.
-
-    Args:
-        chunks: of a block, to begin with.
-    """
-
-    def __init__(self, chunks: int) -> None:
-        self.chunks = chunks
-        self.partial = 0  # chunks of the block that is not complete
-        self._blocks: list[Leaves] = []
-        self._sum: Leaves = []
-
-    @property
-    def count(self) -> int:
-        """Complete blocks."""
-        return len(self._blocks)
-
-    def add(self, leaves: Leaves) -> None:
-        """The mean of one more chunk."""
-        if not self.partial and self.count == 2 * _BLOCKS:
-            self._blocks = [_mean(self._blocks[i : i + 2]) for i in range(0, 2 * _BLOCKS, 2)]
-            self.chunks *= 2
-        if self.partial:
-            leaves = [x + y for x, y in zip(self._sum, leaves, strict=True)]
-        self._sum, self.partial = leaves, self.partial + 1
-        if self.partial == self.chunks:
-            self._blocks.append([x / self.chunks for x in self._sum])
-            self._sum, self.partial = [], 0
-
-    def last(self, number: int, before: int = 0) -> Leaves:
-        """The mean over some complete blocks, that many before the end."""
-        stop = self.count - before
-        return _mean(self._blocks[stop - number : stop])
-
-    def arrays(self) -> Arrays:
-        sizes = np.array([self.chunks, self.partial], dtype=np.int64)
-        stacked = {f"blocks.{i}": np.array(parts) for i, parts in enumerate(zip(*self._blocks, strict=True))}
-        return {"sizes": sizes, **stacked} | {f"sum.{i}": leaf for i, leaf in enumerate(self._sum)}
-
-    @classmethod
-    def of(cls, arrays: Arrays) -> BlockMeans:
-        """From what `arrays` gave."""
-        chunks, partial = arrays["sizes"].tolist()
-        found = cls(chunks)
-        found.partial = partial
-        found._blocks = [list(parts) for parts in zip(*_numbered(arrays, "blocks"), strict=True)]
-        found._sum = _numbered(arrays, "sum")
-        return found
-
-
-def _mean(blocks: Sequence[Leaves]) -> Leaves:
-    return [np.mean(parts, axis=0) for parts in zip(*blocks, strict=True)]
-
-
-def _numbered(arrays: Arrays, name: str) -> Leaves:
-    """Arrays `name`.0, `name`.1 and so on."""
-    count = sum(key.startswith(f"{name}.") for key in arrays)
-    return [arrays[f"{name}.{i}"] for i in range(count)]
-
-
-class _Watch:
-    """Numbers that tell where a family stands: of each global, and of some units."""
-
-    def __init__(self, family: Family, inputs: Float[Array, "N R"]) -> None:
-        count = int(inputs.shape[0])
-        self._units = np.unique(np.linspace(0, max(0, count - 1), min(count, _UNITS)).astype(int))
-        self._inputs = np.asarray(inputs, dtype=np.float32)[self._units]
-        self._globals = family.globals.size
-
-    def __call__(self, family: Family) -> FloatArray:
-        """Means and log sds of globals, then of units."""
-        if isinstance(family.inference, Table):
-            loc, log_sd = (np.asarray(part)[:, self._units] for part in family.inference.nu[:2])
-        else:
-            loc, log_sd = self._outputs(family.inference)
-        of_globals = global_values(family.globals)
-        return np.concatenate([of_globals[0], of_globals[1], loc.ravel(), log_sd.ravel()])
-
-    def _outputs(self, function: AbstractInferenceFunction) -> tuple[FloatArray, FloatArray]:
-        if hosted(function):
-            nu = unit_values(function, self._inputs, slice(None))
-            return nu.loc, nu.log_sd
-        loc, log_sd = _compiled_outputs(function, on_device(self._inputs))
-        return np.asarray(loc), np.asarray(log_sd)
-
-    def rhat(self, rows: FloatArray) -> FloatArray:
-        """R-hats of rows (T, Q): of means and log sds of the globals and of the units, in sds."""
-        size = self._globals
-        means, log_sds = rows[:, :size], rows[:, size : 2 * size]
-        means = means / np.exp(log_sds.mean(axis=0))
-        unit_means, unit_log_sds = np.split(rows[:, 2 * size :], 2, axis=1)
-        unit_means = unit_means / np.exp(unit_log_sds.mean(axis=0))
-        parts = (means, log_sds, unit_means, unit_log_sds)
-        return np.array([rhat(part) for part in parts if part.shape[1]])
-
-
-@eqx.filter_jit
-def _compiled_outputs(
-    function: AbstractInferenceFunction, inputs: Float[Array, "N R"]
-) -> tuple[Array, Array]:
-    nu = function(inputs)
-    return nu.loc, nu.log_sd
+def _rhats(rows: FloatArray, size: int) -> FloatArray:
+    """R-hats of rows (T, Q) as of `Chunk.watched`: of means and log sds of G globals and of units, means in sds."""
+    means, log_sds = rows[:, :size], rows[:, size : 2 * size]
+    means = means / np.exp(log_sds.mean(axis=0))
+    unit_means, unit_log_sds = np.split(rows[:, 2 * size :], 2, axis=1)
+    unit_means = unit_means / np.exp(unit_log_sds.mean(axis=0))
+    parts = (means, log_sds, unit_means, unit_log_sds)
+    return np.array([rhat(part) for part in parts if part.shape[1]])
 
 
 def rhat(values: FloatArray) -> float:
@@ -437,8 +327,3 @@ def rhat(values: FloatArray) -> float:
     within = float(halves.var(axis=1, ddof=1).mean(axis=0).sum()) + floor
     between = float(halves.mean(axis=1).var(axis=0, ddof=1).sum())
     return float(np.sqrt((half - 1) / half + between / within))
-
-
-def _leaves(family: Family) -> list[FloatArray]:
-    leaves = jax.tree.leaves(eqx.filter(family, trainable(family)))
-    return [np.asarray(leaf, dtype=np.float64) for leaf in leaves]

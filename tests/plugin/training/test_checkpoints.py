@@ -30,7 +30,8 @@ from avistan.training.checkpoints import (
     remove,
 )
 from avistan.training.fingerprint import describe_fit, differences, digest
-from avistan.training.loop import Trainer, TrainingOptions, train
+from avistan.training.loop import TrainingOptions, train
+from avistan.training.steps import Training
 from interrupted_fits import InterruptedFits, bytes_that_matter
 from programs import bundled, simulator
 from stan_adapters.levels.levels import candidate_levels
@@ -227,7 +228,7 @@ def test_training_that_was_done_is_not_done_again(rejecting, tmp_path, whole, mo
     started = begin(rejecting)
     folder = stopped(rejecting, started, tmp_path / "done", 60)
     expected = whole(rejecting)
-    monkeypatch.setattr(Trainer, "compile", lambda self, steps: pytest.fail("nothing is left to compile"))
+    monkeypatch.setattr(Training, "compile", lambda self, steps: pytest.fail("nothing is left to compile"))
     assert resumed(rejecting, started, folder) == expected
 
 
@@ -336,15 +337,15 @@ def test_restarts_and_growing_families_go_on_to_the_same_bytes(model, options, t
     }
     whole = model.fit(**given)
     assert any(step.kept for step in whole.growth)
-    plain, done = Trainer.run, []
+    plain, done = Training.run, []
 
-    def run(trainer, rates):
+    def run(training, state, rates):
         done.append(len(rates))
         if len(done) % 3 == 0:
             raise Stop
-        return plain(trainer, rates)
+        return plain(training, state, rates)
 
-    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(Training, "run", run)
     stops, fit = 0, None
     while fit is None:
         try:

@@ -1,5 +1,6 @@
 """The training loop: repeatable, the same on both backends, compiled once, and safe against rejected draws."""
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import equinox as eqx
@@ -12,9 +13,10 @@ from avistan.density.log_density import native_available, register, use_backend
 from avistan.family.family import Family
 from avistan.family.method import parse_method
 from avistan.start.preparation import prepare, start_family
-from avistan.training.loop import Trainer, TrainingOptions, train
+from avistan.training import steps
+from avistan.training.loop import TrainingOptions, train
 from family_draws import drawn
-from programs import NORMALS, bind
+from programs import NORMALS, REJECTS, bind
 from stan_adapters.levels.levels import candidate_levels
 
 OPTIONS = TrainingOptions(steps=60, draws_per_step=4, chunk=30)
@@ -101,24 +103,16 @@ def test_a_step_whose_draws_are_all_rejected_moves_no_parameter(rejecting):
         np.testing.assert_array_equal(one, two)
 
 
-def test_chunks_of_one_length_are_compiled_once(rejecting, monkeypatch):
-    import avistan.training.loop
-
-    monkeypatch.setattr(avistan.training.loop, "serves", lambda family: False)  # steps by XLA
+@pytest.mark.parametrize("units", [[16], [16, 15, 14]], ids=["chunks", "other data"])
+def test_what_was_compiled_serves_other_chunks_seeds_and_numbers_of_units(monkeypatch, units):
     traces = []
-    real = avistan.training.loop.elbo_estimate
-    monkeypatch.setattr(avistan.training.loop, "elbo_estimate", lambda *args: traces.append(1) or real(*args))
-    (level,) = candidate_levels(rejecting.layout)
-    family, inputs = start_family(
-        prepare(rejecting, level, seed=1, num_references=6, max_rank=4), parse_method("avi:mlp(8)")
-    )
-    with register(rejecting) as slot:
-        trainer = Trainer(family, inputs, slot.index, OPTIONS, jax.random.key(1))
-        trainer.run(np.full(20, 0.01))
-        compiled = len(traces)
-        for _ in range(3):
-            trainer.run(np.full(20, 0.01))
-    assert len(traces) == compiled > 0
+    real = steps.neg_elbo
+    monkeypatch.setattr(steps, "neg_elbo", lambda *given: traces.append(1) or real(*given))
+    monkeypatch.setattr(steps, "_compiled", OrderedDict())
+    for seed, number in enumerate(units):
+        with bind(REJECTS, {"N": number, "y": np.linspace(-0.5, 0.5, number), "limit": 50.0}) as model:
+            train_by(model, "fvi", seed=seed)
+    assert len(traces) == 1
 
 
 def test_progress_sees_every_chunk(rejecting):

@@ -14,6 +14,7 @@ from avistan.objective.elbo import Evaluation
 from avistan.runtime.precision import in_float64
 from avistan.training.loop import Trace, train
 from avistan.training.safeguard import Safeguard
+from avistan.training.steps import State
 from avistan.training.stopping import Ending
 from programs import NORMALS
 
@@ -28,25 +29,18 @@ model {
 """
 
 
-class Walk:
-    """Steps whose family is one number, the ELBO."""
+def at(value, steps=0):
+    """A state whose family is one number, the ELBO."""
+    return State({"value": jnp.asarray(value)}, (), jax.random.key(0), jnp.asarray(steps))
 
-    def __init__(self, value):
-        self.value, self.steps = value, 0
 
-    @property
-    def family(self):
-        return self.value
+def value_of(state):
+    return float(state.moved["value"])
 
-    def go(self, value):
-        self.value, self.steps = value, self.steps + 25
-        return value + np.random.default_rng(self.steps).normal(size=25)
 
-    def arrays(self):
-        return {"value": np.asarray(self.value), "steps": np.asarray(self.steps)}
-
-    def restore(self, arrays):
-        self.value, self.steps = float(arrays["value"]), int(arrays["steps"])
+def seen(state):
+    """Estimates of a chunk that ended there."""
+    return value_of(state) + np.random.default_rng(int(state.step)).normal(size=25)
 
 
 def exactly(family, number):
@@ -54,53 +48,48 @@ def exactly(family, number):
 
 
 def begin(measure=exactly, value=-50.0):
-    walk = Walk(value)
-    return walk, Safeguard(walk, measure)
+    return Safeguard(at(value), value_of, measure)
+
+
+def after(guard, *values):
+    """Where training goes on after chunks that ended at these values."""
+    for number, value in enumerate(values, start=1):
+        state = at(value, 25 * number)
+        state = guard.kept(state, seen(state))
+    return value_of(state), int(state.step)
 
 
 def test_a_fall_is_taken_back_and_random_numbers_go_on():
-    walk, guard = begin()
-    assert not guard.went_wrong(walk.go(-40.0))
-    assert not guard.went_wrong(walk.go(-30.0))
-    assert not guard.went_wrong(walk.go(-33.0))  # noise, or little
-    assert guard.went_wrong(walk.go(-1e6))
-    assert (walk.value, walk.steps) == (-30.0, 100)
-    walk.go(-1e6)
-    assert guard.went_wrong(np.full(25, np.nan))  # every draw rejected
-    assert walk.value == -30.0
+    guard = begin()
+    assert after(guard, -40.0, -30.0, -33.0) == (-33.0, 75)  # noise, or little
+    fallen = at(-1e6, 100)
+    kept = guard.kept(fallen, seen(fallen))
+    assert (value_of(kept), int(kept.step)) == (-30.0, 100)
+    kept = guard.kept(at(-1e6, 125), np.full(25, np.nan))  # every draw rejected
+    assert (value_of(kept), int(kept.step)) == (-30.0, 125)
 
 
 def test_what_only_the_trace_says_is_an_alarm_for_nothing():
-    walk, guard = begin(lambda family, number: exactly(0.0, number))
-    assert not guard.went_wrong(walk.go(-30.0))
-    assert not guard.went_wrong(walk.go(-100.0))
-    assert (walk.value, walk.steps) == (-100.0, 50)
-    assert not guard.went_wrong(walk.go(-45.0))
+    guard = begin(lambda family, number: exactly(0.0, number))
+    assert after(guard, -30.0, -100.0) == (-100.0, 50)
+    assert after(guard, -45.0) == (-45.0, 25)
 
 
 def test_the_end_is_not_below_the_start_or_the_best_chunk():
-    walk, guard = begin(value=-20.0)
-    guard.went_wrong(walk.go(-28.0))
-    assert guard.best_of(walk.family) == -20.0
-    walk, guard = begin()
-    for value in (-45.0, -20.0, -26.0):
-        guard.went_wrong(walk.go(value))
-    assert guard.best_of(walk.family) == -20.0
-    assert walk.value == -26.0
-    walk, guard = begin()
-    for value in (-45.0, -20.0, -19.8):
-        guard.went_wrong(walk.go(value))
-    assert guard.best_of(walk.family) == -19.8
+    guard = begin(value=-20.0)
+    after(guard, -28.0)
+    assert guard.best_of(-28.0) == -20.0
+    for last, best in ((-26.0, -20.0), (-19.8, -19.8)):
+        guard = begin()
+        after(guard, -45.0, -20.0, last)
+        assert guard.best_of(last) == best
 
 
 def test_an_interrupted_guard_remembers():
-    walk, guard = begin()
-    guard.went_wrong(walk.go(-30.0))
-    guard.went_wrong(walk.go(-31.0))
-    again = Safeguard(walk, exactly)
+    guard, again = begin(), begin()
+    after(guard, -30.0, -31.0)
     again.restore(guard.arrays())
-    assert again.went_wrong(walk.go(-1e4))
-    assert walk.value == -30.0
+    assert after(again, -1e4) == (-30.0, 25)
     assert again.arrays().keys() == guard.arrays().keys()
 
 
@@ -159,8 +148,7 @@ def test_training_whose_parameters_are_not_finite_ends_and_comes_back(method):
 
 
 def test_states_that_are_finite_go_on_whatever_their_estimates_are():
-    walk, guard = begin()
-    assert not guard.left_the_numbers(np.full(25, -np.inf))
-    walk.value = np.inf
-    assert guard.left_the_numbers(np.full(25, np.nan))
-    assert not guard.left_the_numbers(np.array([np.nan, -3.0]))
+    left = Safeguard.left_the_numbers
+    assert not left(at(-50.0), np.full(25, -np.inf))
+    assert left(at(np.inf), np.full(25, np.nan))
+    assert not left(at(np.inf), np.array([np.nan, -3.0]))

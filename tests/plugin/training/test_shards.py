@@ -1,24 +1,27 @@
 """Minibatches of units: unbiased, repeatable, in bounded memory, and as good as steps on all units."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import avistan.objective.elbo
-import avistan.objective.step
 import avistan.start.preparation
-from avistan.density.log_density import native_available, register, set_layout
+from avistan.density.log_density import register, set_layout
+from avistan.family.family import trainable
 from avistan.family.functions import Table
 from avistan.family.method import parse_method
+from avistan.family.normals import normals
 from avistan.fitting.outcome import FitOutcome
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.objective.elbo import evaluate
-from avistan.objective.step import elbo_estimate, form_of, frame_of, numpy_elbo_gradient, parts_of
-from avistan.runtime.errors import FitError
+from avistan.objective.gradient import neg_elbo
 from avistan.start.preparation import start_family
-from avistan.training.loop import Trainer, TrainingOptions
+from avistan.training.batches import Terms
+from avistan.training.loop import NO_SLOT
 from avistan.training.optimizer import learning_rates
+from avistan.training.steps import Training
 from pairs import disturbed
 from programs import bundled, simulator
 from stan_adapters.errors import StructureError
@@ -52,92 +55,57 @@ def program(request, linear):
             yield model
 
 
-def whole_gradient(small, family, inputs):
-    """ELBO and gradient of all units at once, on the host."""
-    level, model = small.maker.level, small.maker.model
-    whole = small.whole_family(family)
-    with register(model) as slot:
-        set_layout(slot.index, level.globals_index(model.dim), level.index.T)
-        batch = np.array([slot.index]), np.ones(1)
-        parts = parts_of(whole, inputs)
-        return numpy_elbo_gradient(form_of(whole), 1, *batch, (0, 0), frame_of(whole), parts)
+@eqx.filter_jit
+def gradient_of(family, terms, slot, numbers, inputs, weight):
+    """ELBO of one draw and its gradient by all that is trained; a unit's normals follow from its number."""
+    noise = normals(jax.random.key(5), numbers, 1, family.globals.size, family.local.block)
+    moved, fixed = eqx.partition(family, trainable(family))
 
+    def loss(moved):
+        return neg_elbo(eqx.combine(moved, fixed), terms.density(slot), noise, inputs, weight)
 
-def of_globals_in(gradient):
-    parts = gradient.loc, gradient.log_sd, gradient.below, gradient.warp, gradient.curve
-    return np.concatenate([part.ravel() for part in parts])
+    gradient, info = jax.grad(loss, has_aux=True)(moved)
+    return info.elbo, jax.tree.leaves(gradient)
 
 
 @pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(curved):flow"])
-def test_the_mean_over_the_batches_is_the_whole(program, name, monkeypatch):
-    monkeypatch.setattr(  # the same for every unit, whichever batch it is in
-        avistan.objective.step,
-        "normals",
-        lambda key, step, stream, count: np.full(count, 0.5 - 0.2 * stream, np.float32),
-    )
+def test_the_mean_over_the_batches_is_the_whole(program, name):
     small = of(program, 97)
     method = parse_method(METHOD.name + name)
-    family = disturbed(small.start_family(method)[0], size=0.02)
-    given, _ = small.start.unit_input(method)
-    level = small.maker.level
-    inputs = jnp.asarray(given(program, level.index, level.globals_index(program.dim)), dtype=jnp.float32)
-    elbo, _, whole = whole_gradient(small, family, inputs)
-    elbos, of_globals, of_units = [], [], np.zeros_like(whole.locals)
-    with small.batches(small.unit_inputs(method)) as batches:
+    family, level = disturbed(small.start_family(method)[0], size=0.02), small.maker.level
+    values = small.unit_inputs(method)
+    with register(program) as slot:
+        set_layout(slot.index, level.globals_index(program.dim), level.index.T)
+        alone = Terms(jnp.ones(()), jnp.zeros(0, dtype=jnp.int64), jnp.zeros(0))
+        everyone = jnp.arange(level.num_units), jnp.asarray(values, dtype=jnp.float32), jnp.ones(())
+        elbo, whole = gradient_of(small.whole_family(family), alone, jnp.asarray(slot.index), *everyone)
+    found = []
+    with small.batches(values) as batches:
         batches.chunk(0, 1000)
         shards = batches.shards
-        given_inputs, alone, slots, which = batches.chunk(0, len(shards))
+        terms, units, slots, which = batches.chunk(0, len(shards))
         assert len(shards) == -(-level.num_units // 97)
         assert sorted(np.concatenate([shard.units for shard in shards])) == list(range(level.num_units))
-        for shard, slot, number in zip(shards, slots, which, strict=True):
-            terms = np.concatenate([[slot], alone.slots])
-            parts = parts_of(family, given_inputs[number])
-            value, rejected, gradient = numpy_elbo_gradient(
-                form_of(family), 1, terms, np.asarray(alone.weights), (0, 0), frame_of(family), parts
-            )
-            assert rejected == 0
-            elbos.append(value)
-            of_globals.append(of_globals_in(gradient))
-            of_units[:, shard.units] += gradient.locals[:, : shard.num_units] / len(shards)
-            assert (gradient.locals[:, shard.num_units :] == 0).all()
-    assert np.mean(elbos) == pytest.approx(elbo, rel=1e-9)
-    scale = np.abs(np.array(of_globals)).max()
-    np.testing.assert_allclose(np.mean(of_globals, axis=0), of_globals_in(whole), atol=1e-6 * scale)
-    np.testing.assert_allclose(of_units, whole.locals, atol=1e-5 * np.abs(whole.locals).max())
-
-
-@pytest.mark.skipif(not native_available(), reason="the compiled handler is not built")
-@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(curved):flow"])
-def test_the_handler_takes_batches_as_numpy_does(program, name):
-    small = of(program, 97)
-    method = parse_method("avi:mlp(8)" + name)
-    family = disturbed(small.start_family(method)[0], size=0.02)
-    with small.batches(small.unit_inputs(method)) as batches:
-        inputs, alone, slots, which = batches.chunk(0, 3)
-        terms = alone._replace(slots=jnp.concatenate([slots[:1], alone.slots]))
-        key = jnp.asarray([5, 6], dtype=jnp.uint64)
-        frame, parts = frame_of(family), parts_of(family, inputs[which[0]])
-
-        def value(how, parts):
-            return elbo_estimate(how, form_of(family), 4, terms, key, frame, parts)[0]
-
-        found = {
-            how: jax.value_and_grad(lambda p, how=how: value(how, p))(parts) for how in ("native", "callback")
-        }
-    assert float(found["native"][0]) == pytest.approx(float(found["callback"][0]), rel=1e-6)
-    for one, other in zip(found["native"][1], found["callback"][1], strict=True):
-        scale = max(1e-9, np.abs(other).max(initial=0))
-        np.testing.assert_allclose(one, other, atol=2e-5 * scale)
+        for slot, number in zip(slots, which, strict=True):
+            found.append(gradient_of(family, terms, slot, *(part[number] for part in units)))
+    elbos, gradients = zip(*found, strict=True)
+    # Networks are in single precision, and sums in another order.
+    assert np.mean(elbos) == pytest.approx(float(elbo), rel=1e-6)
+    for leaf, parts in zip(whole, zip(*gradients, strict=True), strict=True):
+        gradients_of_leaf = np.array(parts, dtype=np.float64)
+        scale = np.abs(gradients_of_leaf).max(initial=1e-9)
+        np.testing.assert_allclose(gradients_of_leaf.mean(axis=0), np.asarray(leaf), atol=1e-5 * scale)
 
 
 def trained(model, steps=500, backend=None, size=97, **options):
     small = of(model, size, **options)
-    given = TrainingOptions(draws_per_step=2)
     with small.batches(small.unit_inputs(METHOD)) as batches:
         family, start_inputs = small.start_family(METHOD)
-        trainer = Trainer(family, start_inputs, -1, given, jax.random.key(3), batches)
-        rates = learning_rates(np.arange(steps), 0.02, steps)
-        chunks = [trainer.run(rates[start : start + 250]) for start in range(0, steps, 250)]
+        training = Training(family, start_inputs, NO_SLOT, jax.random.key(3), draws=2, batches=batches)
+        state, chunks = training.start(), []
+        for rates in np.split(learning_rates(0.02, steps), steps // 250):
+            state, chunk = training.run(state, rates)
+            chunks.append(chunk)
     return small, chunks
 
 
@@ -190,7 +158,7 @@ def test_the_next_training_begins_with_the_shards_of_the_last_one(linear, seen):
 
 def test_trained_on_minibatches_the_optimum_is_reached(linear, linear_answers):
     small, chunks = trained(linear, steps=3000)
-    whole = small.whole_family(chunks[-1].mean())
+    whole = small.whole_family(chunks[-1].mean)
     given, _ = small.start.unit_input(METHOD)
     level = small.maker.level
     inputs = given(linear, level.index, level.globals_index(linear.dim))
@@ -232,16 +200,6 @@ def test_a_model_of_many_units_trains_on_minibatches_where_these_serve(method, e
     assert fit.gradient_evaluations == steps * per_step
     assert fit.inputs.shape[0] == fit.family.placement.local_index.shape[0] == 21_000
     assert np.isfinite(fit.elbo)
-
-
-def test_what_minibatches_do_not_serve_is_refused_and_not_trained_without_its_weights(linear):
-    small = of(linear, 97)
-    family, inputs = small.start_family(METHOD)
-    with (
-        small.batches(small.unit_inputs(METHOD)) as batches,
-        pytest.raises(FitError, match="minibatches serve the path estimator"),
-    ):
-        Trainer(family, inputs, -1, TrainingOptions(estimator="entropy"), jax.random.key(3), batches)
 
 
 def test_a_table_of_many_units_starts_near_its_optimum_though_only_a_shard_was_fitted(

@@ -18,12 +18,12 @@ from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, start_family
 from avistan.training.checkpoints import Checkpoint
 from avistan.training.loop import TrainingOptions, train
+from avistan.training.steps import Chunk
 from avistan.training.stopping import (
     CHUNK,
     FEWEST_CURVED,
     MOST_RHAT,
     RESOLUTION,
-    BlockMeans,
     Ending,
     FixedBudget,
     StoppingRule,
@@ -77,27 +77,6 @@ def test_quantities_count_together():
     np.testing.assert_allclose(rhat(np.repeat(one, 5, axis=1)), rhat(one), rtol=1e-12)
 
 
-# --- means of blocks ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("chunks", [1, 2, 3])
-def test_means_of_blocks_are_means_of_what_was_added(chunks):
-    values = np.random.default_rng(3).normal(size=(100, 4))
-    means = BlockMeans(chunks)
-    for number, value in enumerate(values, start=1):
-        means.add([value[:3], value[3:]])
-        assert means.count <= 16
-        assert number == means.count * means.chunks + means.partial
-        if number % 7 == 0:  # a save and what comes back from it
-            means = BlockMeans.of(means.arrays())
-        whole = means.count * means.chunks
-        for blocks in range(1, means.count + 1):
-            for before in range(means.count - blocks + 1):
-                stop = whole - before * means.chunks
-                expected = values[stop - blocks * means.chunks : stop].mean(axis=0)
-                np.testing.assert_allclose(np.concatenate(means.last(blocks, before)), expected, rtol=1e-12)
-
-
 # --- the rule on made-up iterates -----------------------------------------------------------------------------
 
 
@@ -108,11 +87,19 @@ def made_up(family, elbo_of, **options):
         noise = np.random.default_rng(number).normal(size=200)
         return Evaluation(elbo_of(float(of.inference.nu.loc[0, 0])) + noise)
 
-    return StoppingRule(family, jnp.zeros((3, 0)), measure, 0.1, **options)
+    return StoppingRule(family, measure, 0.1, **options)
 
 
 def moved_to(family, place):
     return eqx.tree_at(lambda f: f.inference.nu.loc, family, jnp.full_like(family.inference.nu.loc, place))
+
+
+def chunk_at(family, elbo):
+    """A chunk whose iterates stood at a family."""
+    of_globals, nu = family.globals, family.inference.nu
+    parts = (of_globals.loc, of_globals.log_sd, nu.loc, nu.log_sd)
+    watched = np.concatenate([np.asarray(part).ravel() for part in parts])
+    return Chunk(elbo, np.zeros(len(elbo), dtype=np.int64), family, watched)
 
 
 def run(rule, family, place_at):
@@ -121,7 +108,7 @@ def run(rule, family, place_at):
     while (more := rule.rates(done)).size:
         rates.append(more)
         done += len(more)
-        rule.see(done, np.zeros(len(more)), lambda done=done: moved_to(family, place_at(done)))
+        rule.see(done, chunk_at(moved_to(family, place_at(done)), np.zeros(len(more))))
     return done, np.concatenate(rates)
 
 
@@ -178,15 +165,15 @@ def test_curves_have_a_minimum_of_steps_if_they_gain(normals, gain, steps):
 
 @in_float64
 def test_without_a_measure_the_noise_is_that_of_the_trace(normals):
-    family, inputs = begin(normals)
+    family, _ = begin(normals)
 
     def steps_of(rise):
         rng, done = np.random.default_rng(4), 0
-        rule = StoppingRule(family, inputs, None, 0.1, most_steps=1500)
+        rule = StoppingRule(family, None, 0.1, most_steps=1500)
         while rule.rates(done).size:
             done += CHUNK
             elbo = rise * done + 50 * rng.normal(size=CHUNK)
-            rule.see(done, elbo, lambda: family)
+            rule.see(done, chunk_at(family, elbo))
         return done, rule.ended
 
     assert steps_of(0.0) == (600, Ending.settled)

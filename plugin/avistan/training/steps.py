@@ -1,0 +1,269 @@
+"""Steps of training, many in one compiled program: normals, Stan's log density and gradient, and the learning rule."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from avistan.density.log_density import backend
+from avistan.family.family import Family, trainable
+from avistan.family.functions import Table
+from avistan.family.normals import Noise, normals
+from avistan.objective.gradient import Estimator, StepInfo, neg_elbo
+from avistan.runtime.device import on_device, zeros
+from avistan.runtime.types import FloatArray, IntArray
+from avistan.training.batches import Batches, Steps, WholeModel
+from avistan.training.fingerprint import Arrays, digest
+from avistan.training.optimizer import learning_rule
+
+_NORMALS = 1 << 18  # drawn at once
+_KEPT = 32  # compiled programs, the latest used
+_WATCHED = 50  # units
+_EXACT = 4096  # units from which on none are added to find a compiled program
+
+
+class State(NamedTuple):
+    """What the next step needs."""
+
+    moved: Family  # trainable leaves only
+    optimizer: Any  # of optax
+    key: PRNGKeyArray
+    step: Int[Array, ""]  # steps done
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """What a chunk of steps saw.
+
+    Attributes:
+        elbo: estimates in nats, (steps,); NaN where every draw was rejected.
+        num_rejected: draws, (steps,).
+        mean: the family at the mean of the iterates.
+        watched: where that stands, (Q,): means and log sds of the globals, then of some units.
+    """
+
+    elbo: FloatArray
+    num_rejected: IntArray
+    mean: Family
+    watched: FloatArray
+
+
+class Training:
+    """Steps of one family as pure functions of a `State`.
+
+    Args:
+        family: where training begins.
+        inputs: unit inputs (N, R); the table and the constant use only their number.
+        slot: index of the registered model (`log_density.register`), which must stay open; not read beside batches.
+        draws: Stan gradients a step.
+        batches: of units, in place of the whole model; family and inputs are then for as many units as a batch has.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        inputs: Float[Array, "N R"],
+        slot: int,
+        key: PRNGKeyArray,
+        *,
+        draws: int,
+        estimator: Estimator = "path",
+        batches: Batches | None = None,
+    ) -> None:
+        units = int(inputs.shape[0])
+        size = units if batches is not None or family.local.reach else padded_size(units)
+        self._start, self._inputs, self._key = family, inputs, key
+        self._draws, self._estimator = draws, estimator
+        self._batches = WholeModel(slot, family, inputs, size) if batches is None else batches
+        wide = _resized(eqx.tree_at(lambda f: f.placement, family, None), size)
+        self._moved, self._fixed = eqx.partition(wide, trainable(wide))
+        some = np.unique(np.linspace(0, max(0, units - 1), min(units, _WATCHED)).astype(np.int32))
+        self._watched = on_device(some), on_device(np.asarray(inputs)[some], np.float32)
+
+    def start(self) -> State:
+        """The state before the first step."""
+        shapes = jax.eval_shape(learning_rule().init, self._moved)
+        optimizer = jax.tree.map(lambda leaf: zeros(*leaf.shape, dtype=leaf.dtype), shapes)
+        return State(self._moved, optimizer, self._key, zeros(dtype=np.int32))
+
+    def family(self, moved: Family) -> Family:
+        """The family with these trainable leaves, as of a state."""
+        wide = eqx.combine(moved, self._fixed)
+        start = self._start
+        family: Family = eqx.tree_at(
+            lambda f: (f.placement, f.frame),
+            _resized(wide, start.num_units),
+            (start.placement, start.frame),
+            is_leaf=lambda node: node is None,
+        )
+        return family
+
+    def digest(self) -> str:
+        """Of all that was prepared before the first step: the state, the fixed parts and the unit inputs."""
+        return digest({**named(self.start()), **named(self._fixed), "inputs": np.asarray(self._inputs)})
+
+    def compile(self, steps: int) -> Callable[..., Any]:
+        """The program of `steps` steps, shared by all training of the same shapes and options."""
+        return self._compiled(self.start(), self._batches.example(steps), zeros(steps))
+
+    def run(self, state: State, rates: FloatArray) -> tuple[State, Chunk]:
+        """A chunk of steps with these learning rates (steps,)."""
+        given = state, self._batches.chunk(int(state.step), len(rates)), on_device(rates)
+        state, info, mean, watched = self._compiled(*given)(state, self._fixed, *given[1:], self._watched)
+        rejected = np.asarray(info.num_rejected, dtype=np.int64)
+        return state, Chunk(np.asarray(info.elbo), rejected, self.family(mean), np.asarray(watched))
+
+    def _compiled(self, state: State, steps: Steps, rates: Array) -> Callable[..., Any]:
+        given = (state, self._fixed, steps, rates, self._watched)
+        leaves, structure = jax.tree.flatten(given)
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+        key = (self._draws, self._estimator, backend(), structure, shapes)
+        if key not in _compiled:
+            program = jax.jit(_chunk, static_argnames=("draws", "estimator"))
+            lowered = program.lower(*given, draws=self._draws, estimator=self._estimator)
+            _compiled[key] = lowered.compile()
+            while len(_compiled) > _KEPT:
+                _compiled.popitem(last=False)
+        _compiled.move_to_end(key)
+        return _compiled[key]
+
+
+_compiled: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
+
+
+def _chunk(
+    state: State,
+    fixed: Family,
+    steps: Steps,
+    rates: Float[Array, " steps"],
+    watched: tuple[Int[Array, " W"], Float[Array, "W R"]],
+    *,
+    draws: int,
+    estimator: Estimator,
+) -> tuple[State, StepInfo, Family, Float[Array, " Q"]]:
+    """Steps one after the other; what they saw, the mean of the iterates, and where that stands."""
+    rule, size, block = learning_rule(), fixed.frame.global_center.shape[0], fixed.local.block
+    many, units = steps.units.numbers.shape
+    count = rates.shape[0]
+
+    def read(number: Array) -> tuple[Array, ...]:
+        return tuple(part[0] if many == 1 else part[number] for part in steps.units)
+
+    def drawn(step: Array, which: Array) -> Noise:
+        numbers, _, _ = read(which)
+        return normals(jax.random.fold_in(state.key, step), numbers, draws, size, block, jnp.float32)
+
+    def one(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[tuple[Any, ...], StepInfo]:
+        moved, optimizer, total = carry
+        noise, slot, which, rate = given
+        _, inputs, weight = read(which)
+
+        def loss(moved: Family) -> tuple[Array, StepInfo]:
+            family: Family = eqx.combine(moved, fixed)
+            return neg_elbo(family, steps.terms.density(slot), noise, inputs, weight, estimator)
+
+        gradient, info = jax.grad(loss, has_aux=True)(moved)
+        # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
+        rate = jnp.where(info.num_rejected < draws, rate, 0.0)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
+            updates, optimizer = rule.update(gradient, optimizer, rate=rate)
+        moved = optax.apply_updates(moved, updates)
+        return (moved, optimizer, jax.tree.map(jnp.add, total, moved)), info
+
+    def in_blocks(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[tuple[Any, ...], StepInfo]:
+        numbers, slots, which, rates = given
+        return jax.lax.scan(one, carry, (jax.vmap(drawn)(numbers, which), slots, which, rates))
+
+    length = _divisor(count, _NORMALS // max(1, draws * (size + block * units)))
+    given = (state.step + jnp.arange(count, dtype=jnp.int32), steps.slots, steps.which, rates)
+    blocks = jax.tree.map(lambda part: part.reshape(-1, length), given)
+    start = state.moved, state.optimizer, jax.tree.map(jnp.zeros_like, state.moved)
+    (moved, optimizer, total), info = jax.lax.scan(in_blocks, start, blocks)
+    mean = jax.tree.map(lambda leaf: leaf / jnp.asarray(count, dtype=leaf.dtype), total)
+    info = jax.tree.map(lambda leaf: leaf.reshape(-1), info)
+    return State(moved, optimizer, state.key, given[0][-1] + 1), info, mean, _position(mean, fixed, *watched)
+
+
+def _position(moved: Family, fixed: Family, units: Array, inputs: Array) -> Float[Array, " Q"]:
+    """Means and log sds of the globals, then of some units with these inputs."""
+    family: Family = eqx.combine(moved, fixed)
+    of_globals, nu = family.globals.resolved(), family.inference(inputs)
+    parts = [part[:, units] if isinstance(family.inference, Table) else part for part in (nu.loc, nu.log_sd)]
+    return jnp.concatenate([of_globals.loc, of_globals.log_sd, *(part.reshape(-1) for part in parts)])
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is at most `most`, and at least 1."""
+    return max(size for size in range(1, max(1, min(number, most)) + 1) if number % size == 0)
+
+
+def padded_size(units: int) -> int:
+    """A number of units that others share: at most a quarter more, and none more where they are many."""
+    if not 0 < units < _EXACT:
+        return units
+    step = 1 << max(0, (units - 1).bit_length() - 3)
+    return -(-units // step) * step
+
+
+def _resized(family: Family, units: int) -> Family:
+    """The family with rows for so many units in its table and its frame, the last one repeated, or the first ones."""
+
+    def resized(part: Array) -> Array:
+        more = units - part.shape[1]
+        if more == 0:
+            return part
+        return on_device(
+            np.pad(part, ((0, 0), (0, more)), mode="edge") if more > 0 else np.asarray(part)[:, :units]
+        )
+
+    if isinstance(family.inference, Table):
+        family = eqx.tree_at(lambda f: f.inference, family, jax.tree.map(resized, family.inference))
+    if family.frame.local_scale.shape[1] != 1:
+        own = ("local_center", "local_scale", "local_log_scale")
+        parts = [resized(getattr(family.frame, name)) for name in own]
+        family = eqx.tree_at(lambda f: [getattr(f.frame, name) for name in own], family, parts)
+    return family
+
+
+# --- leaves by name, for checkpoints ------------------------------------------------------------------------
+
+
+def named(tree: Any) -> Arrays:
+    """The leaves of a tree by name, as numpy arrays; a key as its data."""
+    leaves = (jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree))
+    return {name: np.asarray(leaf) for name, leaf in zip(_names(tree), leaves, strict=True)}
+
+
+def restored[Tree](like: Tree, arrays: Arrays) -> Tree:
+    """A tree like another one with the leaves that `named` gave."""
+    leaves, structure = jax.tree.flatten(like)
+    pairs = zip(leaves, _names(like), strict=True)
+    tree: Tree = jax.tree.unflatten(structure, [_as_leaf(arrays[name], leaf) for leaf, name in pairs])
+    return tree
+
+
+def _names(tree: Any) -> list[str]:
+    """Such as `moved.globals.loc`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+
+
+def _as_leaf(values: Any, like: Array) -> Array:
+    if values.shape != (jax.random.key_data(like) if _is_key(like) else like).shape:
+        raise ValueError(f"an array of shape {values.shape} in place of {like.shape}")
+    if _is_key(like):
+        return jax.random.wrap_key_data(on_device(values), impl=jax.random.key_impl(like))
+    return on_device(values, like.dtype)
+
+
+def _is_key(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
