@@ -1,8 +1,10 @@
 """Notebooks run from top to bottom, at a small size, and are stored without output."""
 
+import ast
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,6 +21,23 @@ def code_cells(notebook: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_it_imports_and_asks_of_modules_is_there(notebook):
+    namespace: dict[str, object] = {}
+    for cell in code_cells(notebook):
+        tree = ast.parse("".join(cell["source"]))
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), notebook.name, "exec"), namespace)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                owner = namespace.get(node.value.id)
+                assert not isinstance(owner, ModuleType) or hasattr(owner, node.attr), ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, marks=[pytest.mark.slow] if number else []) for number, path in enumerate(NOTEBOOKS)],
+    ids=lambda path: path.stem,
+)
 def test_every_cell_runs_in_order(notebook, capsys):
     namespace: dict[str, object] = {}
     for cell in code_cells(notebook):
