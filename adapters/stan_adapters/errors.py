@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 
 class AvistanError(Exception):
-    """Base of every error that avistan raises on purpose. The command line prints it and exits with status 2."""
+    """Base of every error that avistan raises on purpose. The command line prints it and exits with status 2.
+
+    Example:
+        >>> try:
+        ...     model.fit(method="avo")
+        ... except avi.AvistanError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        unknown method 'avo'...
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,22 @@ class Fit(Fitted):
     """A fitted variational posterior, and what can be asked of it. Its attributes are those of `Fitted`.
 
     What takes long is made once and kept with the fit, never with another that is made from it.
+
+    Example:
+        >>> fit.level.name, fit.outcome in avi.FitOutcome, fit.inputs.shape[0]
+        ('J', True, 8)
     """
 
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, fitted: Fitted) -> Fit:
-        """The doors of a record."""
+        """The doors of a record.
+
+        Example:
+            >>> avi.Fit.of(fit).elbo == fit.elbo
+            True
+        """
         return cls(**{part.name: getattr(fitted, part.name) for part in fields(Fitted)})
 
     def _once[T](self, name: str, make: Callable[[], T]) -> T:
@@ -58,6 +67,10 @@ class Fit(Fitted):
 
         Raises:
             FitError: no such restart, or none at all.
+
+        Example:
+            >>> len(fit.keep_chains([0]).chains)
+            1
         """
         known = range(len(self.chains))
         if not isinstance(numbers, Sequence) or not numbers or any(number not in known for number in numbers):
@@ -80,6 +93,11 @@ class Fit(Fitted):
             nuts: also sample the units' latents by Markov chains with the globals held at draws, and compare.
             seed: of the checks; default the fit's.
             progress_callback: as of `Model.fit`.
+
+        Example:
+            >>> diagnosis = fit.diagnose()
+            >>> [check.name for check in diagnosis.checks if check.passed is False]  # doctest: +ELLIPSIS
+            [...]
         """
         from avistan.diagnosis.checks import diagnose
 
@@ -93,6 +111,11 @@ class Fit(Fitted):
 
         At most two trainings. The result holds the better fit and its diagnosis; where no better optimum was found,
         this fit and its own.
+
+        Example:
+            >>> improvement = fit.improve()
+            >>> improvement.fit.elbo >= fit.elbo
+            True
         """
         from avistan.diagnosis.improvement import Improvement, improve
 
@@ -114,6 +137,11 @@ class Fit(Fitted):
 
         Raises:
             FitError: no separable level, or no such unit.
+
+        Example:
+            >>> refined = fit.refine(units=[0, 3], steps=20)
+            >>> refined.method.name == fit.method.name
+            True
         """
         from avistan.posterior.refine_locals import refine
 
@@ -124,11 +152,23 @@ class Fit(Fitted):
     def unconstrained_draws(
         self, draws: int = 1000, *, seed: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats."""
+        """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats.
+
+        Example:
+            >>> theta, log_q = fit.unconstrained_draws(100)
+            >>> theta.shape, log_q.shape
+            ((100, 10), (100,))
+        """
         return unconstrained_draws(self, draws, seed=seed)
 
     def marginals(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
+        """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws.
+
+        Example:
+            >>> means, sds = fit.marginals()
+            >>> means.shape, sds.shape
+            ((10,), (10,))
+        """
         return marginals(self)
 
     def posterior(
@@ -166,6 +206,11 @@ class Fit(Fitted):
 
         Raises:
             FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
+
+        Example:
+            >>> tree = fit.posterior(100)
+            >>> tree["posterior"]["theta"].dims, tree["posterior"]["theta"].shape
+            (('chain', 'draw', 'J'), (1, 100, 8))
         """
         from avistan.posterior import fit_datatree as fitted_posterior
 
@@ -202,6 +247,13 @@ class Fit(Fitted):
 
         Raises:
             FitError: the path holds something else or can't be written, or as in `posterior`.
+
+        Example:
+            >>> fit.write_posterior(folder / "posterior.zarr", 100)
+            >>> import xarray
+            >>> with xarray.open_datatree(folder / "posterior.zarr", engine="zarr") as tree:
+            ...     tree["posterior"]["mu"].shape
+            (1, 100)
         """
         from avistan.posterior import fit_datatree as fitted_posterior
 
@@ -220,14 +272,24 @@ class Fit(Fitted):
         return self._once("draws", made)
 
     def stan_variable(self, name: str) -> npt.NDArray[Any]:
-        """1000 draws of a variable, shape (1000, *declared shape)."""
+        """1000 draws of a variable, shape (1000, *declared shape).
+
+        Example:
+            >>> fit.stan_variable("theta").shape
+            (1000, 8)
+        """
         draws = self._default_draws()
         if name not in draws:
             raise FitError(f"the program has no output {name!r}. It has {', '.join(draws)}.")
         return draws[name]
 
     def draws_pd(self) -> pd.DataFrame:
-        """1000 draws, one column for each scalar, named as in CmdStan: `theta[3]`."""
+        """1000 draws, one column for each scalar, named as in CmdStan: `theta[3]`.
+
+        Example:
+            >>> fit.draws_pd()["theta[3]"].shape
+            (1000,)
+        """
         import pandas as pd
 
         columns = {}
@@ -238,20 +300,37 @@ class Fit(Fitted):
         return pd.DataFrame(columns)
 
     def summary(self, **kwargs: Any) -> pd.DataFrame:
-        """`arviz_stats.summary` of the posterior."""
+        """`arviz_stats.summary` of the posterior.
+
+        Example:
+            >>> list(fit.summary(var_names=["mu", "tau"]).index)
+            ['mu', 'tau']
+        """
         import arviz_stats
 
         table: pd.DataFrame = arviz_stats.summary(self.posterior(), **kwargs)
         return table
 
     def create_inits(self, seed: int | None = None, chains: int = 4) -> list[dict[str, npt.NDArray[Any]]]:
-        """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name."""
+        """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name.
+
+        Example:
+            >>> inits = fit.create_inits(chains=2)
+            >>> len(inits), sorted(inits[0])
+            (2, ['mu', 'tau', 'theta_raw'])
+        """
         theta, _ = self.unconstrained_draws(whole_number("chains", chains), seed=seed)
         draws, _ = self.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
         return [{name: np.asarray(v[chain]) for name, v in draws.items()} for chain in range(chains)]
 
     def warm_start(self, chains: int = 4, *, seed: int | None = None) -> WarmStart:
-        """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie."""
+        """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie.
+
+        Example:
+            >>> start = fit.warm_start(chains=2)
+            >>> start.theta.shape, start.inverse_metric.shape
+            ((2, 10), (10,))
+        """
         from avistan.posterior.warm_start import warm_start
 
         return warm_start(self, chains=chains, seed=seed)
@@ -276,6 +355,11 @@ class Fit(Fitted):
 
         Warns:
             NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
+
+        Example:
+            >>> new = fit.predict({"J": 2, "y": [3.0, 9.0], "sigma": [10.0, 12.0]}, 100)
+            >>> new["predictions"]["theta"].shape
+            (1, 100, 2)
         """
         from avistan.posterior.predict import fitted_cloud, predict
 
@@ -295,6 +379,11 @@ class Fit(Fitted):
 
         Raises:
             FitError: the path holds something else or can't be written.
+
+        Example:
+            >>> fit.save(folder / "fit")
+            >>> (folder / "fit" / "fit.json").is_file()
+            True
         """
         saving.write(self, path, asked)
 
@@ -316,6 +405,9 @@ def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Fit:
     Warns:
         ChangedFileWarning: draws or a diagnosis that lie with the fit were changed.
 
-    Example: `avistan.load("fit/").predict("new.json")`.
+    Example:
+        >>> fit.save(folder / "fit")
+        >>> avi.load(folder / "fit").elbo == fit.elbo
+        True
     """
     return Fit.of(saving.read(path, engine))

@@ -56,6 +56,11 @@ class Model:
 
     Raises:
         ProgramError, DataError, EngineError: the program, the data or their engine, each with place and remedy.
+
+    Example:
+        >>> root = avi.models_root() / "eight_schools"
+        >>> avi.Model(stan_file=root / "eight_schools.stan", data=root / "data.json")
+        Model(eight_schools, 10 unconstrained parameters, engine=stanli)
     """
 
     def __init__(
@@ -105,6 +110,11 @@ class Model:
 
         Raises:
             StructureError: no finite density, no such level, or hand-given slicing rules that are wrong.
+
+        Example:
+            >>> structure = model.inspect()
+            >>> str(structure.verdict), structure.level.name, structure.level.num_units
+            ('closable', 'J', 8)
         """
         check_level(level)
         key = (level or self._level_name, check_seed(seed))
@@ -174,6 +184,11 @@ class Model:
             MethodError: an unknown method or option.
             StartError, StructureError: nowhere to start, no such level.
             CheckpointError: the checkpoint is of another fit, damaged, in use, or there and not to be resumed.
+
+        Example:
+            >>> fit = model.fit(method="avi:polynomial(1)", steps=20, seed=1)
+            >>> fit.method.name, len(fit.trace.elbo), fit.elbo < 0
+            ('avi:polynomial(1)', 20, True)
         """
         chosen_options = make_options(options)
         self._check_fittable(seed)
@@ -211,7 +226,12 @@ class Model:
         family: str | None = None,
         **options: Any,
     ) -> Origin:
-        """What `fit` trains from, arguments as there; a fit that was loaded can go on from it. Nothing is trained."""
+        """What `fit` trains from, arguments as there; a fit that was loaded can go on from it. Nothing is trained.
+
+        Example:
+            >>> model.origin(method="avi:polynomial(1)").method.name
+            'avi:polynomial(1)'
+        """
         return self._starts.origin(method, self._structure(level), seed, make_options(options), family=family)
 
     def compare(
@@ -241,6 +261,11 @@ class Model:
             MethodError: a name that is no method or reference, before anything runs.
             CompetitorError: the reference's file or draws can't be used. A sampler that fails is no error: the
                 comparison goes on without a reference and has the reason.
+
+        Example:
+            >>> comparison = model.compare(["avi:polynomial(1)", "fvi"], steps=20, seed=1)
+            >>> [row.method for row in comparison.rows]
+            ['avi:polynomial(1)', 'fvi']
         """
         import xarray as xr
 

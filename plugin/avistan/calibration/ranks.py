@@ -53,6 +53,10 @@ class Calibration:
         probability: of all entries lying within their envelopes, if they are all uniform.
         failures: why a refit does not count, one sentence each.
         not_simulated: parameters that the simulator does not give.
+
+    Example:
+        >>> calibration["mu"].ranks.shape, calibration.passed == (not calibration.failing)
+        ((10,), True)
     """
 
     program: str
@@ -91,7 +95,12 @@ class Calibration:
         raise KeyError(name)
 
     def to_datatree(self) -> xr.DataTree:
-        """Groups `prior_sbc` (ranks as shares, which `arviz_plots.plot_ecdf_pit` reads), `ranks` and `prior`."""
+        """Groups `prior_sbc` (ranks as shares, which `arviz_plots.plot_ecdf_pit` reads), `ranks` and `prior`.
+
+        Example:
+            >>> calibration.to_datatree()["ranks"]["mu"].shape
+            (1, 10)
+        """
         variables: dict[str, list[Entry]] = {}
         for entry in self.entries:
             variables.setdefault(entry.variable, []).append(entry)
@@ -125,6 +134,12 @@ class Calibration:
         return tree
 
     def to_json(self) -> dict[str, Any]:
+        """What `avistan sbc --json` prints.
+
+        Example:
+            >>> calibration.to_json()["simulations"]
+            10
+        """
         return {
             "program": self.program,
             "simulator": self.simulator,

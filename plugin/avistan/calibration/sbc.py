@@ -82,6 +82,16 @@ def calibrate(
     Raises:
         SimulatorError: the simulator gives no parameter or no data of the program, or another shape than it declares.
         FitError: a number out of range, or no refit succeeded.
+
+    Example:
+        >>> program, simulator = folder / "normal.stan", folder / "simulator.stan"
+        >>> model_block = "parameters { real mu; } model { mu ~ normal(0, 1); y ~ normal(mu, 1); }"
+        >>> _ = program.write_text("data { real y; } " + model_block)
+        >>> drawn = "real mu = normal_rng(0, 1); real y = normal_rng(mu, 1);"
+        >>> _ = simulator.write_text("generated quantities { " + drawn + " }")
+        >>> calibration = avi.calibrate(program, simulator, simulations=10, draws=9, steps=20)
+        >>> calibration.num_simulations, [entry.name for entry in calibration.entries]
+        (10, ['mu'])
     """
     whole_number("simulations", simulations)
     whole_number("draws", draws, "ranked_draws")

@@ -18,6 +18,10 @@ def models_root() -> Path:
 
     Raises:
         FileNotFoundError: the installation is incomplete.
+
+    Example:
+        >>> (avi.models_root() / "eight_schools" / "data.json").is_file()
+        True
     """
     here = Path(__file__).resolve().parents[1]
     checkout = here.parents[1]

@@ -36,6 +36,12 @@ class Reference:
         seconds: that sampling took; nan where that is not known.
         max_rhat, min_ess: over all coordinates: how far the reference itself can be trusted.
         divergences: divergent transitions of the draws; None where that can't be told.
+
+    Example:
+        >>> theta = np.random.default_rng(1).normal(size=(4, 250, 10))  # or draws of a sampler
+        >>> reference = avi.Reference(name="mine", theta=theta, seconds=2.0, max_rhat=1.0, min_ess=1e3, divergences=0)
+        >>> reference.mean.shape, reference.sd.shape, reference.caveat
+        ((10,), (10,), '')
     """
 
     name: str
@@ -47,7 +53,13 @@ class Reference:
 
     @classmethod
     def of(cls, name: str, draws: SamplerDraws) -> Reference:
-        """A reference of a sampler's draws (C, S, D)."""
+        """A reference of a sampler's draws (C, S, D).
+
+        Example:
+            >>> from avistan.comparison.references import nuts
+            >>> nuts(model.bound, seed=1, chains=2, warmup=100, draws=100).name
+            'nuts'
+        """
         return cls(
             name=name,
             theta=draws.theta,
@@ -83,7 +95,12 @@ class Reference:
         return f"The reference {self.name} is itself in doubt: {' and '.join(remarks)}." if remarks else ""
 
     def to_datatree(self, model: BoundModel) -> xr.DataTree:
-        """The draws as an ArviZ DataTree with the program's own variables; `reference_from` reads it back."""
+        """The draws as an ArviZ DataTree with the program's own variables; `reference_from` reads it back.
+
+        Example:
+            >>> reference.to_datatree(model.bound)["posterior"]["theta"].shape
+            (4, 250, 8)
+        """
         from avistan.posterior.datatree import to_datatree
 
         chains, _, dim = self.theta.shape

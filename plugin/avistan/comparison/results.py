@@ -21,6 +21,13 @@ class Comparison:
 
     Attributes:
         reference_failure: why there is no reference although a sampler's was asked for; else empty.
+
+    Example:
+        >>> comparison["fvi"].gap_to_fvi
+        0.0
+        >>> print(comparison)  # doctest: +ELLIPSIS
+        eight_schools: 8 units, 10 unconstrained parameters, seed 1
+        ...
     """
 
     model: BoundModel = field(repr=False)
@@ -55,6 +62,12 @@ class Comparison:
         raise KeyError(method)
 
     def to_json(self) -> dict[str, Any]:
+        """What `avistan compare --json` prints; numbers that are not finite are None.
+
+        Example:
+            >>> comparison.to_json()["units"]
+            8
+        """
         return {
             "program": self.program,
             "verdict": str(self.structure.verdict),

@@ -32,6 +32,10 @@ class FitOptions:
 
     Raises:
         FitError: a value out of range.
+
+    Example:
+        >>> avi.FitOptions(steps=4000).draws_per_step
+        8
     """
 
     steps: int | None = None

@@ -20,6 +20,12 @@ class FitOutcome(enum.Enum):
     """How a fit ended; the value is advice to the user, empty where none is needed.
 
     `settled` says only that the ELBO stopped rising, not that the approximation is good.
+
+    Example:
+        >>> fit.outcome.name in avi.FitOutcome.__members__
+        True
+        >>> avi.FitOutcome.budget_spent.value.startswith("The ELBO was still rising")
+        True
     """
 
     settled = ""

@@ -49,6 +49,11 @@ class WarmStart:
         inverse_metric: (D,) variances on the unconstrained scale.
         response: whether points and variances carry the linear response; otherwise they are the fit's own.
         gradient_evaluations: what they took.
+
+    Example:
+        >>> start = fit.warm_start(chains=2)
+        >>> start.chains, sorted(start.inits[0])
+        (2, ['mu', 'tau', 'theta_raw'])
     """
 
     theta: FloatArray
@@ -67,6 +72,10 @@ class WarmStart:
 
         CmdStan estimates the metric anew in the middle phase. Its unconstrained scale must be that of the fit's engine:
         versions of Stan transform simplexes and sum-to-zero vectors differently.
+
+        Example:
+            >>> start.cmdstan()["iter_warmup"]  # CmdStanModel(...).sample(data=..., **start.cmdstan())
+            100
         """
         whole_number("warmup", warmup)
         phases = [max(1, round(warmup * part / _WARMUP)) for part in _PHASES]
@@ -83,7 +92,12 @@ class WarmStart:
         }
 
     def stanli(self, warmup: int = _STANLI_WARMUP) -> dict[str, Any]:
-        """Arguments of `stanli.Model.sample`. Below 150 iterations of warm-up only the step size is adapted."""
+        """Arguments of `stanli.Model.sample`. Below 150 iterations of warm-up only the step size is adapted.
+
+        Example:
+            >>> start.stanli()["warmup"]
+            50
+        """
         whole_number("warmup", warmup)
         return {
             "chains": self.chains,
@@ -99,6 +113,10 @@ class WarmStart:
 
         It takes no metric and adapts its own. Where it samples a program that `nutpie.compile_stan_model` compiled, it
         does not use the mean either (nutpie 0.16); `nutpie_point` serves `make_initial_point_fn` of its other models.
+
+        Example:
+            >>> start.nutpie()["init_mean"].shape
+            (10,)
         """
         whole_number("warmup", warmup)
         return {
@@ -109,7 +127,12 @@ class WarmStart:
         }
 
     def nutpie_point(self, seed: int) -> FloatArray:
-        """One of the starting points: `make_initial_point_fn` of `nutpie.compiled_pyfunc.from_pyfunc`."""
+        """One of the starting points: `make_initial_point_fn` of `nutpie.compiled_pyfunc.from_pyfunc`.
+
+        Example:
+            >>> start.nutpie_point(seed=3).shape
+            (10,)
+        """
         return np.asarray(self.theta[seed % self.chains])
 
     def write(self, folder: StrPath) -> None:
@@ -119,6 +142,11 @@ class WarmStart:
 
         Raises:
             FitError: the folder holds other files or can't be written.
+
+        Example:
+            >>> start.write(folder / "start")
+            >>> sorted(path.name for path in (folder / "start").iterdir())
+            ['inits_1.json', 'inits_2.json', 'metric.json']
         """
         check_path("folder", folder)
         names = [f"inits_{chain + 1}.json" for chain in range(self.chains)]

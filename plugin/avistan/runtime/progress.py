@@ -34,6 +34,12 @@ class ProgressRecord:
         seconds_left: of this stage, as its steps go, and no more than a limit of time leaves; None where that is not
             known.
         next: what comes after this stage; empty where that is not known.
+
+    Example:
+        >>> records = []
+        >>> _ = model.fit(method="fvi", steps=20, progress_callback=records.append)
+        >>> any(record.stage.startswith("training") for record in records)
+        True
     """
 
     stage: str
