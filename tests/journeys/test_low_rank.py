@@ -67,7 +67,7 @@ def test_densities_are_those_of_the_dense_gaussian():
     np.testing.assert_allclose(draws.log_q, expected.logpdf(theta), rtol=1e-9)
     slope = np.linalg.solve(dense @ dense.T, (theta - mean).T).T
     np.testing.assert_allclose(draws.pull, slope, rtol=1e-7, atol=1e-9)
-    q = approximation(family, np.empty((0, 0)))
+    q = approximation(family, np.empty((0, 0)))  # asked at theta, through the inverse of L
     np.testing.assert_allclose(q.log_q_globals(theta), expected.logpdf(theta), rtol=1e-9)
 
 

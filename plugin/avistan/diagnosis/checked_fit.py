@@ -1,4 +1,4 @@
-"""What the checks of a diagnosis look at: a fit, its best chain, q in numpy, and the densities of its units."""
+"""What the checks of a diagnosis look at: a fit, its best chain, q, and the densities of its units."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class CheckedFit:
 
     @cached_property
     def q(self) -> Approximation:
+        """Of the best chain."""
         return approximation(self.chain.family, self.chain.inputs)
 
     @cached_property
@@ -58,17 +59,6 @@ class CheckedFit:
     def affordable(self, draws: int) -> int:
         """Fewer draws for large models, and never so few that a k-hat says nothing."""
         return int(np.clip(draws * _LATENTS / max(1, self.fit.model.dim), _FEWEST_DRAWS, draws))
-
-    def center(self, q: Approximation) -> FloatArray:
-        """The centre (D,) of q on the unconstrained scale."""
-        model, level = self.fit.model, self.fit.level
-        center = np.empty(model.dim)
-        if level is None:
-            center[:] = q.center
-        else:
-            center[level.globals_index(model.dim)] = q.center
-            center[level.index] = q.loc
-        return center
 
     def worst(self, values: FloatArray) -> str:
         """The units with the largest values (N,), as a clause; they count from 1, as in Stan."""

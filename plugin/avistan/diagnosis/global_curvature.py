@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avistan.family.flow import bend
 from avistan.posterior.approximation import Approximation
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.levels.probes import Density
@@ -58,28 +57,18 @@ def local_gaussian(model: Density, q: Approximation, rng: Rng) -> LocalGaussian 
     usable = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1)
     if usable.sum() < max(2 * (size + 1), len(t) // 2):
         return None
-    score = _along_t(q, t[usable], gradient[usable])
+    score = q.globals_score(t[usable], gradient[usable])
     design = np.column_stack([np.ones(int(usable.sum())), t[usable]])
     rows, *_ = np.linalg.lstsq(design, score, rcond=None)
     values, vectors = np.linalg.eigh(-0.5 * (rows[1:] + rows[1:].T))
     flat = bool(values.min() <= _FLATTEST)
     values = np.maximum(values, _FLATTEST)
-    factor = np.diag(q.factor) if q.factor.ndim == 1 else q.factor
-    turned = factor @ vectors
+    turned = q.factor @ vectors
     mean = turned @ ((vectors.T @ rows[0]) / values)
     sd = np.sqrt((turned**2 / values).sum(axis=1))
     return LocalGaussian(
         shift=np.abs(mean) / sd,
-        sd_ratio=sd / np.sqrt((factor**2).sum(axis=1)),
+        sd_ratio=sd / np.sqrt((q.factor**2).sum(axis=1)),
         flat=flat,
         gradient_evaluations=len(t),
     )
-
-
-def _along_t(q: Approximation, t: FloatArray, gradient: FloatArray) -> FloatArray:
-    """The score (S, G) of the standard normals t (S, G), from the gradient by theta (S, G) there."""
-    if q.warp is not None and q.spread is not None:
-        moved = t * q.factor if q.factor.ndim == 1 else t @ q.factor.T
-        bent = bend(q.warp, moved / q.spread)
-        gradient = gradient * np.exp(bent.log_slope) + bent.curvature / q.spread
-    return np.asarray(gradient * q.factor if q.factor.ndim == 1 else gradient @ q.factor)

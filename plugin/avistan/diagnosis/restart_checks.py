@@ -20,7 +20,7 @@ def check_restarts(checked: CheckedFit) -> Check:
     if len(checked.fit.chains) > 1:
         return _check_chains(checked)
     name = "other starts"
-    model, center = checked.fit.model, checked.center(checked.q)
+    model, center = checked.fit.model, checked.q.center
     probes = probe_starts(model, checked.density, center, seed=checked.seed, count=count_for(model.dim))
     if not probes:
         return Check(
@@ -89,7 +89,7 @@ def _check_chains(checked: CheckedFit) -> Check:
     rhats = np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1))
     worst = float(np.max(rhats, initial=1.0))
     landscape = Landscape(fit.model, checked.density)
-    centers = [checked.center(part) for part in parts]
+    centers = [part.center for part in parts]
     valley = max(landscape.valley(centers[0], other) for other in centers[1:]) if worst > _RHAT else 0.0
     between = f", with a valley of {valley:.1f} nats between them" if valley > 0 else ""
     apart = Trust.several_modes if valley > 0 else Trust.stopped_early

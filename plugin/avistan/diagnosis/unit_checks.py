@@ -9,8 +9,8 @@ from avistan.diagnosis.checked_fit import NO_UNITS, CheckedFit
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.objective.psis import pareto_khat
 from avistan.posterior.approximation import Approximation
-from avistan.posterior.refine_locals import free_units
-from avistan.runtime.streams import Stream
+from avistan.posterior.refine_locals import refine_locals
+from avistan.runtime.streams import Stream, derived_seeds
 from avistan.runtime.text import percent, with_error
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.units.conditional_density import UnitDensity
@@ -26,6 +26,7 @@ _UNIT_DRAWS = 200
 _SAMPLED_UNITS = 1000
 _SHIFT, _SD_RATIO = 0.5, 1.5  # sds by which a mean may be off, and a factor by which an sd may be
 _SPOT_GLOBALS, _SPOT_DRAWS = 8, 50
+_SPOT_DRAWS_OF_Q = 400  # whose means and sds are known to a tenth of what those of the chains are
 _SPOT_SHARE = 0.05
 
 
@@ -90,39 +91,35 @@ def unit_log_ratios(
     ratios = np.empty((draws, len(chosen)))
     for rows in density.batches(draws, copies=4):
         theta = q.draw_globals(rng, rows.stop - rows.start)
-        z, log_q = q.locals_at(theta, rng.standard_normal((len(theta), *density.index.shape)))
-        modes = density.modes(theta, np.array(np.broadcast_to(q.local_means(theta), z.shape)))
+        z, log_q = q.draw_units(rng, theta)
+        modes = density.modes(theta, q.centers(theta))
         change = density.differences(theta, modes.z, z)
         ratios[rows] = (change - modes.log_volume - log_q)[:, chosen]
     return ratios
 
 
 def check_amortization(checked: CheckedFit) -> Check:
-    """What units gain, freed from the inference function."""
+    """What units gain from local refinement without amortization."""
     name, density = "amortization gap", checked.density
     if density is None:
         return Check(name=name, passed=None, finding=NO_UNITS)
     if checked.fit.method.function == "table":
         return Check(name=name, passed=None, finding="Not run: every unit has a free factor already.")
-    freed = free_units(
-        density,
-        checked.q,
-        checked.rng(Stream.UNIT_REFINEMENT),
-        full=checked.chain.family.local.kind == "full",
-    )
-    checked.units |= {"amortization_gap": freed.gain, "amortization_gap_se": freed.gain_se}
-    limit = max(_NATS, _NATS_PER_UNIT * density.num_units) + 3 * freed.total_se
-    short = float((freed.gain - 3 * freed.gain_se > _UNIT_GAP).mean())
+    (seed,) = derived_seeds(checked.seed, Stream.UNIT_REFINEMENT)
+    refined = refine_locals(checked.fit.model, density, checked.q, seed)
+    checked.units |= {"amortization_gap": refined.gain, "amortization_gap_se": refined.gain_se}
+    limit = max(_NATS, _NATS_PER_UNIT * density.num_units) + 3 * refined.total_se
+    short = float((refined.gain - 3 * refined.gain_se > _UNIT_GAP).mean())
     return Check(
         name=name,
-        passed=bool(freed.total <= limit and short <= _UNIT_GAP_SHARE),
-        value=freed.total,
+        passed=bool(refined.total <= limit and short <= _UNIT_GAP_SHARE),
+        value=refined.total,
         threshold=limit,
         unit="nats",
         finding=(
-            f"Freed from the inference function, the units gain {with_error(freed.total, freed.total_se)} "
+            f"Refined one by one without amortization, the units gain {with_error(refined.total, refined.total_se)} "
             f"together; {percent(short)} gain more than {_UNIT_GAP} each (limit {100 * _UNIT_GAP_SHARE:.0f} %)"
-            f"{checked.worst(freed.gain)}."
+            f"{checked.worst(refined.gain)}."
         ),
         trouble=Trust.units_apart,
     )
@@ -159,12 +156,14 @@ def conditional_errors(
     share of accepted moves.
     """
     theta = q.draw_globals(rng, _SPOT_GLOBALS)
-    means = np.broadcast_to(q.local_means(theta), (_SPOT_GLOBALS, *density.index.shape)).copy()
-    modes = density.modes(theta, means)
+    modes = density.modes(theta, q.centers(theta))
     draws, accepted = sample_units(density, theta, modes, rng, draws=_SPOT_DRAWS)
     sd = draws.std(axis=0, ddof=1)
-    own = q.local_sds(theta)
-    error = np.abs(((means - draws.mean(axis=0)) / sd).mean(axis=0)).max(axis=1)
-    log_ratio = np.log(own / sd).mean(axis=0)
+    of_q = [q.draw_units(rng, np.repeat(row[None], _SPOT_DRAWS_OF_Q, axis=0))[0] for row in theta]
+    mean_of_q, sd_of_q = (
+        np.stack(part) for part in zip(*((z.mean(axis=0), z.std(axis=0)) for z in of_q), strict=True)
+    )
+    error = np.abs(((mean_of_q - draws.mean(axis=0)) / sd).mean(axis=0)).max(axis=1)
+    log_ratio = np.log(sd_of_q / sd).mean(axis=0)
     worst = np.take_along_axis(log_ratio, np.abs(log_ratio).argmax(axis=1)[:, None], axis=1)[:, 0]
     return error, np.exp(worst), float(accepted.mean())

@@ -67,7 +67,7 @@ def scales(units: Units, x: Moved) -> Moved:
     return Moved(
         value=jnp.exp(growth) * x.value,
         pull=jnp.exp(-growth) * x.pull,
-        log_q=x.log_q - units.total(growth),
+        log_q=x.log_q - jnp.sum(growth, axis=1),
         back=x.back - through,
     )
 

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from avistan.family.conditional import along, through_curve
-from avistan.family.flow import transformed
+from avistan.family.flow import straighten, transformed
 from avistan.family.functions import AbstractInferenceFunction, LocalNu, Table
 from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
 from avistan.family.locals import HALF_LOG_2PI, LocalGaussian
@@ -39,15 +39,25 @@ class Draws(NamedTuple):
 
     Attributes:
         theta, z: globals and units.
-        log_q: log density of q at them, nats, units weighted.
+        log_q: log density of q at them, nats, units weighted: log q(theta) and the sum of `log_q_units`.
+        log_q_units: log q(z_n | theta) of each unit, nats, not weighted.
         pull_theta, pull_z: -d log q at the points, the path derivative's second half, units weighted.
     """
 
     theta: Float[Array, "S G"]
     z: Float[Array, "S d N"]
     log_q: Float[Array, " S"]
+    log_q_units: Float[Array, "S N"]
     pull_theta: Float[Array, "S G"]
     pull_z: Float[Array, "S d N"]
+
+
+class GlobalDraws(NamedTuple):
+    """Draws of q(theta) on the unconstrained scale: log q(theta) in nats, and the pull as in `Draws`."""
+
+    theta: Float[Array, "S G"]
+    log_q: Float[Array, " S"]
+    pull: Float[Array, "S G"]
 
 
 class Family(eqx.Module):
@@ -109,7 +119,7 @@ class Family(eqx.Module):
 
         Source: reparameterization, Kingma & Welling, ICLR 2014; pulls as in Roeder et al., NeurIPS 2017.
         """
-        frame, of_globals, local = self.frame, self.globals.resolved(), self.local
+        local = self.local
         nu, t = self.local_parameters(inputs), noise.t.astype(jnp.float64)
         follows = local.conditional != "none"
         at, slopes = along(t, self.directions, self.curve) if follows else (t[:, :0], t[:, :0])
@@ -119,21 +129,36 @@ class Family(eqx.Module):
         if follows:
             back = through_curve(moved.back, slopes, self.curve)
             pull_t = pull_t + (back if self.directions is None else back @ self.directions)
-        standard, pull = of_globals.moved(t), of_globals.solved(pull_t)
-        log_det = jnp.sum(frame.global_log_scale) + of_globals.log_det()
-        log_q = moved.log_q - 0.5 * jnp.sum(t**2, axis=1) - log_det - t.shape[1] * HALF_LOG_2PI
-        if of_globals.warp is not None:
-            standard, pull, log_slopes = transformed(
-                of_globals.warp, jnp.exp(of_globals.log_sd), standard, pull
-            )
-            log_q = log_q - jnp.sum(log_slopes, axis=1)
+        of_globals = self.draw_globals(t, pull_t)
         return Draws(
-            theta=frame.global_center[None] + frame.global_scale[None] * (of_globals.loc[None] + standard),
+            theta=of_globals.theta,
             z=nu.loc[None] + moved.value,
-            log_q=log_q,
-            pull_theta=pull / frame.global_scale[None],
+            log_q=of_globals.log_q + jnp.sum(moved.log_q * per_unit[0], axis=1),
+            log_q_units=moved.log_q,
+            pull_theta=of_globals.pull,
             pull_z=per_unit * moved.pull,
         )
+
+    def draw_globals(self, t: Float[Array, "S G"], pull_t: Float[Array, "S G"] | None = None) -> GlobalDraws:
+        """Draws of q(theta) from standard normals; `pull_t` is -d log q / dt of all that follows t, by default t."""
+        frame, factor = self.frame, self.globals.resolved()
+        moved, pull = factor.moved(t), factor.solved(t if pull_t is None else pull_t)
+        log_q = -0.5 * jnp.sum(t**2, axis=1) - t.shape[1] * HALF_LOG_2PI
+        log_q = log_q - jnp.sum(frame.global_log_scale) - factor.log_det()
+        if factor.warp is not None:
+            moved, pull, log_slopes = transformed(factor.warp, jnp.exp(factor.log_sd), moved, pull)
+            log_q = log_q - jnp.sum(log_slopes, axis=1)
+        theta = frame.global_center[None] + frame.global_scale[None] * (factor.loc[None] + moved)
+        return GlobalDraws(theta, log_q, pull / frame.global_scale[None])
+
+    def standard(self, theta: Float[Array, "S G"]) -> Float[Array, "S G"]:
+        """The standard normals t of given globals: the inverse of `draw_globals`."""
+        frame, factor = self.frame, self.globals.resolved()
+        moved = (theta - frame.global_center[None]) / frame.global_scale[None] - factor.loc[None]
+        if factor.warp is not None:
+            sd = jnp.exp(factor.log_sd)[None]
+            moved = sd * straighten(factor.warp, moved / sd)
+        return factor.standard(moved)
 
     def split(self, rows: Float[Array, "S D"]) -> tuple[Float[Array, "S G"], Float[Array, "S d N"]]:
         """Rows in Stan's coordinate order as entries of the globals and of the units."""

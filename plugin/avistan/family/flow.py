@@ -88,4 +88,4 @@ def of_units(units: Units, x: Moved) -> Moved:
     """T_n of what units have of their own, in their sds."""
     numbers = units.nu.warp.reshape(units.local.block, NUMBERS, -1).swapaxes(0, 1)
     value, pull, log_slopes = transformed(numbers, jnp.exp(units.nu.log_sd), x.value, x.pull)
-    return x._replace(value=value, pull=pull, log_q=x.log_q - units.total(log_slopes))
+    return x._replace(value=value, pull=pull, log_q=x.log_q - jnp.sum(log_slopes, axis=1))

@@ -47,6 +47,10 @@ class GlobalGaussian(eqx.Module):
         """L t for each row."""
         return t * jnp.exp(self.log_sd)[None]
 
+    def standard(self, moved: Float[Array, "S G"]) -> Float[Array, "S G"]:
+        """The solution t of L t = moved for each row: the inverse of `moved`."""
+        return moved / jnp.exp(self.log_sd)[None]
+
     def solved(self, pull: Float[Array, "S G"]) -> Float[Array, "S G"]:
         """The solution x of L' x = pull for each row."""
         return pull / jnp.exp(self.log_sd)[None]
@@ -68,6 +72,9 @@ class FullRankGlobals(GlobalGaussian):
     def moved(self, t: Float[Array, "S G"]) -> Float[Array, "S G"]:
         return t @ self.factor().T
 
+    def standard(self, moved: Float[Array, "S G"]) -> Float[Array, "S G"]:
+        return jax.scipy.linalg.solve_triangular(self.factor(), moved.T, lower=True).T
+
     def solved(self, pull: Float[Array, "S G"]) -> Float[Array, "S G"]:
         solved: Array = jax.scipy.linalg.solve_triangular(self.factor().T, pull.T, lower=False)
         return solved.T
@@ -88,6 +95,12 @@ class LowRankGlobals(GlobalGaussian):
     def moved(self, t: Float[Array, "S G"]) -> Float[Array, "S G"]:
         out, into = self._columns()
         return super().moved(t + (t @ into) @ out.T)
+
+    def standard(self, moved: Float[Array, "S G"]) -> Float[Array, "S G"]:
+        out, into = self._columns()
+        t = super().standard(moved)
+        inner: Array = jnp.linalg.solve(self._capacitance().T, (t @ into).T).T
+        return t - inner @ out.T
 
     def solved(self, pull: Float[Array, "S G"]) -> Float[Array, "S G"]:
         out, into = self._columns()

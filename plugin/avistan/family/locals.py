@@ -134,7 +134,7 @@ class LocalGaussian(eqx.Module):
 def gaussian(units: Units, noise: Noise) -> Moved:
     """The base of all forms but Student's: e itself."""
     e = noise.e.astype(jnp.float64)
-    log_q = -0.5 * units.total(e**2) - units.total(jnp.full((1, *e.shape[1:]), HALF_LOG_2PI))
+    log_q = -0.5 * jnp.sum(e**2, axis=1) - e.shape[1] * HALF_LOG_2PI
     return Moved(e, e, log_q, jnp.zeros_like(units.at))
 
 
@@ -142,7 +142,7 @@ def scaled(units: Units, x: Moved) -> Moved:
     """sd_n x."""
     sd = jnp.exp(units.nu.log_sd)[None]
     return x._replace(
-        value=sd * x.value, pull=x.pull / sd, log_q=x.log_q - units.total(units.nu.log_sd[None])
+        value=sd * x.value, pull=x.pull / sd, log_q=x.log_q - jnp.sum(units.nu.log_sd, axis=0)[None]
     )
 
 
@@ -164,7 +164,7 @@ def cholesky(units: Units, x: Moved) -> Moved:
     return x._replace(
         value=jnp.stack(moved, axis=1),
         pull=jnp.stack([solved[i] for i in range(d)], axis=1),
-        log_q=x.log_q - units.total(nu.log_sd[None]),
+        log_q=x.log_q - jnp.sum(nu.log_sd, axis=0)[None],
     )
 
 

@@ -27,10 +27,6 @@ class Units(NamedTuple):
     band_scales: Float[Array, "P M"]
     weight: Float[Array, "1 1 M"]
 
-    def total(self, values: Float[Array, "S d N"]) -> Float[Array, " S"]:
-        """Weighted sums over units and latents."""
-        return jnp.sum(values * self.weight, axis=(1, 2))
-
     def along(self, rates: Float[Array, "d K N"], values: Float[Array, "S d N"]) -> Float[Array, "S K"]:
         """Weighted sums over units and latents of values times rates, for each direction."""
         return jnp.einsum("dkn,sdn->sk", rates, values * self.weight)
@@ -46,11 +42,11 @@ class Moved(NamedTuple):
     Attributes:
         value: what units are moved by.
         pull: -d log q / d value, of each unit.
-        log_q: log density of `value`, units weighted, nats.
+        log_q: log density of `value`, of each unit, nats.
         back: -d log q / d at, through the directions of the globals, units weighted.
     """
 
     value: Float[Array, "S d N"]
     pull: Float[Array, "S d N"]
-    log_q: Float[Array, " S"]
+    log_q: Float[Array, "S N"]
     back: Float[Array, "S K"]

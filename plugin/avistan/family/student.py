@@ -45,7 +45,7 @@ def base(units: Units, noise: Noise) -> Moved:
         nu + d
     )[None] * jnp.log1p(square / nu[None])
     pull = ((nu + d)[None] / (nu[None] + square))[:, None] * r
-    return Moved(r, pull, units.total(log_q[:, None]), jnp.zeros_like(units.at))
+    return Moved(r, pull, log_q, jnp.zeros_like(units.at))
 
 
 def _gammas(key: PRNGKeyArray, shape: jax.Array, draws: int) -> jax.Array:

@@ -1,71 +1,59 @@
-"""q(theta) and q(z_n | theta) of a fitted family as functions of theta, on the unconstrained scale."""
+"""q of a fit, asked in numpy: what it draws, and its factors given the globals, on the unconstrained scale.
+
+All of it is `Family.draw`, compiled once for a fixed number of rows: more rows are computed some at a time, and the
+last of them are padded.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from avistan.family.band import BAND_RANGE
-from avistan.family.conditional import along
-from avistan.family.family import Family
-from avistan.family.flow import NUMBERS, Bent, bend, flattened, straighten
+from avistan.family.family import Draws, Family
+from avistan.family.functions import AbstractInferenceFunction, LocalNu, Table
+from avistan.family.normals import Noise, normals
+from avistan.objective.elbo import tabulated
+from avistan.runtime.device import on_device
 from avistan.runtime.precision import in_float64
+from avistan.runtime.streams import Stream, stream_key
 from avistan.runtime.types import FloatArray, Rng
-from stan_adapters.units.conditional_density import solve_lower
 
-_NODES = 40  # of the quadrature that gives a bent factor's moments
+_ROWS = 128  # that are asked for at a time, and fewer
+_NUMBERS = 1 << 20  # where they would have more numbers than this
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Approximation:
-    """q(theta) prod_n q(z_n | theta) in numpy, on the unconstrained scale; the composition is that of `families`.
+class Approximation(eqx.Module):
+    """q(theta) prod_n q(z_n | theta) of a family whose units' parameters stand in a table.
 
-    theta = center + factor t, and z_n = loc_n + slope_n a(t) + x_n with x_n = exp(growth_n a(t)) chol_n e_n, t and e
-    standard normal, a(t) as in `directions`. With a flow, factor t and chol_n e_n are bent entry by entry (`flows`). A
-    unit that hangs on those before it adds sum_k (bands_nk + band_scales_nk band_slope_nk a(t)) x_{n-k} to its x_n;
-    log q of a unit is then that given those before it. Rates flatten as in `families`.
+    Shapes: S draws, G globals, N units with d latents each, D parameters in all, in Stan's order.
 
-    Attributes:
-        center: (G,).
-        factor: (G, G), or (G,) its diagonal.
-        warp, unit_warp: numbers of the flow, (2, G) in units of `spread` (G,), and (2, N, d) in units of the diagonals
-            of `chol`; None: no flow.
-        loc, chol: (N, d), (N, d, d) lower.
-        slope, growth: (N, d, K) along `directions` (K0, G), which is None for K0 = G, and along those of `curve`
-            (H, K0 + 1), None for none; None: zero.
-        bands: (N, b, d, d); None where units are independent given the globals.
-        band_slope, band_scales: (N, b d d, K) and (N, b d d); None: zero.
+    Example: `q = approximation(fit.family, fit.inputs)`, then `q.log_q_globals(q.draw_globals(rng, 100))`.
     """
 
-    center: FloatArray
-    factor: FloatArray
-    loc: FloatArray
-    chol: FloatArray
-    slope: FloatArray | None = None
-    growth: FloatArray | None = None
-    directions: FloatArray | None = None
-    curve: FloatArray | None = None
-    bands: FloatArray | None = None
-    band_slope: FloatArray | None = None
-    band_scales: FloatArray | None = None
-    growth_range: float = 5.0
-    shrink_range: float = 5.0
-    warp: FloatArray | None = None
-    spread: FloatArray | None = None
-    unit_warp: FloatArray | None = None
+    family: Family
 
     @property
     def num_globals(self) -> int:
-        return len(self.center)
+        """G."""
+        return self.family.globals.size
 
     @property
-    def log_det(self) -> float:
-        if self.factor.ndim == 1:
-            return float(np.log(self.factor).sum())
-        return float(np.linalg.slogdet(self.factor)[1])
+    def nu(self) -> LocalNu:
+        """The units' parameters, standardized."""
+        assert isinstance(self.family.inference, Table)
+        return self.family.inference.nu
+
+    def with_units(self, nu: LocalNu) -> Approximation:
+        """The same with other parameters (standardized) of the units."""
+        return Approximation(replace(self.family, inference=Table(nu)))
 
     def draw_globals(self, rng: Rng, draws: int) -> FloatArray:
         """Draws (S, G) of theta."""
@@ -73,169 +61,143 @@ class Approximation:
 
     def globals_at(self, t: FloatArray) -> FloatArray:
         """theta (S, G) of standard normals (S, G)."""
-        moved = t * self.factor if self.factor.ndim == 1 else t @ self.factor.T
-        if self.warp is not None and self.spread is not None:
-            moved = self.spread * bend(self.warp, moved / self.spread).value
-        return np.asarray(self.center + moved)
-
-    def standard(self, theta: FloatArray) -> FloatArray:
-        """The standard normals t (S, G) of theta (S, G)."""
-        moved = self._straight(theta)
-        if self.factor.ndim == 1:
-            return moved / self.factor
-        return np.linalg.solve(self.factor, moved.T).T
-
-    def _straight(self, theta: FloatArray) -> FloatArray:
-        """factor t (S, G) of theta (S, G)."""
-        if self.warp is None or self.spread is None:
-            return theta - self.center
-        return np.asarray(self.spread * straighten(self.warp, (theta - self.center) / self.spread))
+        return _by_rows(_globals_at, self.family, t)[0]
 
     def log_q_globals(self, theta: FloatArray) -> FloatArray:
-        """log q(theta) (S,), nats."""
-        square = (self.standard(theta) ** 2).sum(axis=1)
-        log_q = -0.5 * square - self.log_det - 0.5 * self.num_globals * np.log(2 * np.pi)
-        if self.warp is not None and self.spread is not None:
-            log_q = log_q - bend(self.warp, self._straight(theta) / self.spread).log_slope.sum(axis=1)
-        return np.asarray(log_q)
+        """log q(theta) (S,) of globals (S, G), nats."""
+        return _by_rows(_log_q_globals, self.family, theta)[0]
 
-    def places(self, theta: FloatArray) -> FloatArray:
-        """Where (S, N, d) q(z_n | theta) has e_n = 0: its means, unless a flow bends it."""
-        return np.asarray(self._follow(self.slope, theta) + self.loc)
+    def globals_score(self, t: FloatArray, gradient: FloatArray) -> FloatArray:
+        """The score (S, G) of standard normals (S, G) under a density that has this gradient (S, G) by theta there."""
+        return _by_rows(_globals_score, self.family, t, gradient)[0]
 
-    def local_means(self, theta: FloatArray) -> FloatArray:
-        """Means (S, N, d) of q(z_n | theta)."""
-        places = self.places(theta)
-        return (
-            places if self.unit_warp is None else places + self.local_scales(theta) * self._own_moments()[0]
-        )
+    def centers(self, theta: FloatArray) -> FloatArray:
+        """Where (S, N, d) units are given globals (S, G) if their own normals are zero: the conditional medians."""
+        return _by_rows(_centers, self.family, theta)[0]
 
-    def local_sds(self, theta: FloatArray) -> FloatArray:
-        """Sds (S, N, d), or (1, N, d) if these do not depend on theta, of q(z_n | theta)."""
-        return np.asarray(self.local_scales(theta) * self._own_moments()[1])
+    @property
+    def center(self) -> FloatArray:
+        """The point (D,) whose standard normals are all zero."""
+        (point,) = _by_rows(_points_at_zero, self.family, np.zeros((1, self.num_globals)))[0]
+        return np.asarray(point)
 
-    def _own_moments(self) -> tuple[FloatArray, FloatArray]:
-        """Means and sds (N, d) of x_n at scale 1; of a flow by quadrature."""
-        sd = np.sqrt((self.chol**2).sum(axis=2))
-        if self.unit_warp is None:
-            return np.zeros_like(sd), sd
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        diagonal = self._diagonal()
-        bent = diagonal * bend(self.unit_warp, nodes[:, None, None] * (sd / diagonal)).value
-        share = (weights / weights.sum())[:, None, None]
-        mean = (share * bent).sum(axis=0)
-        return mean, np.sqrt((share * (bent - mean) ** 2).sum(axis=0))
+    @property
+    @in_float64
+    def factor(self) -> FloatArray:
+        """The factor L (G, G) of the standardized globals, theta = loc + T(L t)."""
+        return np.asarray(self.family.globals.resolved().factor())
 
-    def _diagonal(self) -> FloatArray:
-        return np.diagonal(self.chol, axis1=1, axis2=2)
+    def draw_units(self, rng: Rng, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """A draw (S, N, d) of the units given each row of globals (S, G), and its log q(z_n | theta) (S, N) in nats."""
+        keys = rng.integers(1 << 32, size=(len(theta), 2), dtype=np.uint32)
+        z, log_q = _by_rows(_units_given, self.family, theta, keys)
+        return z, log_q
 
-    def own(self, e: FloatArray) -> OwnMoves:
-        """What units have of their own at standard normals (S, N, d), at scale 1."""
-        straight = np.einsum("nij,snj->sni", self.chol, e)
-        if self.unit_warp is None:
-            return OwnMoves(straight, None, np.zeros((1, 1, 1)))
-        bent = bend(self.unit_warp, straight / self._diagonal())
-        return OwnMoves(self._diagonal() * bent.value, bent, bent.log_slope)
+    @in_float64
+    def draw_pairs(self, seed: int, batch: int, pairs: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Antithetic pairs of draws, one after the other: theta (2 P, G), z (2 P, N, d), log q(z_n | theta) (2 P, N).
 
-    def local_scales(self, theta: FloatArray) -> FloatArray:
-        """Factors (S, N, d), or ones (1, 1, 1), by which the rows of `chol` grow with theta."""
-        if self.growth is None:
-            return np.ones((1, 1, 1))
-        growth, _ = flattened(self._follow(self.growth, theta), self.growth_range, self.shrink_range)
-        return np.asarray(np.exp(growth))
-
-    def locals_at(self, theta: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """z (S, N, d) of theta (S, G) and standard normals (S, N, d), and log q(z_n | theta) (S, N), nats."""
-        scales = self.local_scales(theta)
-        own = self.own(e)
-        z = self.places(theta) + self._along_axis(theta, scales * own.x)
-        log_det = np.log(self._diagonal()).sum(axis=1) + (np.log(scales) + own.log_slope).sum(axis=2)
-        half = 0.5 * self.loc.shape[1] * np.log(2 * np.pi)
-        return z, np.asarray(-0.5 * (e**2).sum(axis=2) - log_det - half)
-
-    def _along_axis(self, theta: FloatArray, own: FloatArray) -> FloatArray:
-        """x (S, N, d) of what units have beside what they take from those before them."""
-        if self.bands is None:
-            return own
-        num_units, reach = self.bands.shape[:2]
-        bands, moved = self.bands[None], own.copy()
-        if self.band_slope is not None and self.band_scales is not None:
-            bend = BAND_RANGE * np.tanh(self._follow(self.band_slope, theta) / BAND_RANGE)
-            bands = bands + (self.band_scales * bend).reshape(len(own), *self.bands.shape)
-        for n in range(num_units):
-            for k in range(1, min(reach, n) + 1):
-                moved[:, n] += (bands[:, n, k - 1] @ moved[:, n - k, :, None])[..., 0]
-        return moved
-
-    def log_q_locals(self, theta: FloatArray, z: FloatArray) -> FloatArray:
-        """log q(z_n | theta) (S, N) at z (S, N, d), nats; units must be independent given the globals."""
-        own = (z - self.places(theta)) / self.local_scales(theta)
-        if self.unit_warp is not None:
-            own = self._diagonal() * straighten(self.unit_warp, own / self._diagonal())
-        return self.locals_at(theta, solve_lower(self.chol, own))[1]
-
-    def _follow(self, rates: FloatArray | None, theta: FloatArray) -> FloatArray:
-        if rates is None:
-            return np.zeros((1, 1, 1))
-        at = along(self.standard(theta), self.directions, self.curve).value
-        return np.asarray(np.einsum("ndk,sk->snd", rates, at))
-
-
-class OwnMoves(NamedTuple):
-    """What units have of their own: x (S, N, d), the flow there (None without), and its log slopes (or zeros)."""
-
-    x: FloatArray
-    bent: Bent | None
-    log_slope: FloatArray
+        Approximations of the same units have the same standard normals at the same seed and batch.
+        """
+        key = stream_key(jax.random.key(seed), Stream.REFINEMENT_GAIN, batch)
+        theta, z, log_q = map(np.asarray, _pairs(self.family, key, pairs))
+        return theta, z, log_q
 
 
 @in_float64
 def approximation(family: Family, inputs: FloatArray) -> Approximation:
-    """The numpy form of a family at unit inputs (N, R)."""
-    frame, own, local = family.frame, family.globals.resolved(), family.local
-    scale = np.asarray(frame.global_scale)
-    if own.kind != "mean-field":
-        factor = scale[:, None] * np.asarray(own.factor())
-    else:
-        factor = scale * np.exp(np.asarray(own.log_sd))
-    nu = family.local_parameters(jnp.asarray(inputs, dtype=jnp.float32))
-    block, num_units = nu.loc.shape
-    chol = np.zeros((num_units, block, block))
-    chol[:, np.arange(block), np.arange(block)] = np.exp(np.asarray(nu.log_sd)).T
-    if local.within:
-        rows, columns = np.tril_indices(block, -1)
-        chol[:, rows, columns] = np.asarray(nu.below[: local.within]).T
-    growth, bands, band_slope, band_scales = np.asarray(nu.growth), None, None, None
-    if local.reach:
-        bands = np.asarray(nu.below[local.within :]).T.reshape(num_units, local.reach, block, block)
-        size = local.reach * block * block
-        if growth.shape[0]:
-            of_bands = growth[block * local.directions :].reshape(size, local.directions, num_units)
-            band_slope, growth = np.moveaxis(of_bands, 2, 0), growth[: block * local.directions]
-            band_scales = np.broadcast_to(np.asarray(family.scales_of_bands()), (size, num_units)).T
+    """q of a family at unit inputs (N, R)."""
+    values = on_device(inputs, np.float32)
+    found = tabulated(family, values).inference
+    nu = found.nu if isinstance(found, Table) else _parameters(found, values)
+    return Approximation(replace(family, inference=Table(nu)))
 
-    def per_direction(values: FloatArray) -> FloatArray | None:
-        if not values.shape[0]:
-            return None
-        return np.moveaxis(values.reshape(block, local.directions, num_units), 2, 0)
 
-    return Approximation(
-        center=np.asarray(frame.global_center) + scale * np.asarray(own.loc),
-        factor=factor,
-        loc=np.asarray(nu.loc).T,
-        chol=chol,
-        slope=per_direction(np.asarray(nu.slope)),
-        growth=per_direction(growth),
-        directions=None if family.directions is None else np.asarray(family.directions),
-        curve=None if family.curve is None else np.asarray(family.curve),
-        bands=bands,
-        band_slope=band_slope,
-        band_scales=band_scales,
-        growth_range=local.growth_range,
-        shrink_range=local.shrink_range,
-        warp=None if own.warp is None else np.asarray(own.warp),
-        spread=scale * np.exp(np.asarray(own.log_sd)),
-        unit_warp=np.asarray(nu.warp).reshape(block, NUMBERS, num_units).T.swapaxes(0, 1)
-        if local.flow
-        else None,
-    )
+@in_float64
+def _by_rows(
+    compiled: Callable[..., tuple[Array, ...]], family: Family, *rows: npt.NDArray[Any]
+) -> tuple[FloatArray, ...]:
+    """What a compiled function gives for rows (S, ...), a fixed number of them at a time."""
+    count = len(rows[0])
+    size = int(np.clip(_NUMBERS // max(1, family.dim), 1, _ROWS))
+    parts = []
+    for start in range(0, count, size):
+        some = [part[start : start + size] for part in rows]
+        missing = size - len(some[0])
+        if missing:
+            some = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in some]
+        made = compiled(family, *map(on_device, some))
+        parts.append([np.asarray(part)[: size - missing] for part in made])
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _center(family: Family, t: Float[Array, "S G"]) -> Draws:
+    """The family where the units' standard normals are zero."""
+    e = jnp.zeros((len(t), family.local.block, family.num_units))
+    keys = jnp.broadcast_to(jax.random.key(0), (family.num_units,))
+    return family.draw(Noise(t, e, keys), no_inputs(family))
+
+
+def no_inputs(family: Family) -> Float[Array, "N 0"]:
+    """The inputs of a table, which reads none."""
+    return jnp.zeros((family.num_units, 0), dtype=jnp.float32)
+
+
+@eqx.filter_jit
+def _parameters(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> LocalNu:
+    return function(inputs)
+
+
+@eqx.filter_jit
+def _globals_at(family: Family, t: Float[Array, "S G"]) -> tuple[Array]:
+    return (family.draw_globals(t).theta,)
+
+
+@eqx.filter_jit
+def _log_q_globals(family: Family, theta: Float[Array, "S G"]) -> tuple[Array]:
+    return (family.draw_globals(family.standard(theta)).log_q,)
+
+
+@eqx.filter_jit
+def _globals_score(family: Family, t: Float[Array, "S G"], gradient: Float[Array, "S G"]) -> tuple[Array]:
+    """With log q(theta(t)) = log N(t) - log |J|, J' gradient + d log |J| / dt is J' (gradient + pull) - t."""
+    _, back = jax.vjp(lambda at: family.draw_globals(at).theta, t)
+    return (back(gradient + family.draw_globals(t).pull)[0] - t,)
+
+
+@eqx.filter_jit
+def _centers(family: Family, theta: Float[Array, "S G"]) -> tuple[Array]:
+    return (jnp.swapaxes(_center(family, family.standard(theta)).z, 1, 2),)
+
+
+@eqx.filter_jit
+def _points_at_zero(family: Family, t: Float[Array, "S G"]) -> tuple[Array]:
+    return (family.points(_center(family, t)),)
+
+
+@eqx.filter_jit
+def _units_given(
+    family: Family, theta: Float[Array, "S G"], keys: UInt32[Array, "S 2"]
+) -> tuple[Array, Array]:
+    def one(t: Float[Array, " G"], words: Array) -> tuple[Array, Array]:
+        drawn = family.draw(
+            _normals(family, jax.random.wrap_key_data(words), 1)._replace(t=t[None]), no_inputs(family)
+        )
+        return drawn.z[0].T, drawn.log_q_units[0]
+
+    return jax.vmap(one)(family.standard(theta), keys)
+
+
+@eqx.filter_jit
+def _pairs(family: Family, key: PRNGKeyArray, pairs: int) -> tuple[Array, Array, Array]:
+    drawn = family.draw(pairs_of(family, key, pairs), no_inputs(family))
+    return drawn.theta, jnp.swapaxes(drawn.z, 1, 2), drawn.log_q_units
+
+
+def pairs_of(family: Family, key: PRNGKeyArray, pairs: int) -> Noise:
+    """Standard normals of antithetic pairs of draws."""
+    return _normals(family, key, pairs).mirrored()
+
+
+def _normals(family: Family, key: PRNGKeyArray, draws: int) -> Noise:
+    return normals(key, jnp.arange(family.num_units), draws, family.globals.size, family.local.block)

@@ -212,11 +212,10 @@ def _all_parameters(
     parts = UnitDensity(fit.model, fit.level.index, fit.level.globals_index(fit.model.dim))
     points, log_p = np.empty((len(theta), fit.model.dim)), np.empty(len(theta))
     for rows in parts.batches(len(theta)):
-        count = rows.stop - rows.start
-        z, local = q.locals_at(theta[rows], rng.standard_normal((count, parts.num_units, parts.block)))
+        z, log_q_units = q.draw_units(rng, theta[rows])
         points[rows] = parts.points(theta[rows], z)
         log_p[rows] = fit.model.log_density_gradient(points[rows])[0]
-        log_q[rows] += local.sum(axis=1)
+        log_q[rows] += log_q_units.sum(axis=1)
     return points, np.where(np.isfinite(log_p), log_p, np.nan), log_q
 
 

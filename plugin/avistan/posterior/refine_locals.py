@@ -1,35 +1,42 @@
-"""Units freed from the inference function: F-VI from the amortized start, the globals fixed.
+"""Local refinement: the factors of single units without amortization, F-VI from the amortized start, the globals fixed.
 
 What an inference function leaves undone, the amortization gap, is the ELBO that single units gain when each may move
-its own factor. All units are freed at once: given the globals they do not meet, so one gradient of the whole model
-serves them all. In numpy, because a few hundred steps cost less than compiling them.
+its own factor. All units are refined at once: given the globals they are independent, so one gradient of the whole
+model serves them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from avistan.density.log_density import register
+from avistan.density.log_density import log_density, register
 from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Refined
+from avistan.family.normals import Noise
 from avistan.fitting.chains import Chain, evaluation_key
 from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import evaluate
-from avistan.posterior.approximation import Approximation, approximation
+from avistan.objective.gradient import neg_elbo
+from avistan.posterior.approximation import Approximation, approximation, no_inputs, pairs_of
 from avistan.posterior.unit_marginals import unit_density
+from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
-from avistan.runtime.streams import Stream, generator
-from avistan.runtime.types import FloatArray, Rng
-from stan_adapters.units.conditional_density import UnitDensity, solve_upper
+from avistan.runtime.streams import Stream, derived_seeds, stream_key
+from avistan.runtime.types import BoolArray, FloatArray, IntArray
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.units.conditional_density import UnitDensity
 
 STEPS = 300
 _DRAWS = 4  # a step, in antithetic pairs
@@ -59,8 +66,8 @@ def with_rows(family: Family, count: int) -> Family:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Freed:
-    """Factors of units that were freed, and what that gained.
+class Refinement:
+    """Units' factors after local refinement, and what it gained.
 
     Attributes:
         q: the approximation with these factors.
@@ -76,110 +83,112 @@ class Freed:
     total_se: float
 
 
-def free_units(
+class Move(NamedTuple):
+    """How far factors are from where they began, in coordinates in which they began as standard normals.
+
+    Attributes:
+        shift: of the means.
+        log_sd, below: of a Cholesky factor, as in `LocalNu`; `below` is empty for diagonal factors.
+    """
+
+    shift: Float[Array, "d N"]
+    log_sd: Float[Array, "d N"]
+    below: Float[Array, "B N"]
+
+    def of(self, nu: LocalNu) -> LocalNu:
+        """The moved parameters: means + L shift and factors L times these, L the factor at the start."""
+        factor = _lower(nu.log_sd, nu.below)
+        product = jnp.einsum("ijn,jkn->ikn", factor, _lower(self.log_sd, self.below))
+        rows, columns = np.tril_indices(len(nu.loc), -1)
+        return nu._replace(
+            loc=nu.loc + jnp.einsum("ijn,jn->in", factor, self.shift),
+            log_sd=nu.log_sd + self.log_sd,
+            below=product[rows, columns] if nu.below.shape[0] else nu.below,
+        )
+
+
+def _lower(log_sd: Float[Array, "d N"], below: Float[Array, "B N"]) -> Float[Array, "d d N"]:
+    """Lower triangular matrices."""
+    size, at = len(log_sd), np.arange(len(log_sd))
+    made = jnp.zeros((size, *log_sd.shape)).at[at, at].set(jnp.exp(log_sd))
+    return made.at[np.tril_indices(size, -1)].set(below) if below.shape[0] else made
+
+
+@in_float64
+def refine_locals(
+    model: BoundModel,
     density: UnitDensity,
     q: Approximation,
-    rng: Rng,
+    seed: int,
     *,
-    full: bool,
     steps: int = STEPS,
-    chosen: npt.NDArray[np.bool_] | None = None,
-) -> Freed:
-    """Adam on every unit's own mean and Cholesky factor, from where the approximation has them.
+    chosen: BoolArray | None = None,
+) -> Refinement:
+    """Adam on every unit's own mean and Cholesky factor (or its diagonal, in families without correlations), from where
+    the approximation has them.
 
     Args:
-        full: move whole Cholesky factors; else their diagonals.
-        chosen: (N,) the units to free; None frees all.
+        density: of the model's units, which must be separable.
+        seed: of the steps' normals, and of those on which the gain is measured.
+        chosen: (N,) the units to refine; None refines all.
 
     Source: path-derivative gradients, Roeder, Wu & Duvenaud, NeurIPS 2017; Kingma & Ba, "Adam", ICLR 2015.
     """
-    num_units, block = density.index.shape
-    lower = np.tril(np.ones((block, block))) if full else np.eye(block)
-    diagonal = np.arange(block)
-    # In coordinates in which the factor at the start is the identity: a mean, and a factor with log diagonal.
-    place = np.zeros((num_units, block, block + 1))
-    first, second = np.zeros_like(place), np.zeros_like(place)
-    moved = q
-    for step in range(steps):
-        t = rng.standard_normal((_DRAWS // 2, q.num_globals))
-        theta = q.globals_at(np.concatenate([t, -t]))
-        e = rng.standard_normal((_DRAWS // 2, num_units, block))
-        gradient = _gradient(density, q, moved, theta, np.concatenate([e, -e]), lower)
-        if gradient is None:
-            continue
-        own = np.exp(place[:, diagonal, 1 + diagonal])
-        gradient[:, diagonal, 1 + diagonal] *= own
-        first = _DECAYS[0] * first + (1 - _DECAYS[0]) * gradient
-        second = _DECAYS[1] * second + (1 - _DECAYS[1]) * gradient**2
-        root = np.sqrt(second / (1 - _DECAYS[1] ** (step + 1))) + 1e-12
-        direction = np.clip(first / (1 - _DECAYS[0] ** (step + 1)) / root, -1, 1)
-        place = place + _RATE * 0.5 * (1 + np.cos(np.pi * step / steps)) * direction
-        if chosen is not None:
-            place[~chosen] = 0.0
-        moved = _moved(q, place, lower)
-    return _measured(density, q, moved, rng)
+    mask = np.ones(density.num_units) if chosen is None else chosen.astype(np.float64)
+    with register(model) as slot:
+        key = stream_key(jax.random.key(seed), Stream.REFINEMENT)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
+            nu = _trained(q, on_device(slot.index), on_device(mask), key, steps)
+        jax.block_until_ready(nu)
+    return _measured(density, q, q.with_units(nu), seed)
 
 
-def _gradient(
-    density: UnitDensity,
-    q: Approximation,
-    moved: Approximation,
-    theta: FloatArray,
-    e: FloatArray,
-    lower: FloatArray,
-) -> FloatArray | None:
-    """Of the ELBO by every unit's mean (first column) and factor, (N, d, 1 + d); None if Stan rejects all draws."""
-    z, _ = moved.locals_at(theta, e)
-    lp, score = density.scores(theta, z)
-    kept = np.isfinite(lp)
-    if not kept.any():
-        return None
-    scales = np.broadcast_to(moved.local_scales(theta), z.shape)[kept]
-    score, e = score[kept], e[kept]
-    # The path's other half: -d log q / dz = y with chol' (scales y) = e, through the flow if there is one.
-    pull, bent = solve_upper(moved.chol, e), moved.own(e).bent
-    diagonal = np.diagonal(moved.chol, axis1=1, axis2=2)
-    if bent is not None:
-        pull = (pull + bent.curvature / diagonal) * np.exp(-bent.log_slope)
-    mean = np.einsum("nij,sni->nj", q.chol, score + pull / scales)
-    pulled = scales * score + pull
-    if bent is None:
-        of_factor = np.einsum("sni,snj->nij", pulled, e)
-    else:  # d x_i / d L_ij: T' e_j, and on the diagonal, where T's own unit moves too, T - T' (r_i - e_i)
-        straight = np.einsum("nij,snj->sni", moved.chol, e) / diagonal
-        slope = np.exp(bent.log_slope)
-        of_factor = np.einsum("sni,snj->nij", pulled * slope, e)
-        at = np.arange(diagonal.shape[1])
-        of_factor[:, at, at] = (pulled * (bent.value - slope * (straight - e))).sum(axis=0)
-    factor = np.einsum("nij,nik->njk", q.chol, of_factor) * lower
-    return np.concatenate([mean[..., None], factor], axis=2) / len(score)
+@eqx.filter_jit
+def _trained(
+    q: Approximation, slot: Int[Array, ""], mask: Float[Array, " N"], key: PRNGKeyArray, steps: int
+) -> LocalNu:
+    """Parameters of the units after all steps; units where the mask is 0 keep theirs."""
+    optimizer = optax.chain(
+        optax.scale_by_adam(*_DECAYS, eps=1e-12),
+        optax.clip(1.0),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(_RATE, steps)),
+    )
+
+    def density(theta: Float[Array, "S G"], z: Float[Array, "S d N"]) -> tuple[Array, Array]:
+        return log_density(slot, jax.vmap(q.family.placement)(theta, z))
+
+    def loss(move: Move, noise: Noise) -> Array:
+        moved = q.with_units(move.of(q.nu)).family
+        return neg_elbo(moved, density, noise, no_inputs(moved))[0]
+
+    def step(carry: tuple[Move, optax.OptState], number: Array) -> tuple[tuple[Move, optax.OptState], None]:
+        move, state = carry
+        noise = pairs_of(q.family, jax.random.fold_in(key, number), _DRAWS // 2)
+        gradient = jax.tree.map(lambda part: part * mask[None], jax.grad(loss)(move, noise))
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(move, updates), state), None
+
+    still = Move(*(jnp.zeros_like(part) for part in q.nu[:3]))
+    (move, _), _ = jax.lax.scan(step, (still, optimizer.init(still)), jnp.arange(steps))
+    return move.of(q.nu)
 
 
-def _moved(q: Approximation, place: FloatArray, lower: FloatArray) -> Approximation:
-    diagonal = np.arange(place.shape[1])
-    own = place[:, :, 1:] * lower
-    own[:, diagonal, diagonal] = np.exp(own[:, diagonal, diagonal])
-    return replace(q, loc=q.loc + np.einsum("nij,nj->ni", q.chol, place[:, :, 0]), chol=q.chol @ own)
-
-
-def _measured(density: UnitDensity, q: Approximation, moved: Approximation, rng: Rng) -> Freed:
+def _measured(density: UnitDensity, q: Approximation, moved: Approximation, seed: int) -> Refinement:
     """Gains on fresh draws that both share."""
-    num_units, block = density.index.shape
-    gain, total = np.empty((_GAP_DRAWS // 2, num_units)), np.empty(_GAP_DRAWS // 2)
-    for rows in density.batches(_GAP_DRAWS // 2, copies=2):
-        t = rng.standard_normal((rows.stop - rows.start, q.num_globals))
-        e = rng.standard_normal((len(t), num_units, block))
-        theta, noise = q.globals_at(np.concatenate([t, -t])), np.concatenate([e, -e])
-        (before, log_q), (after, log_q_after) = (part.locals_at(theta, noise) for part in (q, moved))
+    pairs = _GAP_DRAWS // 2
+    gain, total = np.empty((pairs, density.num_units)), np.empty(pairs)
+    for number, rows in enumerate(density.batches(pairs, copies=2)):
+        theta, before, log_q = q.draw_pairs(seed, number, rows.stop - rows.start)
+        _, after, log_q_after = moved.draw_pairs(seed, number, rows.stop - rows.start)
         change = density.differences(theta, before, after, nodes=_NODES) + log_q - log_q_after
-        gain[rows] = 0.5 * (change[: len(t)] + change[len(t) :])
+        gain[rows] = 0.5 * (change[::2] + change[1::2])
         total[rows] = gain[rows].sum(axis=1)
     kept = np.isfinite(total)
     gain, total = gain[kept], total[kept]
     if len(gain) < 2:
-        gain, total = np.full((2, num_units), np.nan), np.full(2, np.nan)
+        gain, total = np.full((2, density.num_units), np.nan), np.full(2, np.nan)
     root = np.sqrt(len(gain))
-    return Freed(
+    return Refinement(
         q=moved,
         gain=gain.mean(axis=0),
         gain_se=gain.std(axis=0, ddof=1) / root,
@@ -192,12 +201,12 @@ def _measured(density: UnitDensity, q: Approximation, moved: Approximation, rng:
 def refine(
     fit: Fitted, units: Sequence[int] | npt.NDArray[np.integer] | None = None, *, steps: int = STEPS
 ) -> tuple[Chain, ...]:
-    """The fit's chains with chosen units freed from the inference function, and the globals as they were.
+    """The fit's chains with chosen units refined without amortization, and the globals as they were.
 
     Predictions for new units still come from the inference function.
 
     Args:
-        units: numbers counted from 0, as in ArviZ's coordinates; None frees all.
+        units: numbers counted from 0, as in ArviZ's coordinates; None refines all.
         steps: Adam steps.
 
     Raises:
@@ -206,37 +215,24 @@ def refine(
     density = unit_density(fit)
     if density is None or fit.level is None:
         raise FitError(
-            "refine frees units of a separable level, and this fit has none: every parameter is a global already, or "
-            "the units are coupled given the globals."
+            "refine needs a separable level, and this fit has none: every parameter is a global already, or the "
+            "units are coupled given the globals."
         )
     whole_number("steps", steps)
     numbers = _checked(units, fit.level.num_units, fit.level.name)
     return tuple(_refined_chain(fit, density, chain, numbers, steps) for chain in fit.chains)
 
 
-def _refined_chain(
-    fit: Fitted, density: UnitDensity, chain: Chain, numbers: npt.NDArray[np.int64], steps: int
-) -> Chain:
-    q = approximation(chain.family, chain.inputs)
+def _refined_chain(fit: Fitted, density: UnitDensity, chain: Chain, numbers: IntArray, steps: int) -> Chain:
     chosen = np.zeros(density.num_units, dtype=bool)
     chosen[numbers] = True
-    freed = free_units(
-        density,
-        q,
-        generator(fit.seed, Stream.REFINEMENT),
-        full=chain.family.local.kind == "full",
-        steps=steps,
-        chosen=chosen,
-    )
-    family = _with_factors(chain.family, jnp.asarray(chain.inputs, dtype=jnp.float32), freed.q, numbers)
+    (seed,) = derived_seeds(fit.seed, Stream.REFINEMENT)
+    q = approximation(chain.family, chain.inputs)
+    refined = refine_locals(fit.model, density, q, seed, steps=steps, chosen=chosen)
+    family, inputs = _with_own_rows(chain.family, refined.q.nu, numbers), on_device(chain.inputs, np.float32)
     with register(fit.model) as slot:
-        evaluation = evaluate(
-            family,
-            jnp.asarray(chain.inputs, dtype=jnp.float32),
-            slot.index,
-            evaluation_key(jax.random.key(fit.seed)),
-            fit.options.elbo_draws,
-        )
+        key = evaluation_key(jax.random.key(fit.seed))
+        evaluation = evaluate(family, inputs, slot.index, key, fit.options.elbo_draws)
     return replace(
         chain,
         family=family,
@@ -245,33 +241,17 @@ def _refined_chain(
     )
 
 
-def _with_factors(
-    family: Family, inputs: Float[Array, "N R"], q: Approximation, numbers: npt.NDArray[np.int64]
-) -> Family:
-    """The family with rows of its own for the given units; units refined before keep theirs."""
-    function, frame = family.inference, family.frame
-    base, known = function, numbers
+def _with_own_rows(family: Family, nu: LocalNu, numbers: IntArray) -> Family:
+    """The family with rows of their own for the given units; units refined before keep theirs."""
+    function = base = family.inference
+    known = numbers
     if isinstance(function, Refined):
         base, known = function.base, np.union1d(numbers, np.asarray(function.units))
-    current = function(inputs)
-    block = family.local.block
-    center, scale = (
-        np.broadcast_to(np.asarray(part), (block, len(q.loc)))
-        for part in (frame.local_center, frame.local_scale)
-    )
-    standard = q.chol / scale.T[:, :, None]
-    loc = (q.loc.T - center) / scale
-    log_sd = np.log(np.diagonal(standard, axis1=1, axis2=2)).T
-    rows, columns = np.tril_indices(block, -1)
-    below = standard[:, rows, columns].T if current.below.shape[0] else np.asarray(current.below)
-    whole = current._replace(loc=jnp.asarray(loc), log_sd=jnp.asarray(log_sd), below=jnp.asarray(below))
-    own = LocalNu(*(part[:, known] for part in whole))
-    return replace(family, inference=Refined(base, jnp.asarray(known), own))
+    rows = LocalNu(*(part[:, known] for part in nu))
+    return replace(family, inference=Refined(base, jnp.asarray(known), rows))
 
 
-def _checked(
-    units: Sequence[int] | npt.NDArray[np.integer] | None, count: int, level: str
-) -> npt.NDArray[np.int64]:
+def _checked(units: Sequence[int] | npt.NDArray[np.integer] | None, count: int, level: str) -> IntArray:
     if units is None:
         return np.arange(count)
     numbers = np.asarray(units)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.approximation import approximation
 from avistan.posterior.marginal_importance import GlobalsImportance, adapt, weigh, weigh_enough
-from avistan.posterior.unit_marginals import at_each_draw, unit_density
+from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from avistan.runtime.progress import begin_stage
 from avistan.runtime.streams import Stream, generator
@@ -50,7 +50,7 @@ def corrected_draws(
     points = np.empty((draws, fit.model.dim))
     for rows in density.batches(draws, copies=8):
         part = theta[rows]
-        modes = density.modes(part, at_each_draw(q.local_means(part), rows))
+        modes = density.modes(part, q.centers(part))
         lines = line_directions(rng, (len(part), density.num_units), density.block)
         points[rows] = density.points(part, density.conditionals(part, modes, lines, rng).z)
     return points, weights

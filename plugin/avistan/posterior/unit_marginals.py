@@ -63,7 +63,7 @@ def log_marginals(density: UnitDensity, q: Approximation, theta: FloatArray, rng
     def integrals(part: FloatArray, grade: Grade) -> tuple[FloatArray, FloatArray]:
         values, laplace = np.empty(len(part)), np.empty(len(part))
         for rows in density.batches(len(part), copies=8):
-            modes = density.modes(part[rows], at_each_draw(q.local_means(part[rows]), rows))
+            modes = density.modes(part[rows], q.centers(part[rows]))
             found = density.conditionals(part[rows], modes, lines, grade=grade)
             laplace[rows] = modes.laplace
             values[rows] = modes.log_density + (modes.log_volume + found.correction).sum(axis=1)
@@ -87,8 +87,3 @@ def log_marginals(density: UnitDensity, q: Approximation, theta: FloatArray, rng
 def _spread(values: FloatArray) -> float:
     kept = values[np.isfinite(values)]
     return float(kept.std()) if kept.size else float("nan")
-
-
-def at_each_draw(means: FloatArray, rows: slice) -> FloatArray:
-    """Means (S or 1, N, d) for each draw of a batch."""
-    return np.array(np.broadcast_to(means, (rows.stop - rows.start, *means.shape[1:])))

@@ -70,6 +70,7 @@ class Stream(enum.IntEnum):
     CURVES = 65, "random features of curves along which units depend on the globals"
     GLOBAL_NORMALS = 62, "normals of the globals in a draw of q"
     UNIT_NORMALS = 63, "normals of the units in a draw of q; a number for each unit"
+    REFINEMENT_GAIN = 64, "draws on which the gain of a refinement is measured"
 
     def __new__(cls, number: int, purpose: str) -> Stream:
         """A stream by its number and what it is for."""

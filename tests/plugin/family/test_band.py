@@ -20,7 +20,6 @@ from avistan.family.locals import LocalGaussian
 from avistan.family.method import parse_method
 from avistan.family.placement import make_frame, make_placement
 from avistan.fitting.family_selection import stages
-from avistan.posterior.approximation import approximation
 from avistan.start import laplace_chain
 from avistan.start.laplace_chain import chain_start
 from avistan.training.stopping import tolerance
@@ -193,20 +192,6 @@ def test_given_the_globals_the_precision_is_a_band(form):
     ]
     assert max(size) < 1e-9 * np.abs(precision).max()
     assert min(np.abs(precision[np.ix_(index[n], index[n + reach])]).max() for n in range(N - reach)) > 1e-3
-
-
-@pytest.mark.parametrize("form", ["common scale", "everything"])
-def test_the_numpy_form_makes_the_same_draws(form):
-    family, inputs = random_family(form)
-    at, index = np.asarray(family.placement.global_index), np.asarray(family.placement.local_index)
-    noise = np.random.default_rng(6).normal(size=(4, family.dim))
-    draws = drawn(family, jnp.asarray(noise), inputs)
-    q = approximation(family, np.asarray(inputs, dtype=np.float64))
-    theta = q.globals_at(noise[:, at])
-    z, log_q = q.locals_at(theta, noise[:, index])
-    np.testing.assert_allclose(draws.theta[:, at], theta, rtol=1e-9)
-    np.testing.assert_allclose(draws.theta[:, index], z, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(draws.log_q, log_q.sum(axis=1) + q.log_q_globals(theta), rtol=1e-9)
 
 
 class Quadratic:

@@ -8,10 +8,6 @@ from scipy import stats
 
 import avistan as avi
 from avistan.family.flow import NUMBERS, bend, number_slopes, straighten
-from avistan.posterior.approximation import approximation
-from avistan.posterior.refine_locals import _gradient, _moved
-from avistan.posterior.unit_marginals import unit_density
-from programs import bundled
 
 # A unit that counted nothing: its log rate has the density of a log gamma variable, skewed to the left.
 LOG_GAMMA = """
@@ -85,29 +81,3 @@ def stats_log_gamma(a: float) -> float:
     from scipy.special import gammaln
 
     return float(gammaln(a))
-
-
-def test_units_of_a_bent_family_are_freed_along_the_gradient_of_the_elbo():
-    """Against central differences of the ELBO's path on the same normals, with log q's own parameters held fixed."""
-    fit = bundled("random_slopes").fit(method="fvi:full:flow", seed=1, steps=60, elbo_draws=100)
-    density, q = unit_density(fit), approximation(fit.family, fit.inputs)
-    rng = np.random.default_rng(3)
-    shape = density.index.shape
-    block = shape[1]
-    lower = np.tril(np.ones((block, block)))
-    theta = q.draw_globals(rng, 2)
-    e = rng.standard_normal((2, *shape))
-    place = np.zeros((shape[0], block, block + 1))
-    gradient = _gradient(density, q, q, theta, e, lower)
-
-    def log_ratio(moved) -> np.ndarray:
-        """Sum over draws and units, by unit, at z of the moved family and log q of the fixed one."""
-        z, _ = moved.locals_at(theta, e)
-        base, _ = q.locals_at(theta, e)
-        return (density.differences(theta, base, z) - q.log_q_locals(theta, z)).sum(axis=0) / 2
-
-    for entry in [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2)]:
-        step = np.zeros_like(place)
-        step[:, entry[0], entry[1]] = 1e-5
-        slope = (log_ratio(_moved(q, step, lower)) - log_ratio(_moved(q, -step, lower))) / 2e-5
-        np.testing.assert_allclose(gradient[:, entry[0], entry[1]], slope, rtol=2e-4, atol=2e-4)

@@ -1,15 +1,12 @@
-"""Importance weights of the globals: the numpy form of q, marginals in closed form, corrected draws."""
+"""Importance weights of the globals: marginals in closed form, corrected draws."""
 
-from dataclasses import replace
-
-import jax
-import jax.numpy as jnp
+import equinox as eqx
 import numpy as np
 import pytest
 from scipy import stats
 
 import avistan as avi
-from avistan.posterior.approximation import Approximation, approximation
+from avistan.posterior.approximation import approximation
 from avistan.posterior.marginal_importance import (
     adapt,
     globals_importance,
@@ -19,7 +16,6 @@ from avistan.posterior.marginal_importance import (
 from avistan.posterior.resampling import corrected_draws, systematic
 from avistan.posterior.unit_marginals import log_marginals, unit_density
 from avistan.runtime.errors import FitError
-from family_draws import drawn
 from programs import bundled, simulator
 
 HEAVY_UNITS = """
@@ -37,31 +33,6 @@ def data():
 @pytest.fixture(scope="module")
 def mean_field(data):
     return bundled("linear", data).fit(method="avi:polynomial(1)", seed=1, steps=2000)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        "fvi",
-        "fvi:full:full-rank",
-        "avi:polynomial(1):full:conditional",
-        "fvi:full-rank:conditional(mean+scale)",
-        "fvi:full-rank:conditional(curved):flow",
-        "fvi:full:full-rank:conditional:flow",
-    ],
-)
-def test_the_numpy_form_draws_what_the_family_draws(method):
-    fit = bundled("random_slopes").fit(method=method, seed=1, steps=60, elbo_draws=100)
-    q, density = approximation(fit.family, fit.inputs), unit_density(fit)
-    noise = np.random.default_rng(1).normal(size=(5, fit.model.dim))
-    with jax.enable_x64(True):
-        expected = drawn(fit.family, jnp.asarray(noise), jnp.asarray(fit.inputs, dtype=jnp.float32))
-    theta = q.globals_at(noise[:, density.globals_index])
-    z, log_q = q.locals_at(theta, noise[:, density.index])
-    np.testing.assert_allclose(density.points(theta, z), np.asarray(expected.theta), atol=1e-9)
-    together = q.log_q_globals(theta) + log_q.sum(axis=1)
-    np.testing.assert_allclose(together, np.asarray(expected.log_q), atol=1e-7)
-    np.testing.assert_allclose(q.log_q_locals(theta, z), log_q, atol=1e-8)
 
 
 def test_marginals_of_normal_units_are_the_closed_form(mean_field, data):
@@ -101,20 +72,25 @@ def test_weights_of_an_exact_family_are_equal(data):
     assert weights.effective_draws > 490
 
 
+def of_globals(name):
+    return lambda q: getattr(q.family.globals, name)
+
+
 def test_a_quarter_of_the_draws_is_enough_where_they_are_equal_or_hopeless(data):
     fit = bundled("linear", data).fit(method="fvi:full-rank:conditional", seed=1, steps=3000)
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
     equal = weigh_enough(fit, density, q, 1000, np.random.default_rng(1))
     assert (equal.num_usable, equal.reliable) == (250, True)
-    astray = replace(q, center=q.center + 5 * q.factor.sum(axis=1))
+    factor = q.family.globals.log_sd
+    astray = eqx.tree_at(of_globals("loc"), q, q.family.globals.loc + 5 * np.exp(factor))
     hopeless = weigh_enough(fit, density, astray, 1000, np.random.default_rng(1))
     assert (hopeless.num_usable, hopeless.reliable) == (250, False)
     mended = adapt(fit, density, astray, hopeless, np.random.default_rng(2), last=500)
     assert mended.reliable
     assert len(mended.theta) == 250 + 125 + 500
-    assert abs(mended.mean_sd()[0] - q.center)[0] < 0.2 * mended.mean_sd()[1][0]
-    narrow = weigh_enough(fit, density, replace(q, factor=0.6 * q.factor), 1000, np.random.default_rng(1))
-    assert narrow.num_usable == 1000
+    assert abs(mended.mean_sd()[0] - q.center[:1])[0] < 0.2 * mended.mean_sd()[1][0]
+    narrow = eqx.tree_at(of_globals("log_sd"), q, factor + np.log(0.6))
+    assert weigh_enough(fit, density, narrow, 1000, np.random.default_rng(1)).num_usable == 1000
 
 
 def test_the_same_seed_repeats(mean_field):
@@ -150,13 +126,3 @@ def test_systematic_resampling_takes_each_draw_about_as_often_as_its_weight():
     weights = np.random.default_rng(2).exponential(size=30)
     counts = np.bincount(systematic(weights, 1000, np.random.default_rng(3)), minlength=30)
     assert np.abs(counts - 1000 * weights / weights.sum()).max() < 1
-
-
-def test_full_rank_densities_are_those_of_scipy():
-    factor = np.array([[1.0, 0.0], [0.7, 0.4]])
-    q = Approximation(
-        center=np.array([1.0, -2.0]), factor=factor, loc=np.empty((0, 0)), chol=np.empty((0, 0, 0))
-    )
-    theta = q.draw_globals(np.random.default_rng(4), 7)
-    expected = stats.multivariate_normal(q.center, factor @ factor.T).logpdf(theta)
-    np.testing.assert_allclose(q.log_q_globals(theta), expected)

@@ -1,4 +1,4 @@
-"""Units freed from the inference function: the gain in closed form, who moves and who does not."""
+"""Local refinement without amortization: the gain in closed form, who moves and who does not."""
 
 import equinox as eqx
 import jax
@@ -8,10 +8,11 @@ import pytest
 
 import avistan as avi
 import avistan.objective.elbo
-from avistan.family.functions import Refined, Table
+from avistan.family.functions import LocalNu, Refined, Table
+from avistan.family.locals import LocalGaussian
 from avistan.objective.elbo import tabulated
 from avistan.posterior.approximation import approximation
-from avistan.posterior.refine_locals import free_units, num_refined, unrefined, with_rows
+from avistan.posterior.refine_locals import Move, num_refined, refine_locals, unrefined, with_rows
 from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from programs import bundled, simulator
@@ -32,7 +33,7 @@ def local_parameters(fit):
         return fit.family.local_parameters(jnp.asarray(fit.inputs, dtype=jnp.float32))
 
 
-def test_freed_units_gain_what_the_closed_form_says(constant, data, linear_answers):
+def test_refined_units_gain_what_the_closed_form_says(constant, data, linear_answers):
     best = linear_answers["mean_field_optimum"](data)
     short = best.elbo - linear_answers["constant_factor_optimum"](data).elbo
     refined = constant.refine()
@@ -46,24 +47,47 @@ def test_freed_units_gain_what_the_closed_form_says(constant, data, linear_answe
 
 def test_the_gain_is_measured_on_its_own_draws(constant):
     density, q = unit_density(constant), approximation(constant.family, constant.inputs)
-    freed = free_units(density, q, np.random.default_rng(1), full=False)
+    refined = refine_locals(constant.model, density, q, 1)
     gained = constant.refine().elbo - constant.elbo
-    assert abs(freed.total - gained) < 5 * np.hypot(freed.total_se, constant.elbo_se)
-    assert freed.gain.sum() == pytest.approx(freed.total)
+    assert abs(refined.total - gained) < 5 * np.hypot(refined.total_se, constant.elbo_se)
+    assert refined.gain.sum() == pytest.approx(refined.total)
 
 
 def test_correlated_units_gain_from_whole_factors():
     fit = bundled("random_slopes").fit(method="constant:full", seed=1, steps=1500)
     other = fit.refine()
     density, q = unit_density(fit), approximation(fit.family, fit.inputs)
-    freed = free_units(density, q, np.random.default_rng(1), full=True)
-    assert freed.total > 500
+    refined = refine_locals(fit.model, density, q, 1)
+    assert refined.total > 500
     assert (
-        abs(other.elbo - fit.elbo - freed.total)
-        < 5 * np.hypot(freed.total_se, fit.elbo_se) + 0.002 * freed.total
+        abs(other.elbo - fit.elbo - refined.total)
+        < 5 * np.hypot(refined.total_se, fit.elbo_se) + 0.002 * refined.total
     )
     below = np.asarray(local_parameters(other).below)
     assert below.std() > 0
+
+
+def test_moves_are_in_coordinates_in_which_factors_begin_as_standard_normals():
+    rng, d, units = np.random.default_rng(4), 3, 4
+    nu = LocalGaussian("full", d).start(jnp.zeros((d, units)))
+    nu = nu._replace(
+        loc=rng.normal(size=(d, units)), log_sd=rng.normal(size=(d, units)), below=rng.normal(size=(3, units))
+    )
+    move = Move(*(jnp.asarray(rng.normal(size=part.shape)) for part in nu[:3]))
+    moved = move.of(LocalNu(*map(jnp.asarray, nu)))
+
+    def factor(log_sd, below, unit):
+        made = np.diag(np.exp(np.asarray(log_sd)[:, unit]))
+        made[np.tril_indices(d, -1)] = np.asarray(below)[:, unit]
+        return made
+
+    for unit in range(units):
+        start = factor(nu.log_sd, nu.below, unit)
+        expected = start @ factor(move.log_sd, move.below, unit)
+        np.testing.assert_allclose(factor(moved.log_sd, moved.below, unit), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            moved.loc[:, unit], nu.loc[:, unit] + start @ move.shift[:, unit], rtol=1e-5
+        )
 
 
 def test_only_chosen_units_move_and_new_units_are_served_as_before(constant):
@@ -118,7 +142,7 @@ def test_units_that_do_not_exist_are_one_clear_error(constant, units, words):
         constant.refine(units)
 
 
-def test_a_fit_without_separable_units_has_none_to_free():
+def test_a_fit_without_separable_units_has_none_to_refine():
     fit = avi.Model(stan_code="parameters { real x; } model { x ~ std_normal(); }", data={}).fit(
         steps=20, elbo_draws=100
     )
