@@ -128,11 +128,11 @@ class Fit(Fitted):
     def refine(
         self, units: Sequence[int] | npt.NDArray[np.integer] | None = None, *, steps: int = 300
     ) -> Fit:
-        """The fit with chosen units freed from the inference function (F-VI from the amortized start).
+        """The fit with chosen units refined without the inference function (F-VI from the amortized start).
 
         Args:
             units: numbers counted from 0, as in ArviZ's coordinates (a diagnosis and Stan count from 1: their unit n is
-                n - 1 here); None frees all.
+                n - 1 here); None refines all.
             steps: Adam steps, with the globals held.
 
         Raises:

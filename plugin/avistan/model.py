@@ -46,7 +46,7 @@ class Model:
         stan_file: path of the program; or give its text as `stan_code`.
         data: a mapping of names to numpy, pandas, list or scalar values, or the path of a (gzipped) JSON file; or files
             that hold some of the units each, as a list or a pattern ("parts/*.json"); or tables (*.parquet, with JSON
-            beside them, or *.zarr). See `stan_adapters.sources`.
+            next to them, or *.zarr). See `stan_adapters.sources`.
         engine: "auto", "stanli", "bridgestan" or the path of a prebuilt BridgeStan library.
         include_paths: folders in which `#include` looks first.
         level: the level to amortize, by its declared size or one of its latents; None chooses. It also says whose units
@@ -163,11 +163,11 @@ class Model:
                 `methods.parse_method`.
             seed: repeats the result to the byte on one machine.
             level: the level to amortize, by its declared size or one of its latents.
-            family: "auto" lets the family grow beyond the method's own (correlations within units, along the axis of
-                coupled units, and of the globals; units that follow the globals) while the ELBO pays for it, and gives
-                a second level of more than 200 units a function of its own, unless the method names what this rules
-                out or narrows (:full-rank, :low-rank, :banded, :conditional, :flow); "fixed" does not. Default: "auto"
-                with the method "auto", else "fixed".
+            family: "auto" tries families richer than the method's own (correlations within units, along the axis of
+                coupled units, and of the globals; units that depend on the globals), keeps them while the ELBO pays,
+                and gives a second level of more than 200 units a function of its own, unless the method names what
+                this rules out or narrows (:full-rank, :low-rank, :banded, :conditional, :flow); "fixed" does not.
+                Default: "auto" with the method "auto", else "fixed".
             chains: independent restarts; each becomes a chain of the posterior.
             show_progress: a progress bar on standard error; by default where that is a terminal.
             progress_callback: called with a `ProgressRecord` whenever a stage of the fit begins or gets on; what it

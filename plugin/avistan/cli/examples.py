@@ -28,7 +28,7 @@ def models_root() -> Path:
     for folder in (checkout / "stan_models", here / "_models"):
         if folder.is_dir() and (folder.name == "_models" or (checkout / "pyproject.toml").is_file()):
             return folder
-    raise FileNotFoundError(f"the example models are not beside {here}: reinstall avistan.")
+    raise FileNotFoundError(f"the example models are not next to {here}: reinstall avistan.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def fit(
         typer.Option(
             "--family",
             show_default="auto with --method auto",
-            help="auto: grow beyond the method's own family while the ELBO pays for it; fixed.",
+            help="auto: try families richer than the method's own and keep them while the ELBO pays; fixed.",
         ),
     ] = None,
     chains: Annotated[int, typer.Option("--chains", min=1, help="Independent restarts.")] = 1,
@@ -71,7 +71,7 @@ def fit(
         bool,
         typer.Option(
             "--resume",
-            help="Continue an interrupted fit: from its checkpoint beside the output, or at the step after training "
+            help="Continue an interrupted fit: from its checkpoint next to the output, or at the step after training "
             "that is missing.",
         ),
     ] = False,

@@ -25,7 +25,7 @@ DataFiles = Annotated[
     typer.Argument(
         metavar="DATA.json",
         help="Its data as (gzipped) JSON; not needed if it declares none. Several files or a quoted pattern: "
-        "each holds some units. Or tables: *.parquet, with JSON beside them, or *.zarr.",
+        "each holds some units. Or tables: *.parquet, with JSON next to them, or *.zarr.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -1,7 +1,7 @@
 """The gate: is a fit's posterior to be trusted? Each check measures one way in which variational inference goes wrong.
 
-A settled ELBO says nothing of these: it settles on a family that can't bend, in one mode of several, after a collapse,
-or because the learning rate fell. A check that can't be made is a check that failed, unless nothing hangs on it.
+A stationary ELBO says nothing of these: the family may be too poor, or sit in one mode of several; training may have
+collapsed, or its learning rate fallen. A check that can't be made is a check that failed, unless nothing depends on it.
 """
 
 from __future__ import annotations

@@ -55,17 +55,15 @@ def check_trace(checked: CheckedFit) -> Check:
     if cut:
         finding = f"The time limit cut training off after {steps} steps."
     elif short:
-        finding = (
-            f"{steps} steps are too few to see whether the ELBO settles: it takes {_LEAST_STEPS} at least."
-        )
+        finding = f"{steps} steps are too few to see whether the ELBO is stationary: it takes {_LEAST_STEPS} at least."
     elif fell:
         finding = f"The ELBO ended {fall:.2f} nats below what it had reached earlier: training fell back."
     elif below:
         finding = "The inference function ended below the quick fit that it began with."
     elif ended is Ending.spent:
-        finding = f"The ELBO had not settled after {steps} steps, the most that training takes by itself."
+        finding = f"The ELBO was not stationary after {steps} steps, the most that training takes by itself."
     elif ended is Ending.settled:  # the fifths say nothing: towards the end the learning rate falls
-        finding = f"Training ended by itself, after {steps} steps, when the ELBO had settled."
+        finding = f"Training ended by itself, after {steps} steps, when the ELBO was stationary."
         rise = 0.0
     else:
         finding = f"Between the last two fifths of training the ELBO rose by {rise:.2f} nats."

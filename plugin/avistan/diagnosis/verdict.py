@@ -65,19 +65,19 @@ class Trust(enum.Enum):
         "them. If they are relabellings of each other, order the parameters (`ordered`); else sample with NUTS."
     )
     globals_misfit = (
-        "q does not cover the globals' posterior: let the family grow (family='auto', command line: --family auto) if "
+        "q does not cover the globals' posterior: try richer families (family='auto', command line: --family auto) if "
         "it has not, reparameterize a funnel (non-centred latents), or use NUTS with fit.warm_start()."
     )
     globals_biased = (
         "Means or sds of the globals are off, and importance weights can correct them: use "
-        "fit.posterior(resample='psis'), or let the family grow (family='auto') if it has not."
+        "fit.posterior(resample='psis'), or try richer families (family='auto') if it has not."
     )
     units_misfit = (
-        "Many units' factors do not cover their conditional posteriors: let the family grow (family='auto') if it has "
+        "Many units' factors do not cover their conditional posteriors: try richer families (family='auto') if it has "
         "not, look at the worst units' data, or use NUTS."
     )
     units_apart = (
-        "The inference function leaves units short of their own optimum: fit.refine() frees them, or choose a wider "
+        "The inference function leaves units short of their own optimum: fit.refine() refines them, or choose a wider "
         "function (method='avi:mlp(128)') or more steps."
     )
     not_judged = (

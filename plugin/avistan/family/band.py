@@ -1,6 +1,6 @@
 """Linear recurrences along an axis of units: a Gaussian Markov factor and its path derivative.
 
-Units that hang on those before them, x_n = u_n + sum_k B_{n,k} x_{n-k} for k = 1 .. b, are x = (I - B)^-1 u. With
+Units that depend on those before them, x_n = u_n + sum_k B_{n,k} x_{n-k} for k = 1 .. b, are x = (I - B)^-1 u. With
 u_n = L_n e_n and standard normal e the precision of x is (I - B)' L^-T L^-1 (I - B), a band of b blocks to each side:
 every Gaussian Markov chain of order b is of this form (Rue & Held, "Gaussian Markov Random Fields", 2005, section 2.4).
 
@@ -89,13 +89,13 @@ def _chain(
 
 
 def _adjoint(bands: Float[Array, "N b d d s"]) -> Float[Array, "N b d d s"]:
-    """The transposed recurrence: entry (n, k - 1) is bands[n + k, k - 1]', by which unit n + k hangs on unit n."""
+    """The transposed recurrence: entry (n, k - 1) is bands[n + k, k - 1]', by which unit n + k depends on unit n."""
     parts = [shifted(bands[:, k - 1], -k) for k in range(1, bands.shape[1] + 1)]
     return jnp.swapaxes(jnp.stack(parts, axis=1), 2, 3)
 
 
 def neighbours(units: Units, x: Moved) -> Moved:
-    """x for units that depend on those before them; B_n + D_n a(t) where scales follow the globals."""
+    """x for units that depend on those before them; B_n + D_n a(t) where scales depend on the globals."""
     local, nu = units.local, units.nu
     d, reach = local.block, local.reach
     shape = (x.value.shape[2], reach, d, d, -1)

@@ -1,4 +1,4 @@
-"""Units that follow the globals: y_n = m_n + A_n a(t) + exp(C_n a(t)) x_n.
+"""Units that depend on the globals: y_n = m_n + A_n a(t) + exp(C_n a(t)) x_n.
 
     s = W t,    a(t) = [s ; log(1 + exp(V s + c))]         W (K0, G), V (H, K0), c (H,)
 

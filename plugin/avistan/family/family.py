@@ -5,8 +5,8 @@ One composition for table, constant and network alike:
     theta = m + T(L t)          t standard normal; `globals`
     z_n   = m_n + x_n(e_n, t)   a chain of parts; `locals`
 
-with nu_n from the inference function (`functions`). Units may follow the globals through a(t) (`conditional`) and
-their neighbours (`band`). Where two levels are amortized, the latents of the second are among the globals, and their
+with nu_n from the inference function (`functions`). Units may depend on the globals through a(t) (`conditional`) and
+on their neighbours (`band`). Where two levels are amortized, the latents of the second are among the globals, and their
 entries of m and L come from an inference function of their own. All parameters are standardized by a fixed frame (a
 quick fit's centres and scales), so that one learning rate suits all of them.
 """
@@ -197,7 +197,7 @@ def trainable(family: Family) -> Family:
 
 
 def _follows_free(family: Family) -> bool:
-    """Whether the directions are the free globals beside a second level's latents: those are not learned."""
+    """Whether the directions are the free globals next to a second level's latents: those are not learned."""
     of_globals = family.globals
     return (
         isinstance(of_globals, LevelGlobals)

@@ -33,7 +33,7 @@ class LocalNu(NamedTuple):
     """Variational parameters of N units with d latents each, standardized; each latent's lie together.
 
     `loc` and `log_sd` are means and log sds of the Cholesky diagonal, `below` its d (d - 1) / 2 entries below. Where
-    the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale follow;
+    the factor is conditional on the globals, `slope` and `growth` hold d x K rates at which mean and log scale change;
     where a flow transforms it, `warp` holds the numbers of d maps (`flow`), and of Student's t `tail` says how heavy
     its tails are (`student`).
     """
@@ -75,7 +75,7 @@ class Table(AbstractInferenceFunction):
         return self.nu
 
     def moved_along(self, shift: FloatArray) -> Table:
-        """The function whose means, and log sds if scales follow, are those of this one where the globals are shifted
+        """The function whose means, and log sds if scales do too, are those of this one where the globals are shifted
         along the directions, (K,).
         """
         block, values = len(self.nu.loc), [np.array(part) for part in self.nu]
@@ -133,7 +133,7 @@ class Refined(AbstractInferenceFunction):
 
 
 class MLP(AbstractInferenceFunction):
-    """Two hidden layers of one width and, beside them, a linear map of the input.
+    """Two hidden layers of one width and, in parallel, a linear map of the input.
 
     float32 inside. The linear part alone solves linear programs; the last layer of the network starts at zero.
     """
@@ -162,7 +162,7 @@ class MLP(AbstractInferenceFunction):
         return out if self.linear is None else out + self.linear.T @ x
 
     def features(self, inputs: npt.NDArray[Any]) -> FloatArray:
-        """What the outputs are linear in, (N, F): the last hidden layer and, beside the linear map, the inputs."""
+        """What the outputs are linear in, (N, F): the last hidden layer and, in parallel, the inputs."""
         x = np.asarray(inputs, dtype=np.float32)
         hidden = x
         for weights, bias in self.layers[:-1]:  # as `_outputs`, in numpy

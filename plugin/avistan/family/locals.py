@@ -1,6 +1,6 @@
 """The units' factors q(z_n | theta): a chain of parts, each a map of what a unit's latents are moved by.
 
-    e -> base -> within -> flow -> scales that follow the globals -> neighbours -> + mean that follows the globals
+    e -> base -> within -> flow -> scales by the globals -> neighbours -> + mean by the globals
 
 A part maps x to y = T(x) for each unit. Beside y it keeps what estimators need: the log density of y, and the pull
 -d log q / d y, the path derivative's half, which for a map with slope J is J^-T (pull of x + d log |det J| / dx). Forms
@@ -30,9 +30,9 @@ from avistan.runtime.device import on_device, zeros
 from avistan.runtime.streams import Stream, generator
 
 HALF_LOG_2PI = 0.5 * log(2 * pi)
-# With so few directions units' scales may follow curves far down: the noise of their rates adds up over all.
+# With so few directions units' scales may vary widely along curves: the noise of their rates adds up over all.
 _FEW_DIRECTIONS = 8
-MAX_DIRECTIONS = 32  # of the globals that a conditional local factor follows
+MAX_DIRECTIONS = 32  # of the globals that a conditional local factor depends on
 
 
 class LocalGaussian(eqx.Module):
@@ -88,7 +88,7 @@ class LocalGaussian(eqx.Module):
 
     @property
     def scaled(self) -> bool:
-        """Whether scales follow the globals."""
+        """Whether scales depend on the globals."""
         return self.conditional in ("mean+scale", "curved")
 
     @property

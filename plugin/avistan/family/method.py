@@ -72,12 +72,12 @@ class Method:
         function: where the variational parameters of a unit come from.
         size: width of the MLP or degree of the polynomial; 0 for the others.
         local: covariance of a unit's factor.
-        conditional: whether a unit's factor follows the globals.
+        conditional: whether a unit's factor depends on the globals.
         globals: covariance of the globals' factor.
         rank: of the globals' factor, where that is low-rank; 0 for others.
         flow: whether a flow transforms the factors of globals and units (`flow`).
         student: whether units' factors are Student's t, heavy-tailed (`student`).
-        reach: on how many units before it along the axis a unit of a banded factor hangs; 0 for other factors.
+        reach: on how many units before it along the axis a unit of a banded factor depends; 0 for other factors.
         neighbours: on how many units to each side the input reads signatures too.
         data: declared data entries as input in place of the signature, each with its row offsets from the unit's own
             row; empty for the signature.
@@ -123,12 +123,12 @@ def parse_method(text: str) -> Method:
     or `constant`, each followed by parts that say more of the family: `:full` (a full covariance within a unit),
     `:banded` or `:banded(2)` (that, and units depend on those before them along their axis), `:full-rank` (of the
     globals) or `:low-rank(10)` (a diagonal and ten directions, for where globals are many), `:conditional` (a unit's
-    mean follows the globals linearly), `:conditional(mean+scale)` (its log scale too) or `:conditional(curved)` (both
-    along curves), `:flow` (skewed shapes of globals and units) and `:student` (Student's t for units: heavy tails).
+    mean is linear in the globals), `:conditional(mean+scale)` (its log scale too) or `:conditional(curved)` (both
+    through curves), `:flow` (skewed shapes of globals and units) and `:student` (Student's t for units: heavy tails).
     `data(x)` reads the unit's own row of x, `window(x, -1, 0)` the row before it too, `neighbours(2)` the signatures of
-    two units to each side. `levels` amortizes a second level too, such as items beside persons, by a second function of
+    two units to each side. `levels` amortizes a second level too, such as items and persons, by a second function of
     the same kind, which reads signatures; `levels(item)` says which, by its declared size or one of its latents. In q
-    the two levels are independent of each other, and units follow only the globals that belong to neither.
+    the two levels are independent of each other, and units depend only on the globals that belong to neither.
 
     Raises:
         MethodError: not of that form, with the nearest name that is.
@@ -161,7 +161,7 @@ def parse_method(text: str) -> Method:
     if method.second is not None and (method.globals != "mean-field" or method.local == "banded"):
         raise MethodError(
             f"{text!r}: with two amortized levels the globals, which hold the second level's latents, are factorized, "
-            "and units do not hang on their neighbours: leave out :full-rank, :low-rank and :banded, or :levels."
+            "and units do not depend on their neighbours: leave out :full-rank, :low-rank and :banded, or :levels."
         )
     return replace(method, name=":".join([head, *parts]))
 

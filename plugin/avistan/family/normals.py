@@ -1,4 +1,4 @@
-"""Standard normals of draws of q: a unit's depend on its number alone, not on how many units are drawn beside it."""
+"""Standard normals of draws of q: a unit's depend on its number alone, not on how many units are drawn with it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Units(NamedTuple):
     Attributes:
         nu: parameters on the unconstrained scale.
         local: their form (`locals.LocalGaussian`).
-        at: where draws stand along the directions of the globals, (S, K); (S, 0) where units don't follow them.
+        at: where draws stand along the directions of the globals, (S, K); (S, 0) where units don't depend on them.
         band_scales: of B_n and D_n (b d d, 1 or N).
         weight: of the units in sums over them, (1, 1, 1 or N).
     """

@@ -1,4 +1,4 @@
-"""Families that grow: a fit starts with the factorized family and takes on structure while the ELBO pays for it.
+"""Forward selection: a fit starts with the factorized family and adds structure while the ELBO pays for it.
 
 A richer family starts where the poorer one stands, its new parameters at zero, so that growing loses nothing: exactly,
 but for heavy tails, which begin within 1e-4 nats a latent of the Gaussian (`family.student`).
@@ -25,7 +25,9 @@ from avistan.training.stopping import tolerance
 MAX_FULL_RANK = 500  # globals with a full covariance
 # Parameters for which low-rank families, trained by XLA, take on flows, and scales.
 MAX_BENT, MAX_SCALED = 200, 1000
-MAX_CURVED = 600  # parameters for which units follow along curves, whose training takes a minimum of steps
+MAX_CURVED = (
+    600  # parameters for which curves of the globals are tried: their training takes a minimum of steps
+)
 MAX_HEAVY = 600  # parameters for which units' factors with heavy tails are tried
 MAX_TRIED = 5000  # parameters for which all stages are tried, whatever the ones before brought
 _WORTH = 0.2  # nats that a richer family must bring, and
@@ -53,12 +55,12 @@ def stages(
     method: Method, block: int, num_globals: int, *, num_units: int = 0, by_path: bool = False
 ) -> list[Method]:
     """The families to try after a method's own, each richer than the one before: first all correlations, then shapes,
-    which are units that follow the globals in their scales too, along curves where parameters are few, and flows. Two
+    which are units whose scales depend on the globals too, through curves where parameters are few, and flows. Two
     amortized levels stay independent of each other.
 
     Units that are coupled along their axis (`method.coupling`) first become a Markov chain: without that the globals
     are fitted to units that can't move together. How far the units of a chain spread depends on the globals, the scale
-    of a walk's steps above all, so a chain's scales follow them too.
+    of a walk's steps above all, so a chain's scales depend on them too.
 
     Args:
         block: latents of a unit; 0 without a level.
@@ -97,7 +99,7 @@ def stages(
 
 
 def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int, evaluation: Evaluation) -> bool:
-    """Whether a stage may pay after what was tried: of many parameters the shapes (scales that follow the globals,
+    """Whether a stage may pay after what was tried: of many parameters the shapes (scales that depend on the globals,
     curves and flows) are left alone where no correlation paid and little is left, by the weights of the family so far.
     """
     if dim <= MAX_TRIED or not has_shapes(method) or not tried or any(step.kept for step in tried):
@@ -119,13 +121,13 @@ def _left(evaluation: Evaluation) -> float:
 
 
 def has_shapes(method: Method) -> bool:
-    """Whether scales or curves follow the globals (which a chain of units needs anyway), or a flow bends factors."""
+    """Whether scales depend on the globals, or curves are used, or a flow (a chain of units needs scales anyway)."""
     scaled = method.conditional in ("mean+scale", "curved")
     return (scaled or method.flow or method.student) and not method.reach
 
 
 def without_shapes(method: Method) -> Method:
-    """The Gaussian method that one with a flow or curves grows from: units may follow the globals,
+    """The Gaussian method that one with a flow or curves starts from: units may depend on the globals,
     their scales don't.
     """
     parts = ["conditional" if part.startswith("conditional") else part for part in method.name.split(":")]

@@ -61,7 +61,7 @@ def level_for(method: Method, structure: Structure) -> Level | None:
         if chain is not None:
             return chain.level
         raise MethodError(
-            f"{method.name}: a banded factor serves units that hang on their neighbours, as in a random walk, and "
+            f"{method.name}: a banded factor serves units that depend on their neighbours, as in a random walk, and "
             f"none do here ({structure.verdict}). {structure.reason} Use :full-rank and :conditional for what "
             "units share through the globals, or name a coupled level with level=."
         )
@@ -81,7 +81,7 @@ def needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
 
 
 def others_beside(structure: Structure, level: Level | None) -> tuple[Level, ...]:
-    """The levels that can be amortized beside one, those with most latents first: their units are independent given
+    """The levels that can be amortized besides one, those with most latents first: their units are independent given
     everything else, that level's latents included.
     """
     if level is None:
@@ -93,7 +93,7 @@ def others_beside(structure: Structure, level: Level | None) -> tuple[Level, ...
 
 def _with_second(method: Method, structure: Structure) -> tuple[Method, str]:
     """The method with a second level amortized too, and why, where that has very many units and nothing that the
-    method's name says of the globals, and of units that follow them, would be lost.
+    method's name says of the globals, and of units that depend on them, would be lost.
     """
     others = others_beside(structure, structure.level)
     related = (method.globals, method.conditional, method.reach, method.flow) != (
@@ -141,8 +141,8 @@ def _chain(structure: Structure) -> Candidate | None:
 
 
 def _structured(chain: Candidate, dim: int) -> str:
-    """The method that `auto` takes for units that hang on their neighbours: it starts at Laplace's approximation, which
-    knows how the chain follows the globals while these are few. Growing there from F-VI ends lower: F-VI's globals
+    """The method of `auto` for units that depend on their neighbours: it starts at Laplace's approximation, which
+    knows how the chain depends on the globals while these are few. Growing there from F-VI ends lower: F-VI's globals
     are far away, and globals and units only move together.
     """
     reach, num_globals = _reach(chain), dim - chain.level.index.size
@@ -153,5 +153,5 @@ def _structured(chain: Candidate, dim: int) -> str:
 
 
 def _reach(chain: Candidate) -> int:
-    """On how many units before it a unit of a banded factor hangs."""
+    """On how many units before it a unit of a banded factor depends."""
     return min(chain.coupling.reach, MAX_REACH) if chain.coupling is not None and chain.shape == "band" else 1

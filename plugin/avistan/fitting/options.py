@@ -1,4 +1,4 @@
-"""What can be chosen of a fit: one frozen record, written beside every result."""
+"""What can be chosen of a fit: one frozen record, saved with every result."""
 
 from __future__ import annotations
 

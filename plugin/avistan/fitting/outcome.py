@@ -19,7 +19,7 @@ _REJECTED_SHARE = 0.01
 class FitOutcome(enum.Enum):
     """How a fit ended; the value is advice to the user, empty where none is needed.
 
-    `settled` says only that the ELBO stopped rising, not that the approximation is good.
+    `settled` says only that the ELBO is stationary, not that the approximation is good.
 
     Example:
         >>> fit.outcome.name in avi.FitOutcome.__members__

@@ -72,7 +72,7 @@ def predict(
         )
     if fit.method.function == "table" and fit.method.reach:
         raise FitError(
-            f"{fit.method.name} has a free factor for each fitted unit, which hangs on its neighbours: new units "
+            f"{fit.method.name} has a free factor for each fitted unit, which depends on its neighbours: new units "
             "change the posterior of the fitted ones. Fit the longer series, from the data of both."
         )
     if fit.method.function == "table":

@@ -40,7 +40,7 @@ def corrected_draws(
     if not weights.reliable:
         raise FitError(
             f"importance weights can't correct this fit: the k-hat of its {_what(weights)} is {weights.khat:.2f}, and "
-            f"above {weights.threshold:.2f} weights are dominated by a few draws. Let the family grow (family='auto') "
+            f"above {weights.threshold:.2f} weights are dominated by a few draws. Try richer families (family='auto') "
             "if it has not, or use NUTS with fit.warm_start()."
         )
     rng = generator(given, Stream.IMPORTANCE_RESAMPLING)

@@ -90,13 +90,13 @@ def generator(seed: int, stream: Stream, *numbers: int) -> Rng:
 
 
 def derived_seeds(seed: int, stream: Stream, *numbers: int, count: int = 1) -> list[int]:
-    """Seeds from 0 to 2^31 - 1 that follow from one, for what takes a seed of its own."""
+    """Seeds from 0 to 2^31 - 1 derived from one, for what takes a seed of its own."""
     state = np.random.SeedSequence(_entropy(seed, stream, numbers)).generate_state(count)
     return [int(word) >> 1 for word in state]
 
 
 def stream_key(key: PRNGKeyArray, stream: Stream, *numbers: int) -> PRNGKeyArray:
-    """The key of a stream that follows from another key; `numbers` separate streams of one purpose."""
+    """The key of a stream, derived from another key; `numbers` separate streams of one purpose."""
     for number in (stream, *numbers):
         key = jax.random.fold_in(key, int(number))
     return key

@@ -1,7 +1,7 @@
 """The end of a quick fit: the ELBO on fixed draws, climbed by quasi-Newton steps.
 
 On draws that stay the same the ELBO of a factorized normal is an ordinary function of its means and log sds, and
-L-BFGS goes along its ridges: where units hang tightly on their mean, and all would gain by a common move, or where
+L-BFGS goes along its ridges: where units depend tightly on their mean, and all would gain by a common move, or where
 coefficients are correlated, each entry's own gradient is tiny in its own sds, Adam's steps lead nowhere, and nothing
 seems to be left. Where the climb gets slow it begins anew in units of the normal that it has reached.
 

@@ -1,4 +1,4 @@
-"""Where a banded factor starts: Laplace's approximation of units that hang on their neighbours.
+"""Where a banded factor starts: Laplace's approximation of units that depend on their neighbours.
 
 A mean-field fit of a walk is far from its posterior, above all in the scales of its steps, and the way from there is
 long: globals and units only move together. Given the globals the units' curvature is a band, so that a Newton step
@@ -205,7 +205,7 @@ def chain_start(
     Args:
         index: (N, d) positions of the units, in their order along the axis.
         globals_index: (G,).
-        reach: b, on how many units to each side a unit's curvature hangs.
+        reach: b, on how many units to each side a unit's curvature depends.
 
     Returns: None where the curvature or the density is not what Newton's method needs.
     """

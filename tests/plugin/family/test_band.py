@@ -265,7 +265,7 @@ def test_a_walk_with_known_sds_is_fitted_exactly(tmp_path):
     fit.save(tmp_path / "fit")
     loaded = avi.load(tmp_path / "fit").unconstrained_draws(5)[0]
     np.testing.assert_array_equal(loaded, fit.unconstrained_draws(5)[0])
-    with pytest.raises(avi.AvistanError, match="hangs on its neighbours"):
+    with pytest.raises(avi.AvistanError, match="depends on its neighbours"):
         fit.predict(data)
 
 
@@ -316,7 +316,7 @@ def test_stages_of_coupled_units_begin_with_the_chain():
 
 
 def test_units_that_do_not_hang_on_each_other_are_refused():
-    with pytest.raises(avi.AvistanError, match="serves units that hang on their neighbours"):
+    with pytest.raises(avi.AvistanError, match="serves units that depend on their neighbours"):
         bundled("eight_schools").fit(method="fvi:banded")
 
 

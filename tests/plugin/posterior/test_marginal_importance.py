@@ -102,7 +102,7 @@ def test_the_same_seed_repeats(mean_field):
 def test_a_correction_is_refused_with_its_khat():
     y = np.random.default_rng(3).normal(0, 8, 60)
     fit = avi.Model(stan_code=HEAVY_UNITS, data={"N": 60, "y": y}).fit(method="avi", seed=1, steps=1500)
-    with pytest.raises(FitError, match=r"k-hat of its globals is \d.*family grow"):
+    with pytest.raises(FitError, match=r"k-hat of its globals is \d.*richer families"):
         corrected_draws(fit, 200)
 
 
