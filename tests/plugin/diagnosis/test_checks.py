@@ -88,7 +88,7 @@ def test_factors_that_ignore_correlations_within_units_bias_the_globals():
     assert not diagnosis.passed
 
 
-@pytest.mark.parametrize("method", ["avi", RICH])
+@pytest.mark.parametrize("method", ["avi", pytest.param(RICH, marks=pytest.mark.slow)])
 def test_centred_eight_schools_fail_by_their_globals(method):
     folder = avi.models_root() / "eight_schools"
     model = avi.Model(folder / "eight_schools_centered.stan", data=folder / "data.json")

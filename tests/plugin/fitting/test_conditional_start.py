@@ -210,6 +210,7 @@ def test_what_curvature_gets_right_is_not_trained(monkeypatch):
     assert [len(trace.elbo) for trace in fit.chains[0].traces] == [len(fit.trace.elbo)]
 
 
+@pytest.mark.slow
 def test_a_polynomial_grows_on_minibatches_without_curvature():
     data = simulator("linear")(N=9000)
     model = avi.Model(avi.models_root() / "linear" / "linear.stan", data=data)
