@@ -1,5 +1,8 @@
 """Numbers that users give: what they may be, and what they would take of memory and time."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -107,9 +110,13 @@ def test_what_would_take_years_is_refused_with_how_long(eight_schools, monkeypat
         check_sampling(model, warmup=100_000, draws=10_000)
 
 
-def test_seconds_of_gradients_are_measured_where_they_matter(eight_schools):
+def test_seconds_of_gradients_are_measured_where_they_matter(eight_schools, monkeypatch):
+    clock = itertools.count(0, 3)  # a batch of points takes three seconds
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert budget.seconds_of_gradients(eight_schools.bound, 1000) == 0.0
-    assert 0 < budget.seconds_of_gradients(eight_schools.bound, 10**6) < 1000
+    each = 3 / min(budget._POINTS_TIMED, budget._NUMBERS_TIMED // eight_schools.bound.dim)
+    assert budget.seconds_of_gradients(eight_schools.bound, 10**6) == pytest.approx(10**6 * each / 2)
 
 
 def test_draws_that_the_disk_does_not_hold_are_refused(eight_schools, tmp_path):
