@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from avistan.comparison.competitors import COMPETITORS, External
@@ -22,7 +21,8 @@ from avistan.fit import Fit
 from avistan.fitting.chains import evaluation_key
 from avistan.fitting.fitted import fit_method
 from avistan.fitting.options import FitOptions
-from avistan.objective.elbo import Evaluation, evaluate, shared_normals
+from avistan.objective.elbo import Evaluation, evaluate
+from avistan.runtime.device import zeros
 from avistan.runtime.errors import AvistanError
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import Progress
@@ -34,7 +34,6 @@ from stan_adapters.structure.structure import Structure
 MakeProgress = Callable[[str], Progress | None]
 
 
-@shared_normals()
 def run_competition(
     preparations: Sequence[tuple[Preparation, float]],
     methods: Sequence[str],
@@ -190,7 +189,8 @@ def _outside(external: External, name: str, preparation: Preparation, options: F
 def _evaluate_mean_field(
     preparation: Preparation, mean: FloatArray, sd: FloatArray, options: FitOptions
 ) -> Evaluation:
-    inputs = jnp.zeros((0, 0), dtype=jnp.float32)
+    family = mean_field_family(mean, sd, preparation.index)
     with register(preparation.model) as slot:
         key = evaluation_key(jax.random.key(preparation.seed))
-        return evaluate(mean_field_family(mean, sd), inputs, slot.index, key, options.elbo_draws)
+        inputs = zeros(len(preparation.index), 0, dtype=np.float32)
+        return evaluate(family, inputs, slot.index, key, options.elbo_draws)

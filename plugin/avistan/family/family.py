@@ -32,6 +32,7 @@ from avistan.family.normals import Noise
 from avistan.family.parts import Units
 from avistan.family.placement import Frame, Placement, make_frame, make_placement
 from avistan.runtime.device import zeros
+from stan_adapters.data.layout import IndexArray
 
 
 class Draws(NamedTuple):
@@ -169,14 +170,21 @@ class Family(eqx.Module):
         return jax.vmap(self.placement)(draws.theta, draws.z)
 
 
-def mean_field_family(mean: ArrayLike, sd: ArrayLike) -> Family:
-    """The mean-field Gaussian with means and sds (D,) on the unconstrained scale, every parameter a global."""
-    nothing = zeros(0, 0)
-    frame = make_frame(mean, sd, nothing, nothing)
-    size, local = len(frame.global_center), LocalGaussian("diagonal", 0)
-    placement = make_placement(np.arange(size), np.empty((0, 0), dtype=np.int64))
-    table = Table(local.start(nothing))
-    return Family(start_globals("mean-field", size), table, local, frame, placement, None)
+def mean_field_family(mean: ArrayLike, sd: ArrayLike, local_index: IndexArray | None = None) -> Family:
+    """The mean-field Gaussian with means and sds (D,) on the unconstrained scale.
+
+    Args:
+        local_index: positions of the units' latents (N, d); by default every parameter is a global.
+    """
+    center, scale = np.asarray(mean), np.asarray(sd)
+    at_units = np.empty((0, 0), dtype=np.int64) if local_index is None else local_index
+    at = np.setdiff1d(np.arange(len(center)), at_units)
+    frame = make_frame(center[at], scale[at], center[at_units].T, scale[at_units].T)
+    local = LocalGaussian("diagonal", at_units.shape[1])
+    table = Table(local.start(zeros(*at_units.T.shape)))
+    return Family(
+        start_globals("mean-field", len(at)), table, local, frame, make_placement(at, at_units), None
+    )
 
 
 def trainable(family: Family) -> Family:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
-from avistan.density.common_numbers import key_as_number
 from avistan.density.log_density import register
 from avistan.family.family import Family
 from avistan.family.method import Method, parse_method
@@ -28,11 +27,11 @@ from avistan.fitting.family_selection import (
     without_shapes,
     worth_trying,
 )
-from avistan.fitting.natural_gradient import ROUNDS, STILL, settling_step
+from avistan.fitting.natural_gradient import ROUNDS, STILL, natural_gradient_step
 from avistan.fitting.options import FitOptions
 from avistan.fitting.outcome import FitOutcome, judge
 from avistan.fitting.shard_preparation import LargePreparation
-from avistan.objective.elbo import Evaluation, evaluate, gap, shared_normals
+from avistan.objective.elbo import Evaluation, evaluate, gap
 from avistan.runtime.deadline import out_of_time
 from avistan.runtime.device import on_device
 from avistan.runtime.progress import Progress, begin_stage
@@ -90,7 +89,6 @@ def evaluation_key(key: PRNGKeyArray) -> PRNGKeyArray:
     return stream_key(key, Stream.ELBO)
 
 
-@shared_normals()
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite shows in the outcome
 def run_chains(
     preparation: Preparation,
@@ -227,14 +225,14 @@ class _ChainRun:
         """
         if self._large is not None or self._options.steps is not None:
             return found
-        number = key_as_number(stream_key(self._key, Stream.NATURAL_GRADIENT))
         begin_stage("settling the globals", next="the ELBO")
         for count in range(ROUNDS):
             if out_of_time():
                 self.cut = True
                 break
             started = time.perf_counter()
-            step = settling_step(found.family, np.asarray(self._inputs), self._slot, (number, count))
+            key = stream_key(self._key, Stream.NATURAL_GRADIENT, count)
+            step = natural_gradient_step(found.family, self._inputs, self._slot, key)
             self.seconds_train += time.perf_counter() - started
             if step is None:
                 break

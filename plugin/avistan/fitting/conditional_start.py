@@ -10,24 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 import numpy.typing as npt
 
+from avistan.density.log_density import register
 from avistan.family.family import Family
-from avistan.family.functions import MLP
+from avistan.family.functions import MLP, LocalNu
 from avistan.family.globals import GlobalGaussian
 from avistan.family.method import Method
 from avistan.family.ridge import ridge
-from avistan.fitting.curvature import Units, precision_without_units, read_curvature
+from avistan.fitting.curvature import UnitPlaces, precision_without_units, read_curvature
 from avistan.fitting.family_selection import grown, reframed
+from avistan.fitting.natural_gradient import moved_globals, shift_of_globals
 from avistan.fitting.shard_preparation import LargePreparation
-from avistan.objective.host_draws import Places, draw_pairs
-from avistan.objective.host_functions import HostNu, global_values, unit_values
+from avistan.objective.elbo import unit_parameters
 from avistan.runtime.device import on_device
-from avistan.runtime.types import FloatArray
+from avistan.runtime.streams import Stream, generator, stream_key
+from avistan.runtime.types import FloatArray, Rng
 from avistan.start.preparation import Preparation
 from stan_adapters.data.layout import IndexArray
 
@@ -40,7 +43,6 @@ _PAIRS, _FEWEST_PAIRS, _UNIT_PAIRS = 16, 2, 16_000  # of draws: fewer of many un
 _ROUNDS, _STILL = 5, 1.0  # readings, until the globals move by so few of their sds
 _MOST_SHIFT = 20.0  # sds of a Newton step, beyond which something else is wrong
 _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
-_UNITS_AT_ONCE = 50_000  # whose network is evaluated together
 
 
 def following(
@@ -64,7 +66,7 @@ def following(
     too_many = not large and preparation.index.size * own.size > _MOST_SLOPES
     if own.size > MAX_GLOBALS or own.kind != "mean-field" or too_many:
         return None
-    rng = np.random.default_rng([preparation.seed, 9])
+    rng = generator(preparation.seed, Stream.CONDITIONAL_START, 0)
     return _rounds(
         preparation, grown(family, method), method, inputs, rng, within=family.local.kind == "diagonal"
     )
@@ -85,7 +87,7 @@ def with_settled_globals(
         return None
     if own.size > MAX_GLOBALS or own.warp is not None:
         return None
-    rng = np.random.default_rng([preparation.seed, 10])
+    rng = generator(preparation.seed, Stream.CONDITIONAL_START, 1)
     return _rounds(preparation, family, method, inputs, rng, within=False)
 
 
@@ -94,20 +96,20 @@ def _rounds(
     family: Family,
     method: Method,
     inputs: Inputs,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     within: bool,
 ) -> tuple[Family, int] | None:
     """Readings of curvature, each followed by a step of Newton's, until the globals stay where they are."""
     evaluations = 0
-    for _ in range(_ROUNDS):
-        found = _round(preparation, reframed(family), method, inputs, rng, within=within)
+    for number in range(_ROUNDS):
+        found = _round(preparation, reframed(family), method, inputs, rng, number, within=within)
         if found is None:
             return None
         family, shift, gradients = found
         evaluations += gradients
         if shift >= _STILL:  # far: another step shows whether the curvature there was another
-            family, shift, gradients = _newton_step(preparation, family, inputs, rng)
+            family, shift, gradients = _newton_step(preparation, family, inputs, 2 * number + 1)
             evaluations += gradients
         if shift < _STILL:
             break
@@ -119,13 +121,15 @@ def _round(
     family: Family,
     method: Method,
     inputs: Inputs,
-    rng: np.random.Generator,
+    rng: Rng,
+    number: int,
     *,
     within: bool,
 ) -> tuple[Family, float, int] | None:
     """The family after a reading of curvature, how far the globals then moved, in sds, and the gradients it took.
 
     Args:
+        number: of the round.
         within: read the correlations within units too.
     """
     theta, sd = np.asarray(family.frame.global_center), np.asarray(family.frame.global_scale)
@@ -134,9 +138,9 @@ def _round(
         pairs = int(
             np.clip(_UNIT_PAIRS // max(1, sum(len(part.numbers) for part in parts)), _FEWEST_PAIRS, _PAIRS)
         )
-        found = [read_curvature(part.units, theta, sd, rng, pairs) for part in parts]
-    read = [curvature for curvature in found if curvature is not None]
-    if len(read) < len(found):
+        curvatures = [read_curvature(part.units, theta, sd, rng, pairs) for part in parts]
+    read = [curvature for curvature in curvatures if curvature is not None]
+    if len(read) < len(parts):
         return None
     chosen = np.concatenate([part.numbers for part in parts])
     weight = len(inputs) / len(chosen)
@@ -152,30 +156,32 @@ def _round(
     factor = np.linalg.cholesky(np.linalg.inv(precision))
     if method.globals != "full-rank":
         factor = np.diag(np.diag(precision) ** -0.5)
-    moved = _with_factor(family, factor)
-    if within and moved.local.within:
-        moved = _with_precisions(moved, inputs[chosen], np.concatenate([c.own for c in read]))
-    moved = _with_slopes(moved, inputs[chosen], np.concatenate([c.slopes for c in read]) @ factor)
-    moved, shift, gradients = _newton_step(preparation, moved, inputs, rng)
-    return moved, shift, gradients + sum(curvature.gradient_evaluations for curvature in read)
+    found = _with_factor(family, factor)
+    if within and found.local.within:
+        found = _with_precisions(found, inputs[chosen], np.concatenate([c.own for c in read]))
+    found = _with_slopes(found, inputs[chosen], np.concatenate([c.slopes for c in read]) @ factor)
+    found, shift, gradients = _newton_step(preparation, found, inputs, 2 * number)
+    return found, shift, gradients + sum(curvature.gradient_evaluations for curvature in read)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
     """Some units, and their numbers (M,) in the whole."""
 
-    units: Units
+    units: UnitPlaces
     numbers: IndexArray
 
 
 def _parts(
-    preparation: Preparation, family: Family, inputs: Inputs, rng: np.random.Generator, stack: ExitStack
+    preparation: Preparation, family: Family, inputs: Inputs, rng: Rng, stack: ExitStack
 ) -> Iterator[_Part]:
     """All units as one part, or some shards of very many."""
     if not isinstance(preparation, LargePreparation):
-        mean, factor = _means_and_factors(family, unit_values(family.inference, inputs, slice(None)))
+        mean, factor = _means_and_factors(family, inputs)
         at = preparation.index, preparation.globals_index
-        units = Units(model=preparation.model, index=at[0], globals_index=at[1], mean=mean, factor=factor)
+        units = UnitPlaces(
+            model=preparation.model, index=at[0], globals_index=at[1], mean=mean, factor=factor
+        )
         yield _Part(units, np.arange(len(inputs)))
         return
     large = preparation.minibatches
@@ -183,15 +189,21 @@ def _parts(
     for numbers in np.array_split(chosen, -(-len(chosen) // large.size)):
         shard = large.maker(numbers)
         stack.callback(shard.model.close)
-        nu = unit_values(family.inference, inputs[shard.units], slice(None))
-        mean, factor = _means_and_factors(family, nu)
+        mean, factor = _means_and_factors(family, inputs[shard.units])
         at = shard.index, shard.globals_index
-        units = Units(model=shard.model, index=at[0], globals_index=at[1], mean=mean, factor=factor)
+        units = UnitPlaces(model=shard.model, index=at[0], globals_index=at[1], mean=mean, factor=factor)
         yield _Part(units, shard.units)
 
 
-def _means_and_factors(family: Family, nu: HostNu) -> tuple[FloatArray, FloatArray]:
+def _parameters(family: Family, inputs: Inputs) -> Any:
+    """What the network gives units with these inputs, a `LocalNu` of numpy's arrays."""
+    nu = unit_parameters(family.inference, on_device(inputs, np.float32))
+    return LocalNu(*map(np.asarray, nu))  # type: ignore[arg-type]
+
+
+def _means_and_factors(family: Family, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
     """Means (M, d) and L_n (M, d, d) of units on the unconstrained scale."""
+    nu = _parameters(family, inputs)
     center, scale = np.asarray(family.frame.local_center), np.asarray(family.frame.local_scale)
     block = family.local.block
     factor = np.zeros((nu.loc.shape[1], block, block))
@@ -205,12 +217,12 @@ def _means_and_factors(family: Family, nu: HostNu) -> tuple[FloatArray, FloatArr
 def _with_factor(family: Family, factor: FloatArray) -> Family:
     """The family with this lower triangle L (G, G) of the standardized globals."""
     below = factor[np.tril_indices(len(factor), -1)] if family.globals.kind == "full-rank" else np.zeros(0)
-    moved: Family = eqx.tree_at(
+    turned: Family = eqx.tree_at(
         lambda f: (f.globals.log_sd, f.globals.below),
         family,
         (on_device(np.log(np.diag(factor))), on_device(below)),
     )
-    return moved
+    return turned
 
 
 def _with_precisions(family: Family, inputs: Inputs, own: FloatArray) -> Family:
@@ -222,7 +234,7 @@ def _with_precisions(family: Family, inputs: Inputs, own: FloatArray) -> Family:
     assert isinstance(network, MLP)
     scale = np.asarray(family.frame.local_scale)
     factor = np.linalg.cholesky(np.linalg.inv(-own)) / scale.T[:, :, None]
-    now = unit_values(network, inputs, slice(None))
+    now = _parameters(family, inputs)
     log_sd = np.log(np.diagonal(factor, axis1=1, axis2=2)) - now.log_sd.T
     rows, columns = np.tril_indices(block, -1)
     change = np.concatenate([log_sd, factor[:, rows, columns] - now.below.T], axis=1)
@@ -238,7 +250,7 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
     """
     network, local = family.inference, family.local
     assert isinstance(network, MLP)
-    now = unit_values(network, inputs, slice(None))
+    now = _parameters(family, inputs)
     log_sd = now.log_sd
     slopes = slopes / np.asarray(family.frame.local_scale).T[:, :, None]
     if family.directions is not None:
@@ -258,59 +270,24 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
 
 
 def _newton_step(
-    preparation: Preparation, family: Family, inputs: Inputs, rng: np.random.Generator
+    preparation: Preparation, family: Family, inputs: Inputs, number: int
 ) -> tuple[Family, float, int]:
     """The family with the globals' means, and with them the units', where all units' gradient is nearer to zero; how
     far they moved, in sds; the gradients that it took.
 
-    Along t, in which the precision is the identity, the step is the gradient itself.
+    Args:
+        number: of the step, which has draws of its own.
     """
-    model, index, at = preparation.model, preparation.index, preparation.globals_index
     whole = family
     if isinstance(preparation, LargePreparation):
         whole = preparation.minibatches.whole_family(family)
-    pairs = int(np.clip(_NUMBERS // (2 * model.dim), 1, _MOST_PAIRS))
-    noise = rng.standard_normal((pairs, model.dim))
-    noise[:, at] = 0.0  # globals at their means
-    drawn = draw_pairs(whole, inputs, partial(_columns, noise))
-    total = np.zeros(model.dim)
-    for pair in range(pairs):
-        value, gradient = model.log_density_gradient(drawn.points(slice(pair, pair + 1)))
-        if not np.isfinite(value).all():
-            return family, 0.0, 2 * pairs
-        total += gradient.sum(axis=0) / (2 * pairs)
-    of_units = np.zeros(family.local.directions)
-    for start in range(0, len(inputs), _UNITS_AT_ONCE):
-        part = slice(start, start + _UNITS_AT_ONCE)
-        scale = np.asarray(family.frame.local_scale)
-        scale = (scale[:, part] if scale.shape[1] > 1 else scale)[:, None]
-        slopes = unit_values(family.inference, inputs, part).slope
-        along = scale * slopes.reshape(index.shape[1], len(of_units), -1)
-        of_units += np.einsum("dkn,nd->k", along, total[index[part]])
-    directions = None if family.directions is None else np.asarray(family.directions)
-    factor = _factor(family)
-    sd = np.asarray(family.frame.global_scale)
-    shift = factor.T @ (sd * total[at]) + (of_units if directions is None else directions.T @ of_units)
+    draws = 2 * int(np.clip(_NUMBERS // (2 * whole.dim), 1, _MOST_PAIRS))
+    key = stream_key(jax.random.key(preparation.seed), Stream.CONDITIONAL_START, number)
+    with register(preparation.model) as slot:
+        shift, accepted, made = shift_of_globals(
+            whole, on_device(inputs, np.float32), slot.index, key, draws, at_mean=True
+        )
     size = float(np.abs(shift).max())
-    if not size < _MOST_SHIFT:
-        return family, 0.0, 2 * pairs
-    moved_along = shift if directions is None else directions @ shift
-    network = family.inference
-    assert isinstance(network, MLP)
-    moved: Family = eqx.tree_at(
-        lambda f: f.globals.loc, family, on_device(np.asarray(family.globals.loc) + factor @ shift)
-    )
-    return replace(moved, inference=network.moved_along(moved_along)), size, 2 * pairs
-
-
-def _columns(noise: FloatArray, at: Places) -> FloatArray:
-    return noise[:, at]
-
-
-def _factor(family: Family) -> FloatArray:
-    """L (G, G) of the standardized globals."""
-    _, log_sd, below = global_values(family.globals)
-    factor = np.diag(np.exp(log_sd))
-    if family.globals.kind == "full-rank":
-        factor[np.tril_indices(len(factor), -1)] = below
-    return factor
+    if accepted < made or not size < _MOST_SHIFT:
+        return family, 0.0, made
+    return moved_globals(family, shift), size, made

@@ -28,7 +28,7 @@ _NUMBERS_AT_ONCE = 4_000_000  # of points that Stan gets together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Units:
+class UnitPlaces:
     """Some units of a model, and where q has them.
 
     Attributes:
@@ -69,7 +69,7 @@ class Curvature:
 
 
 def read_curvature(
-    units: Units, theta: FloatArray, sd: FloatArray, rng: np.random.Generator, pairs: int
+    units: UnitPlaces, theta: FloatArray, sd: FloatArray, rng: np.random.Generator, pairs: int
 ) -> Curvature | None:
     """Curvature of a density over antithetic pairs of draws of its units; None where a point was rejected.
 

@@ -1,8 +1,8 @@
-"""The end of training: the globals at once, and the units that follow them, where the ELBO's gradient asks for it.
+"""A step of all globals at once, with the units that follow them, along the natural gradient of the ELBO.
 
 Where units follow the globals, moving these together is worth little against the tolerance of the ELBO and much in
 their sds, and Adam's steps, entry by entry, are slow there. Along the standard normals t of q(theta) the posterior's
-precision is near the identity, so the gradient itself is the step.
+precision is near the identity, so the gradient itself is the step. It is Newton's where the globals are at their means.
 
 Source: natural gradients, Amari, Neural Computation 1998.
 """
@@ -12,34 +12,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from avistan.density.log_density import set_layout
+from avistan.density.log_density import log_density
 from avistan.family.family import Family
 from avistan.family.functions import MLP, Table
 from avistan.family.globals import GlobalGaussian
-from avistan.objective.host_functions import hosted, unit_values
-from avistan.objective.step import (
-    Form,
-    Parts,
-    form_of,
-    frame_of,
-    host_parts,
-    lower_factor,
-    numpy_elbo_gradient,
-)
+from avistan.objective.elbo import block_normals, tabulated
 from avistan.runtime.device import on_device
 from avistan.runtime.types import FloatArray
 
 ROUNDS = 4
 STILL = 0.1  # sds: with so many draws about the noise of a step
 _DRAWS, _FEWEST_DRAWS, _NUMBERS = 64, 16, 2_000_000  # of a gradient, fewer of many parameters
-_MOST_PARAMETERS = 250_000  # whose draws are held in numpy
+_MOST_PARAMETERS = 250_000  # beyond which it costs more than it brings
+_NUMBERS_AT_ONCE = 1 << 21  # of the points of a block
+_MOST_PAIRS = 16  # of a block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SettlingStep:
+class GlobalStep:
     """A family moved along its globals, how far, in sds, and the gradients that it took."""
 
     family: Family
@@ -47,70 +42,119 @@ class SettlingStep:
     gradient_evaluations: int
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a draw far out counts for nothing, or the step does
-def settling_step(
-    family: Family, inputs: npt.NDArray[np.float32], slot: int, key: tuple[int, int]
-) -> SettlingStep | None:
-    """The family one step of its globals further; None where a part of it is not what `path_gradient` covers, where a
-    second level is among the globals, of very many parameters, and where draws say nothing.
+def natural_gradient_step(
+    family: Family, inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray
+) -> GlobalStep | None:
+    """The family one step of its globals further; None where `can_move` says so, of very many parameters, and where
+    draws say nothing.
 
     Args:
-        inputs: of all units, (N, R).
+        inputs: of all units.
         slot: of the model.
-        key: of the random numbers.
     """
-    form, factor, function = form_of(family), family.globals, family.inference
-    if form is None or not form.num_globals or not isinstance(factor, GlobalGaussian) or not hosted(function):
-        return None
-    if (form.directions and not isinstance(function, MLP | Table)) or family.dim > _MOST_PARAMETERS:
+    if not can_move(family) or family.dim > _MOST_PARAMETERS:
         return None
     draws = int(np.clip(_NUMBERS // family.dim, _FEWEST_DRAWS, _DRAWS))
-    place = family.placement
-    set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
-    parts = host_parts(family, form, np.concatenate(unit_values(function, inputs, slice(None))))
-    _, rejected, gradient = numpy_elbo_gradient(
-        form, draws, np.array([slot]), np.ones(1), key, frame_of(family), parts
+    shift, accepted, made = shift_of_globals(family, inputs, slot, key, draws)
+    if not accepted or not np.isfinite(shift).all():
+        return None
+    return GlobalStep(moved_globals(family, shift), float(np.abs(shift).max()), made)
+
+
+def can_move(family: Family) -> bool:
+    """Whether `moved_globals` serves a family: not with a second level among the globals, nor where units that follow
+    these depend on each other, or come from a function that is neither a table nor a network.
+    """
+    local, factor = family.local, family.globals
+    if not isinstance(factor, GlobalGaussian) or not factor.size:
+        return False
+    return not local.directions or (not local.reach and isinstance(family.inference, MLP | Table))
+
+
+def shift_of_globals(
+    family: Family,
+    inputs: Float[Array, "N R"],
+    slot: int,
+    key: PRNGKeyArray,
+    draws: int,
+    *,
+    at_mean: bool = False,
+) -> tuple[FloatArray, int, int]:
+    """The ELBO's derivatives (G,) by a move of the globals in t that units follow, from antithetic pairs of draws; the
+    draws that Stan accepted, which alone count, and all that were made.
+
+    Args:
+        draws: at least so many, in blocks of one size.
+        at_mean: leave the globals at their means; only units are drawn.
+    """
+    pairs = int(np.clip(_NUMBERS_AT_ONCE // (2 * family.dim), 1, min(_MOST_PAIRS, draws // 2)))
+    family, index = tabulated(family, inputs), on_device(slot, np.int64)
+    spread = on_device(0.0 if at_mean else 1.0)
+    total, accepted = np.zeros(family.globals.size), 0
+    blocks = -(-draws // (2 * pairs))
+    for number in range(blocks):
+        given = on_device(number, np.uint32), spread
+        gradient, kept = _sums_of_derivatives(family, inputs, index, key, *given, pairs)
+        total, accepted = total + np.asarray(gradient), accepted + int(kept)
+    return total / max(1, accepted), accepted, 2 * pairs * blocks
+
+
+@eqx.filter_jit
+def _sums_of_derivatives(
+    family: Family,
+    inputs: Float[Array, "N R"],
+    slot: Int[Array, ""],
+    key: PRNGKeyArray,
+    number: UInt32[Array, ""],
+    spread: Float[Array, ""],
+    pairs: int,
+) -> tuple[Float[Array, " G"], Int[Array, ""]]:
+    """Sums over the accepted draws of a block, and how many these are.
+
+    The path derivative, as in `neg_elbo`: with the globals moved by L s, units are where they were at t + s.
+    """
+    noise = block_normals(family, key, number, pairs).mirrored()
+    noise = noise._replace(t=spread * noise.t)
+    at = family.draw(noise, inputs)
+
+    def surrogate(shift: Float[Array, "1 G"]) -> tuple[Array, Array]:
+        moved = family.draw(noise._replace(t=noise.t + shift), inputs)
+        theta = at.theta + family.frame.global_scale[None] * family.globals.resolved().moved(shift)
+        log_p, status = log_density(slot, family.points(at._replace(theta=theta, z=moved.z)))
+        accepted = status == 0
+        along = jnp.sum(at.pull_theta * theta, axis=1) + jnp.sum(at.pull_z * moved.z, axis=(1, 2))
+        return jnp.sum(jnp.where(accepted, log_p + along, 0.0)), jnp.sum(accepted)
+
+    gradient, accepted = jax.grad(surrogate, has_aux=True)(jnp.zeros((1, family.globals.size)))
+    return gradient[0], accepted
+
+
+def moved_globals(family: Family, shift: FloatArray) -> Family:
+    """The family with its globals moved by `shift` (G,) in t, and units where they were at each value of the globals.
+
+    Requires `can_move(family)`. Log scales of units that flatten far out don't quite stay.
+    """
+    by_loc, along, curve = (
+        None if part is None else np.asarray(part) for part in _moves(family, on_device(shift))
     )
-    if rejected == draws:
-        return None
-    shift, lower = _gradient_along_t(form, parts, gradient), lower_factor(parts)
-    if not np.isfinite(shift).all():
-        return None
-    moved = _moved(family, form, parts, lower @ shift, shift)
-    return SettlingStep(moved, float(np.abs(shift).max()), draws)
-
-
-def _straight(form: Form, rates: FloatArray) -> FloatArray:
-    """Rates (d K, N) along the straight directions, (d, K - H, N)."""
-    return rates.reshape(form.block, form.directions, -1)[:, : form.directions - form.hidden]
-
-
-def _gradient_along_t(form: Form, parts: Parts, gradient: Parts) -> FloatArray:
-    """The ELBO's derivatives (G,) by a move of the globals in t that units follow."""
-    shift = lower_factor(parts).T @ gradient.loc
-    if not form.directions:
-        return np.asarray(shift)
-    *_, slope, growth, _ = np.split(parts.locals, np.cumsum(form.rows)[:-1])
-    of_loc, of_log_sd = gradient.locals[: form.block], gradient.locals[form.block : 2 * form.block]
-    back = np.einsum("in,ikn->k", of_loc, _straight(form, slope))
-    if len(growth):
-        back += np.einsum("in,ikn->k", of_log_sd, _straight(form, growth))
-    if form.hidden:
-        back += parts.curve[:, :-1].T @ gradient.curve[:, -1]
-    return np.asarray(shift + (parts.map.T @ back if form.mapped else back))
-
-
-def _moved(family: Family, form: Form, parts: Parts, of_loc: FloatArray, shift: FloatArray) -> Family:
-    """The family with its globals moved by `of_loc` (G,), and units where they were at each value of the globals."""
-    moved: Family = eqx.tree_at(lambda f: f.globals.loc, family, on_device(parts.loc + of_loc))
-    if not form.directions:
-        return moved
-    along = parts.map @ shift if form.mapped else shift
+    found: Family = eqx.tree_at(
+        lambda f: f.globals.loc, family, on_device(np.asarray(family.globals.loc) + by_loc)
+    )
+    if along is None:
+        return found
     function = family.inference
     assert isinstance(function, MLP | Table)
-    moved = replace(moved, inference=function.moved_along(np.pad(along, (0, form.hidden))))
-    if not form.hidden:
-        return moved
-    curve = parts.curve.copy()
-    curve[:, -1] += curve[:, :-1] @ along
-    return replace(moved, curve=on_device(curve))
+    function = function.moved_along(np.pad(along, (0, family.local.hidden)))
+    return replace(found, inference=function, curve=None if curve is None else on_device(curve))
+
+
+@eqx.filter_jit
+def _moves(family: Family, shift: Float[Array, " G"]) -> tuple[Array, Array | None, Array | None]:
+    """What a shift in t adds to the globals' means, how far it goes along the directions, and the curve after it."""
+    by_loc = family.globals.resolved().moved(shift[None])[0]
+    if not family.local.directions:
+        return by_loc, None, None
+    along = shift if family.directions is None else family.directions @ shift
+    if family.curve is None:
+        return by_loc, along, None
+    return by_loc, along, family.curve.at[:, -1].add(family.curve[:, :-1] @ along)

@@ -8,23 +8,25 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from avistan.family.family import Family
-from avistan.family.normals import Noise
 from avistan.fitting.fitted import Fitted
-from avistan.objective.elbo import sample, tabulated
+from avistan.objective.elbo import block_size, draw_block, tabulated
+from avistan.runtime.device import on_device
 from avistan.runtime.limits import check_memory, check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage, report_step
+from avistan.runtime.streams import Stream, stream_key
 from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel, ConstrainedDraws
 from stan_adapters.data.layout import declared_shape
 
-FITTED_UNITS, NEW_UNITS = 4, 5  # purposes of random numbers
 _NUMBERS_AT_ONCE = 2**22  # of an array of draws: 32 MiB
 _OUTPUTS_PER_PARAMETER = (
     8  # outputs that weigh as much as one parameter, whose draws pass through several arrays
@@ -73,7 +75,6 @@ def batch_size(model: BoundModel) -> int:
     return max(1, _NUMBERS_AT_ONCE // max(parameters, outputs // _OUTPUTS_PER_PARAMETER, 1))
 
 
-@in_float64
 def unconstrained_draws(
     fit: Fitted, draws: int = 1000, *, seed: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
@@ -85,8 +86,8 @@ def unconstrained_draws(
     size = 2 * 8 * whole_number("draws", draws) * fit.model.dim
     check_memory(f"draws={draws} of {fit.model.dim} parameters", size, "Give fewer draws.")
     chain, given = (fit.family, fit.inputs), fit.seed if seed is None else seed
-    parts = [part[2:] for part in _unconstrained_batches(fit.model, [chain], draws, given, FITTED_UNITS)]
-    theta, log_q = zip(*parts, strict=True)
+    parts = _unconstrained_batches(fit.model, [chain], draws, given, Stream.FITTED_UNITS)
+    theta, log_q = zip(*(part[2:] for part in parts), strict=True)
     return np.concatenate(theta), np.concatenate(log_q)
 
 
@@ -94,25 +95,33 @@ def unconstrained_draws(
 def marginals(fit: Fitted) -> tuple[FloatArray, FloatArray]:
     """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
     if fit.family.factorized:
-        noise = jnp.stack([jnp.zeros(fit.family.dim), jnp.ones(fit.family.dim)])
-        family, keys = fit.family, jax.random.split(jax.random.key(0), fit.family.num_units)
-        drawn = family.draw(Noise(*family.split(noise), keys), jnp.asarray(fit.inputs, dtype=jnp.float32))
-        theta = np.asarray(family.points(drawn))
-        return theta[0], theta[1] - theta[0]
+        inputs = on_device(fit.inputs, np.float32)
+        mean, sd = _mean_and_sd(tabulated(fit.family, inputs), inputs)
+        return np.asarray(mean), np.asarray(sd)
     theta = unconstrained_draws(fit, 4000)[0]
     return theta.mean(axis=0), theta.std(axis=0, ddof=1)
 
 
+@eqx.filter_jit
+def _mean_and_sd(
+    family: Family, inputs: Float[Array, "N R"]
+) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
+    """Of a factorized family."""
+    nu, of_globals, frame = family.local_parameters(inputs), family.globals.resolved(), family.frame
+    mean = family.placement(frame.global_center + frame.global_scale * of_globals.loc, nu.loc)
+    return mean, jnp.exp(family.placement(frame.global_log_scale + of_globals.log_sd, nu.log_sd))
+
+
 def draw_batches(
-    model: BoundModel, chains: Sequence[tuple[Family, FloatArray]], draws: int, *, seed: int, purpose: int
+    model: BoundModel, chains: Sequence[tuple[Family, FloatArray]], draws: int, *, seed: int, purpose: Stream
 ) -> Iterator[Batch]:
-    """Draws of each chain, a batch at a time; what a draw is does not depend on who reads the batches.
+    """Draws of each chain, a batch at a time; fewer draws are the first ones of more.
 
     Args:
         chains: families, with unit inputs (N, R), of one bound model.
         draws: of each chain.
         seed: of the draws and of random generated quantities.
-        purpose: separates streams of one seed, see `FITTED_UNITS` and `NEW_UNITS`.
+        purpose: separates streams of one seed: `FITTED_UNITS` or `NEW_UNITS`.
 
     Raises:
         FitError: `draws` is not positive.
@@ -136,38 +145,40 @@ def draw_batches(
 
 
 def _unconstrained_batches(
-    model: BoundModel,
-    chains: Sequence[tuple[Family, FloatArray]],
-    draws: int,
-    seed: int,
-    purpose: int,
+    model: BoundModel, chains: Sequence[tuple[Family, FloatArray]], draws: int, seed: int, purpose: Stream
 ) -> Iterator[tuple[int, int, FloatArray, FloatArray]]:
-    """Chain, number of the first draw, draws of q and log q."""
+    """Chain, number of the first draw, draws of q and log q. Blocks of one size have keys of their own, whatever the
+    batches are that they come in.
+    """
     draws, seed = whole_number("draws", draws), check_seed(seed)
-    size = min(draws, batch_size(model))
+    held = batch_size(model)
+    block = min(block_size(model.dim), held)
+    step = held // block * block
     for chain, (fitted, inputs) in enumerate(chains):
-        family = _tabulated(fitted, inputs)
-        for number, start in enumerate(range(0, draws, size)):
-            where = (purpose, *([chain] if chain else []), *([number] if size < draws else []))
-            theta, log_q = _sample(family, inputs, seed, where, size)
-            yield chain, start, theta[: draws - start], log_q[: draws - start]
+        given = _ready(fitted, inputs, seed, purpose, chain)
+        for start in range(0, draws, step):
+            stop = min(draws, start + step)
+            theta, log_q = _draw_blocks(*given, range(start // block, -(-stop // block)), block)
+            yield chain, start, theta[: stop - start], log_q[: stop - start]
 
 
 @in_float64
-def _tabulated(family: Family, inputs: FloatArray) -> Family:
-    return tabulated(family, jnp.asarray(inputs, dtype=jnp.float32))
+def _ready(
+    family: Family, inputs: FloatArray, seed: int, purpose: Stream, chain: int
+) -> tuple[Family, Float[Array, "N R"], PRNGKeyArray]:
+    """What the draws of a chain share."""
+    values = on_device(inputs, np.float32)
+    return tabulated(family, values), values, stream_key(jax.random.key(seed), purpose, chain)
 
 
 @in_float64
-def _sample(
-    family: Family, inputs: FloatArray, seed: int, where: tuple[int, ...], draws: int
+def _draw_blocks(
+    family: Family, inputs: Float[Array, "N R"], key: PRNGKeyArray, blocks: range, size: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Draws of q and log q; `where` names the stream of random numbers."""
-    key = jax.random.key(seed)
-    for part in where:
-        key = jax.random.fold_in(key, part)
-    theta, log_q = sample(family, jnp.asarray(inputs, dtype=jnp.float32), key, draws)
-    return np.asarray(theta), np.asarray(log_q)
+    """Draws of q and log q of some blocks of draws."""
+    drawn = [draw_block(family, inputs, key, on_device(number, np.uint32), size) for number in blocks]
+    theta, log_q = zip(*drawn, strict=True)
+    return np.concatenate(theta), np.concatenate(log_q)
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

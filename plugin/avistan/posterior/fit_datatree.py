@@ -15,7 +15,6 @@ from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
 from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics
 from avistan.posterior.draws import (
-    FITTED_UNITS,
     Batch,
     draw_batches,
     joined,
@@ -148,7 +147,7 @@ def _check(fit: Fitted, draws: int, seed: int | None, folder: Path | None = None
 def _batches(fit: Fitted, draws: int, seed: int | None) -> Iterator[Batch]:
     chains = [(chain.family, chain.inputs) for chain in fit.chains]
     given = fit.seed if seed is None else seed
-    return draw_batches(fit.model, chains, draws, seed=given, purpose=FITTED_UNITS)
+    return draw_batches(fit.model, chains, draws, seed=given, purpose=Stream.FITTED_UNITS)
 
 
 def _tree(

@@ -14,7 +14,7 @@ from avistan.family.placement import make_placement
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
 from avistan.posterior.datatree import to_datatree, unit_diagnostics
-from avistan.posterior.draws import NEW_UNITS, draw_batches, joined, warn_of_rejected
+from avistan.posterior.draws import draw_batches, joined, warn_of_rejected
 from avistan.posterior.fit_datatree import attributes
 from avistan.posterior.refine_locals import unrefined
 from avistan.posterior.unit_distance import FAR, Cloud, make_cloud, unit_features
@@ -94,7 +94,7 @@ def predict(
             (eqx.tree_at(lambda family: family.placement, unrefined(chain.family), placement), inputs)
             for chain in fit.chains
         ]
-        drawn = joined(list(draw_batches(model, chains, draws, seed=given, purpose=NEW_UNITS)))
+        drawn = joined(list(draw_batches(model, chains, draws, seed=given, purpose=Stream.NEW_UNITS)))
         groups = {}
         if distance is not None:
             groups["unit_diagnostics"] = unit_diagnostics(level.name, {"distance": distance})

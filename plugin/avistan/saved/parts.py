@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from avistan.density.common_numbers import make_key
 from avistan.density.log_density import register
 from avistan.family.family import Family
 from avistan.family.functions import Refined
@@ -393,7 +392,7 @@ def _leaves(family: Family) -> tuple[Any, ...]:
 
 def _witness(model: BoundModel, chain: Chain, seed: int) -> tuple[float, float]:
     """Log weights of a pair of draws: they depend on program, data, engine, seed, unit inputs and all of the family."""
-    key = stream_key(make_key(seed), Stream.WITNESS)
+    key = stream_key(jax.random.key(seed), Stream.WITNESS)
     with register(model) as slot:
         inputs = on_device(chain.inputs, np.float32)
         weights = evaluate(chain.family, inputs, slot.index, key, 2).log_weights

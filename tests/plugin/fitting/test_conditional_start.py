@@ -1,17 +1,17 @@
 """Units begin to follow the globals by curvature: dense Hessians, closed forms, and what is left alone."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import avistan as avi
 import avistan.fitting.chains
-from avistan.density.common_numbers import make_key
 from avistan.density.log_density import register
 from avistan.family.method import parse_method
 from avistan.fitting.conditional_start import following, with_settled_globals
-from avistan.fitting.curvature import Units, precision_without_units, read_curvature
+from avistan.fitting.curvature import UnitPlaces, precision_without_units, read_curvature
 from avistan.fitting.family_selection import grown
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.objective.elbo import evaluate
@@ -39,7 +39,7 @@ def test_curvature_is_what_a_dense_hessian_says(name):
     at, index = level.globals_index(bound.dim), level.index
     sd = np.linspace(1e-3, 2e-3, len(at))
     narrow = np.broadcast_to(1e-4 * np.eye(level.block), (len(index), level.block, level.block))
-    units = Units(model=bound, index=index, globals_index=at, mean=point[index], factor=narrow)
+    units = UnitPlaces(model=bound, index=index, globals_index=at, mean=point[index], factor=narrow)
 
     found = read_curvature(units, point[at], sd, rng, pairs=1)
 
@@ -68,7 +68,7 @@ def test_a_unit_that_is_not_concave_keeps_its_own_precision():
             return ""
 
     factor = np.array([[[1.0]], [[0.5]]])
-    units = Units(
+    units = UnitPlaces(
         model=Saddle(),
         index=np.array([[1], [2]]),
         globals_index=np.array([0]),
@@ -122,7 +122,7 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
         2 * (reading + 32),
     )  # 16 pairs a step: of a Gaussian the first one is exact
     with register(large.maker.model) as slot:
-        key = make_key(3)
+        key = jax.random.key(3)
         ours = evaluate(large.whole_family(family), on_device(inputs), slot.index, key, 200)
         not_yet = evaluate(
             large.whole_family(grown(before, FOLLOWS)), on_device(inputs), slot.index, key, 200

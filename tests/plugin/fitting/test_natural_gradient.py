@@ -8,10 +8,9 @@ from scipy.special import gammaln, logsumexp
 
 import avistan as avi
 from avistan.density.log_density import register
-from avistan.fitting.natural_gradient import _moved, settling_step
-from avistan.objective.host_functions import unit_values
-from avistan.objective.step import form_of, host_parts, lower_factor
+from avistan.fitting.natural_gradient import moved_globals, natural_gradient_step
 from avistan.posterior.approximation import approximation
+from avistan.runtime.device import on_device
 from avistan.runtime.precision import in_float64
 from programs import bundled, simulator
 
@@ -42,12 +41,7 @@ def linear():
 @in_float64
 def displaced(fit, shift):
     """The fit's family with its globals moved by `shift` sds (G,), units following."""
-    form = form_of(fit.family)
-    inputs = np.asarray(fit.inputs, dtype=np.float32)
-    parts = host_parts(
-        fit.family, form, np.concatenate(unit_values(fit.family.inference, inputs, slice(None)))
-    )
-    return _moved(fit.family, form, parts, lower_factor(parts) @ shift, shift)
+    return moved_globals(fit.family, np.asarray(shift))
 
 
 def drawn_shift(fit):
@@ -57,9 +51,10 @@ def drawn_shift(fit):
 
 
 @in_float64
-def stepped(fit, family):
+def stepped(fit, family, key=7):
     with register(fit.model) as slot:
-        return settling_step(family, np.asarray(fit.inputs, dtype=np.float32), slot.index, (7, 0))
+        inputs = on_device(fit.inputs, np.float32)
+        return natural_gradient_step(family, inputs, slot.index, jax.random.key(key))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +98,9 @@ def test_units_stay_where_they_were_at_each_value_of_the_globals(method):
     assert np.quantile(np.abs(widths(before, theta + shift) / widths(before, theta) - 1), 0.5) > 0.03
 
 
-def test_what_it_does_not_cover_is_left_alone():
-    fit = bundled("random_slopes").fit(method="fvi:low-rank(2)", seed=1, steps=20, elbo_draws=20)
+def test_units_that_follow_by_a_polynomial_are_left_to_training():
+    given = {"method": "avi:polynomial(1):conditional", "seed": 1, "steps": 20, "elbo_draws": 20}
+    fit = bundled("random_slopes").fit(**given)
     assert stepped(fit, fit.family) is None
 
 
@@ -141,11 +137,12 @@ def exact_moments(y, fit):
     return mean, np.sqrt(weights @ (log_alpha - mean) ** 2)
 
 
-def test_globals_alone_are_settled_too():
+@pytest.mark.parametrize("method", ["fvi:full-rank", "fvi:low-rank(1)"])
+def test_a_step_moves_globals_where_there_are_no_units(method):
     code = """
     parameters { vector[3] x; }
     model { x[1] ~ normal(2, 0.5); x[2 : 3] ~ normal(x[1], 1); }"""
-    fit = avi.Model(stan_code=code).fit(method="fvi:full-rank", seed=1)
+    fit = avi.Model(stan_code=code).fit(method=method, seed=1)
     assert fit.family.local.block == 0
     shift = drawn_shift(fit)
     step = stepped(fit, displaced(fit, shift))

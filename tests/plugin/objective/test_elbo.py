@@ -1,57 +1,34 @@
-"""Log weights made on the host: those of the compiled route, for every family that it serves."""
+"""Log weights and ELBOs: closed forms, draws that do not depend on how many are asked for, shared normals."""
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 import avistan.objective.elbo
-import avistan.objective.host_draws
-from avistan.density.common_numbers import fold, key_words
-from avistan.density.log_density import densities, log_density, register
-from avistan.family.family import trainable
-from avistan.family.functions import AbstractInferenceFunction, LocalNu, Table
-from avistan.family.globals import LevelGlobals
+from avistan.density.slots import register
+from avistan.family.family import Family, mean_field_family
+from avistan.family.functions import LocalNu, Refined, Table
+from avistan.family.globals import start_globals
+from avistan.family.locals import LocalGaussian
 from avistan.family.method import parse_method
-from avistan.fitting.family_selection import grown
-from avistan.objective.elbo import Evaluation, _Batch, _weighed_by_xla, evaluate
-from avistan.objective.host_draws import drawn_on_host
-from avistan.objective.host_functions import hosted, unit_values
+from avistan.family.placement import make_frame, make_placement
+from avistan.objective.elbo import (
+    Evaluation,
+    block_normals,
+    block_size,
+    draw_block,
+    evaluate,
+    gap,
+    unit_parameters,
+)
+from avistan.runtime.device import on_device, zeros
 from avistan.start.preparation import prepare, start_family
-from family_draws import drawn
-from pairs import FAMILIES
-from programs import bind
-from stan_adapters.errors import BindingError
+from pairs import FAMILIES, PAIRS, disturbed, family_of
+from programs import bind, bundled, simulator
 from stan_adapters.levels.levels import candidate_levels
 
-# Two correlated latents a unit, and three globals.
-PAIRS = """
-data { int N; matrix[N, 2] y; vector[N] x; }
-parameters { array[N] vector[2] z; vector[2] mu; real<lower=0> tau; }
-model {
-  mu ~ normal(0, 2);
-  tau ~ normal(0, 1);
-  for (n in 1:N) {
-    z[n] ~ normal(mu, tau);
-    y[n, 1] ~ normal(z[n, 1] + x[n] * z[n, 2], 0.5);
-    y[n, 2] ~ normal(square(z[n, 1]) - z[n, 2], 1);
-  }
-}
-"""
-# Persons, and items with two latents each.
-CROSSED = """
-data { int<lower=0> P; int<lower=0> I; array[I, P] int<lower=0, upper=1> y; }
-parameters { vector<lower=0>[I] a; real mu; vector[I] b; real<lower=0> tau; vector[P] theta; }
-model {
-  mu ~ normal(0, 2);
-  tau ~ normal(0, 1);
-  theta ~ std_normal();
-  a ~ lognormal(0, 0.3);
-  b ~ normal(mu, tau);
-  for (i in 1:I) y[i] ~ bernoulli_logit(a[i] * (theta - b[i]));
-}
-"""
 FUNCTIONS = ["avi:mlp(8)", "avi:polynomial(2)", "constant", "fvi"]
 DRAWS = 20
 
@@ -64,181 +41,169 @@ def pairs():
         yield model
 
 
-def disturbed(family):
-    """The family with all trainable numbers moved a little, so that none is special."""
-    rng = np.random.default_rng(0)
-    moved, fixed = eqx.partition(family, trainable(family))
-    moved = jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), dtype=p.dtype), moved)
-    return eqx.combine(moved, fixed)
+def weighed(model, family, inputs, key, draws=DRAWS, *, threads=None, **more):
+    with register(model, threads=threads) as slot:
+        return evaluate(family, inputs, slot.index, key, draws, **more).log_weights
 
 
-def family_of(model, name, function="avi:mlp(8)"):
-    level = max(candidate_levels(model.layout), key=lambda level: level.num_units)
-    preparation = prepare(model, level, seed=1, num_references=6, max_rank=4)
-    family, inputs = start_family(preparation, parse_method(function))
-    return disturbed(grown(family, parse_method(function + name))), inputs
+@pytest.fixture(scope="module", params=[9, 3000])
+def linear(request):
+    """The linear model, its data, and positions of the units' latents."""
+    data = simulator("linear")(N=request.param)
+    with bundled("linear", data).bound as model:
+        yield model, data, 1 + np.arange(data["N"])[:, None]
 
 
-def with_tables(family, inputs):
-    """The family with the functions' values in tables: networks, in single precision, differ in their last digits."""
-
-    def table(function, inputs):
-        return Table(LocalNu(*map(jnp.asarray, unit_values(function, np.asarray(inputs), slice(None)))))
-
-    if isinstance(family.globals, LevelGlobals):
-        own = table(family.globals.inference, family.globals.inputs)
-        family = eqx.tree_at(lambda f: f.globals.inference, family, own)
-    return eqx.tree_at(lambda f: f.inference, family, table(family.inference, inputs))
-
-
-def by_xla(model, family, inputs, key, draws=DRAWS):
-    """Log weights of the same normals through `Family.draw`."""
-    batch = _Batch(fold(key_words(key), 0), 0, draws // 2, family.dim, keep=False)
-    with register(model) as slot:
-        return np.concatenate(list(_weighed_by_xla(family, inputs, slot.index, [batch])))
+def exact_posterior(data, index, answers):
+    """The linear model's posterior as a family: units follow the one global."""
+    a, b, units = data["tau"] ** -2, data["sigma"] ** -2, data["N"]
+    mean, sd = answers["posterior_mean"](data), answers["posterior_sd"](data)
+    unit_sd = (a + b) ** -0.5
+    nothing, slope = zeros(0, units), a / (a + b) * sd[0] / unit_sd
+    nu = LocalNu(
+        zeros(1, units), zeros(1, units), nothing, on_device(np.full((1, units), slope)), *[nothing] * 3
+    )
+    frame = make_frame(mean[:1], sd[:1], mean[None, 1:], np.full((1, units), unit_sd))
+    local, place = LocalGaussian("diagonal", 1, "mean", 1), make_placement(np.zeros(1, dtype=int), index)
+    return Family(start_globals("mean-field", 1), Table(nu), local, frame, place, None)
 
 
-def on_host(model, family, inputs, key, draws=DRAWS):
-    assert drawn_on_host(family)
-    with register(model) as slot:
-        return evaluate(family, inputs, slot.index, key, draws).log_weights
+def test_log_weights_of_the_exact_posterior_are_all_the_log_evidence(linear, linear_answers, key):
+    model, data, index = linear
+    found = weighed(model, exact_posterior(data, index, linear_answers), zeros(data["N"], 0), key)
+    np.testing.assert_allclose(found, linear_answers["log_evidence"](data), rtol=1e-11)
+    assert Evaluation(np.repeat(found, 20)).khat == -np.inf
+
+
+def test_elbo_and_gap_of_a_mean_field_are_those_of_its_closed_form(linear, linear_answers, key):
+    model, data, index = linear
+    inputs, optimum = zeros(data["N"], 0), linear_answers["mean_field_optimum"](data)
+    family = mean_field_family(optimum.mean, optimum.sd, index)
+    found = Evaluation(weighed(model, family, inputs, key, 1000))
+    exact = Evaluation(
+        weighed(model, exact_posterior(data, index, linear_answers), inputs, key, len(found.log_weights))
+    )
+    assert abs(found.elbo - optimum.elbo) < 5 * found.elbo_se
+    short, error = gap(found, exact)
+    assert abs(short - (linear_answers["log_evidence"](data) - optimum.elbo)) < 5 * error
+    assert 0 < error < 0.2  # nats
+
+
+def test_standard_errors_are_what_elbos_of_other_keys_scatter_by(pairs, key):
+    family, inputs = family_of(pairs, "", "fvi", size=0.0)
+    found = [Evaluation(weighed(pairs, family, inputs, jax.random.fold_in(key, n), 100)) for n in range(60)]
+    spread = np.std([one.elbo for one in found], ddof=1)
+    told = np.sqrt(np.mean([one.elbo_se**2 for one in found]))
+    assert abs(np.log(spread / told)) < 4 / np.sqrt(2 * 59)  # of a standard deviation from 60 values
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_log_weights_are_those_of_draws_and_of_their_mirror_images(pairs, name, key):
+    family, inputs = family_of(pairs, name, "fvi")
+    found = weighed(pairs, family, inputs, key).reshape(-1, 2)
+    noise = block_normals(family, key, on_device(0, np.uint32), block_size(family.dim) // 2)
+    for number, sign in enumerate((1, -1)):
+        draws = family.draw(noise._replace(t=sign * noise.t, e=sign * noise.e), inputs)
+        lp, _ = pairs.log_density_gradient(np.asarray(family.points(draws)))
+        expected = (lp - np.asarray(draws.log_q))[: len(found)]
+        np.testing.assert_allclose(found[:, number], expected, rtol=1e-10, atol=1e-10)
+    assert np.abs(found[:, 0] - found[:, 1]).min() > 1e-6
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_log_weights_are_those_of_the_compiled_route(pairs, function, name, key):
+@pytest.mark.parametrize("name", ["", ":full:full-rank:conditional"])
+def test_densities_of_gaussian_families_are_those_of_their_moments(pairs, function, name, key):
+    """q is jointly Gaussian: the covariance comes from the draws as a linear map of normals, its density from scipy."""
     family, inputs = family_of(pairs, name, function)
-    expected = by_xla(pairs, with_tables(family, inputs), inputs, key)
-    assert np.ptp(expected) > 1
-    np.testing.assert_allclose(on_host(pairs, family, inputs, key), expected, rtol=1e-10)
+    table = Table(unit_parameters(family.inference, inputs))  # a network rounds otherwise in another program
+    family = eqx.tree_at(lambda f: f.inference, family, table)
+    noise = block_normals(family, key, on_device(0, np.uint32), family.dim + 1)
+    rows = np.vstack([np.zeros(family.dim), np.eye(family.dim)])
+    t, e = family.split(on_device(rows))
+    ends = np.asarray(family.points(family.draw(noise._replace(t=t, e=e), inputs)))
+    moves = ends[1:] - ends[0]
+    theta, log_q = draw_block(family, inputs, key, on_device(0, np.uint32), 50)
+    expected = multivariate_normal(ends[0], moves.T @ moves).logpdf(np.asarray(theta))
+    np.testing.assert_allclose(log_q, expected, rtol=1e-9, atol=1e-9)
+    assert log_q.dtype == theta.dtype == np.float64
 
 
-@pytest.mark.parametrize(
-    "name", ["", ":full:conditional(mean+scale):flow", ":full:full-rank:conditional(curved):flow"]
-)
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_functions_in_numpy_give_what_they_give_in_jax(pairs, function, name):
-    family, inputs = family_of(pairs, name, function)
-    found = unit_values(family.inference, np.asarray(inputs), slice(2, 6))
-    eps = np.finfo(np.float32 if function.startswith("avi:mlp") else np.float64).eps
-    for one, other in zip(found, family.inference(inputs), strict=True):
-        expected = np.asarray(other)[:, 2:6]
-        assert one.shape == expected.shape
-        np.testing.assert_allclose(one, expected, atol=32 * eps * np.abs(expected).max(initial=1))
-
-
-def test_a_function_that_numpy_does_not_know_is_refused(pairs):
-    class Unknown(AbstractInferenceFunction):
-        def __call__(self, inputs):
-            raise AssertionError
-
-    assert not hosted(Unknown())
-    with pytest.raises(TypeError, match="Unknown"):
-        unit_values(Unknown(), np.zeros((3, 1), dtype=np.float32), slice(None))
-
-
-def test_log_weights_with_learned_directions(pairs, monkeypatch, key):
-    import avistan.start.preparation
-
-    monkeypatch.setattr(avistan.family.locals, "MAX_DIRECTIONS", 2)
-    family, inputs = family_of(pairs, ":full:conditional(mean+scale)")
-    assert family.directions.shape == (2, 3)
-    found = on_host(pairs, family, inputs, key)
-    expected = by_xla(pairs, with_tables(family, inputs), inputs, key)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", [":levels", ":levels:conditional", ":levels:conditional(mean+scale):flow"])
-def test_log_weights_of_two_amortized_levels(name, key):
-    rng = np.random.default_rng(4)
-    data = {"P": 9, "I": 6, "y": rng.integers(0, 2, size=(6, 9))}
-    with bind(CROSSED, data) as model:
-        levels = {level.num_units: level for level in candidate_levels(model.layout)}
-        preparation = prepare(model, levels[9], seed=1, num_references=6, max_rank=3, others=(levels[6],))
-        family, inputs = start_family(preparation, parse_method(f"avi:mlp(6){name}"))
-        family = disturbed(family)
-        assert isinstance(family.globals, LevelGlobals)
-        found = on_host(model, family, inputs, key)
-        expected = by_xla(model, with_tables(family, inputs), inputs, key)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize(
-    "name", [":full:full-rank:conditional", ":full:conditional(mean+scale):flow", ":conditional(curved)"]
-)
-@pytest.mark.parametrize("function", ["avi:mlp(8)", "fvi"])
-def test_few_units_and_few_draws_at_a_time_change_nothing(pairs, function, name, monkeypatch, key):
-    family, inputs = family_of(pairs, name, function)
-    monkeypatch.setattr(avistan.objective.elbo, "_NUMBERS_AT_ONCE", 4 * family.dim)  # 2 pairs to a key
-    whole = on_host(pairs, family, inputs, key)
-    monkeypatch.setattr(avistan.objective.elbo, "_KEPT", 0)
-    monkeypatch.setattr(avistan.objective.elbo, "_POINTS_AT_ONCE", 1)
-    monkeypatch.setattr(avistan.objective.elbo, "_UNITS_AT_ONCE", 3)
-    monkeypatch.setattr(avistan.objective.elbo, "_DEVIATIONS_AT_ONCE", 4 * family.dim)
-    monkeypatch.setattr(avistan.objective.host_draws, "_NUMBERS_AT_ONCE", 100)
-    in_parts = on_host(pairs, family, inputs, key)
-    assert len(whole) == DRAWS
-    np.testing.assert_allclose(in_parts, whole, rtol=1e-10 if function == "fvi" else 1e-6)
-
-
-@pytest.mark.parametrize("pairs_of_a_key", [None, 3, 40])
 @pytest.mark.parametrize("name", [":full:conditional(mean+scale):flow", ":low-rank"])
-def test_more_draws_go_on_from_fewer(pairs, name, pairs_of_a_key, monkeypatch, key):
+@pytest.mark.parametrize("together", [None, 6])
+def test_more_draws_go_on_from_fewer(pairs, name, together, monkeypatch, key):
     family, inputs = family_of(pairs, name, "fvi")
-    if pairs_of_a_key is not None:
-        monkeypatch.setattr(avistan.objective.elbo, "_NUMBERS_AT_ONCE", 2 * pairs_of_a_key * family.dim)
-    with register(pairs) as slot:
-        few = evaluate(family, inputs, slot.index, key, 20)
-        whole = evaluate(family, inputs, slot.index, key, 100)
-        np.testing.assert_allclose(few.log_weights, whole.log_weights[:20], rtol=1e-10)
-        marked = Evaluation(few.log_weights + 1.0)
-        more = evaluate(family, inputs, slot.index, key, 100, known=marked)
-        fewer = evaluate(family, inputs, slot.index, key, 10, known=marked)
-        again = evaluate(family, inputs, slot.index, key, 100, known=more)
-    np.testing.assert_array_equal(more.log_weights[:20], marked.log_weights)  # not made again
-    np.testing.assert_allclose(more.log_weights[20:], whole.log_weights[20:], rtol=1e-10)
-    np.testing.assert_array_equal(fewer.log_weights, marked.log_weights[:10])
-    np.testing.assert_array_equal(again.log_weights, more.log_weights)
+    if together is not None:
+        monkeypatch.setattr(avistan.objective.elbo, "_MOST_DRAWS", together)
+    few, whole = (weighed(pairs, family, inputs, key, draws) for draws in (20, 110))
+    np.testing.assert_array_equal(few, whole[:20])
+    marked = Evaluation(few + 1.0)
+    more = weighed(pairs, family, inputs, key, 110, known=marked)
+    np.testing.assert_array_equal(more[:20], marked.log_weights)  # not made again
+    np.testing.assert_array_equal(more[20:], whole[20:])
+    np.testing.assert_array_equal(
+        weighed(pairs, family, inputs, key, 10, known=marked), marked.log_weights[:10]
+    )
+    np.testing.assert_array_equal(weighed(pairs, family, inputs, key, 110, known=Evaluation(more)), more)
 
 
-@pytest.mark.parametrize("name", ["", ":conditional(mean+scale)", ":conditional(curved)", ":flow"])
-def test_both_draws_of_a_pair_are_normals_and_their_negatives(pairs, name, key):
-    family, inputs = family_of(pairs, name, "fvi")
-    one, two = on_host(pairs, family, inputs, key).reshape(-1, 2).T
-    assert np.abs(one - two).min() > 1e-6
-    batch = _Batch(fold(key_words(key), 0), 0, DRAWS // 2, family.dim, keep=False)
-    draws = drawn(family, jnp.stack([batch.whole()[0], -batch.whole()[0]]), inputs)
-    lp, _ = pairs.log_density_gradient(np.asarray(draws.theta))
-    np.testing.assert_allclose(lp - np.asarray(draws.log_q), [one[0], two[0]], rtol=1e-10)
+def test_threads_and_repeats_change_no_digit(pairs, key):
+    family, inputs = family_of(pairs, ":full", "avi:mlp(8)")
+    first, *others = (weighed(pairs, family, inputs, key, 200, threads=threads) for threads in (1, 3, 3))
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_few_and_many_draws_share_one_compiled_program(pairs, key):
+    family, inputs = family_of(pairs, ":full:flow", "avi:mlp(8)")
+    compiled = avistan.objective.elbo._log_weights
+    before = compiled._cached._cache_size()
+    for draws in (2, 30, 100, 250):
+        weighed(pairs, disturbed(family, seed=draws), inputs, key, draws)
+    assert compiled._cached._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_units_whose_parameters_are_made_some_at_a_time_have_the_same(pairs, function, monkeypatch, key):
+    family, inputs = family_of(pairs, ":full:conditional(mean+scale):flow", function)
+    expected, nu = weighed(pairs, family, inputs, key), family.inference(inputs)
+    refined = Refined(family.inference, on_device([1, 4]), LocalNu(*(part[:, [0, 2]] for part in nu)))
+    of_refined = refined(inputs)
+    monkeypatch.setattr(avistan.objective.elbo, "_UNITS_AT_ONCE", 3)
+    np.testing.assert_allclose(weighed(pairs, family, inputs, key), expected, rtol=1e-5)
+    for one, other in zip(unit_parameters(refined, inputs), of_refined, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    moved = eqx.tree_at(lambda f: f.inference, family, refined)
+    assert weighed(pairs, moved, inputs, key).shape == (DRAWS,)
+
+
+def test_methods_of_one_seed_share_the_normals_of_each_unit(pairs, key):
+    one, _ = family_of(pairs, ":full-rank", "fvi")
+    other, _ = family_of(pairs, ":full:conditional(curved):flow", "avi:mlp(8)")
+    number = on_device(3, np.uint32)
+    first, second = (block_normals(family, key, number, 8) for family in (one, other))
+    np.testing.assert_array_equal(first.t, second.t)
+    np.testing.assert_array_equal(first.e, second.e)
+    values = np.concatenate([np.asarray(first.t).ravel(), np.asarray(first.e).ravel()])
+    assert len(np.unique(values)) == 8 * pairs.dim
+    another = block_normals(one, key, on_device(4, np.uint32), 8)
+    assert not np.isin(np.asarray(another.e), values).any()
 
 
 def test_rejected_draws_are_minus_infinity(rejecting, key):
     level = max(candidate_levels(rejecting.layout), key=lambda level: level.num_units)
     preparation = prepare(rejecting, level, seed=1, num_references=6, max_rank=2)
     family, inputs = start_family(preparation, parse_method("fvi"))
-    found = on_host(rejecting, disturbed(family), inputs, key, 400)
-    expected = by_xla(rejecting, disturbed(family), inputs, key, 400)
-    assert 0 < Evaluation(found).rejected_share < 1
-    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    found = Evaluation(weighed(rejecting, disturbed(family), inputs, key, 400))
+    assert 0 < found.rejected_share < 1
+    assert np.isfinite(found.elbo)
+    assert (found.log_weights[~found.accepted] == -np.inf).all()
 
 
-def test_families_that_are_not_covered_keep_the_compiled_route(pairs, key):
-    family, inputs = family_of(pairs, ":low-rank(2)")
-    assert not drawn_on_host(family)
-    with register(pairs) as slot:
-        found = evaluate(family, inputs, slot.index, key, DRAWS).log_weights
-    np.testing.assert_array_equal(found, by_xla(pairs, family, inputs, key))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_densities_on_the_host_are_those_of_the_operation(pairs, threads, key):
-    theta = np.asarray(jax.random.normal(key, (7, pairs.dim)))
-    with register(pairs, threads=threads) as slot:
-        expected, _ = log_density(slot, jnp.asarray(theta))
-        np.testing.assert_array_equal(densities(slot.index, theta), expected)
-        assert densities(slot.index, theta[:0]).shape == (0,)
-        with pytest.raises(BindingError, match="coordinates"):
-            densities(slot.index, theta[:, :-1])
-    with pytest.raises(BindingError, match="closed"):
-        densities(slot.index, theta)
+def test_very_many_parameters_are_drawn_less_often(monkeypatch, pairs, key):
+    family, inputs = family_of(pairs, "", "fvi")
+    monkeypatch.setattr(avistan.objective.elbo, "_NUMBERS_IN_ALL", 40 * family.dim)
+    monkeypatch.setattr(avistan.objective.elbo, "_NUMBERS_AT_ONCE", 8 * family.dim)
+    assert weighed(pairs, family, inputs, key, 1000).shape == (40,)
+    monkeypatch.setattr(avistan.objective.elbo, "_NUMBERS_IN_ALL", 1)
+    assert weighed(pairs, family, inputs, key, 1000).shape == (20,)
+    assert block_size(10**7) == 2
