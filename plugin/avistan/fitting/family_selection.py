@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import gammaincinv
 
 from avistan.family.family import Family
 from avistan.family.functions import MLP, Constant, LocalNu, Polynomial, Table
@@ -30,6 +31,7 @@ MAX_CURVED = (
 )
 MAX_HEAVY = 600  # parameters for which units' factors with heavy tails are tried
 MAX_TRIED = 5000  # parameters for which all stages are tried, whatever the ones before brought
+_RISK = 0.05  # of saying that nothing is left
 _WORTH = 0.2  # nats that a richer family must bring, and
 _ERRORS = 3.0  # standard errors that they must exceed
 
@@ -108,8 +110,14 @@ def worth_trying(method: Method, tried: Sequence[GrowthStep], dim: int, evaluati
 
 
 def leaves_nothing(evaluation: Evaluation) -> bool:
-    """Whether no richer family can bring what it would have to."""
-    return _left(evaluation) < _WORTH
+    """Whether surely no richer family can bring what it would have to.
+
+    Few draws tell a variance badly: what counts is the end of its confidence interval, with a degree of freedom for
+    each antithetic pair, whose two log weights are about equal where the posterior is symmetric.
+    """
+    freedom = max(1, int(evaluation.accepted.sum()) // 2 - 1)
+    most = _left(evaluation) * freedom / (2 * float(gammaincinv(0.5 * freedom, _RISK)))
+    return most < _WORTH
 
 
 def _left(evaluation: Evaluation) -> float:

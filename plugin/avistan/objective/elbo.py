@@ -23,7 +23,7 @@ from avistan.objective.psis import pareto_khat
 from avistan.runtime.device import on_device
 from avistan.runtime.types import BoolArray, FloatArray
 
-_NUMBERS_AT_ONCE = 1 << 21  # of the points of a block, 16 MiB
+_NUMBERS_AT_ONCE = 1 << 20  # of the points of a block, 8 MiB
 _MOST_DRAWS = 100  # of a block
 _UNITS_AT_ONCE = 50_000  # whose parameters are computed together
 _NUMBERS_IN_ALL, _FEWEST_DRAWS = 5_000_000, 20  # of an estimate

@@ -117,10 +117,8 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
     assert abs(sd / exact_sd - 1) < 0.01
     assert abs(mean - exact_mean) < 0.1 * exact_sd
     reading = 8 * 4 * 2 * 2 * (1 + 1)  # shards, pairs, draws, both ways, directions
-    assert gradients in (
-        reading + 32,
-        2 * (reading + 32),
-    )  # 16 pairs a step: of a Gaussian the first one is exact
+    # 16 pairs a step; of a Gaussian the first one is exact, and a second one shows that where the first was long.
+    assert gradients in (reading + 32, reading + 64)
     with register(large.maker.model) as slot:
         key = jax.random.key(3)
         ours = evaluate(large.whole_family(family), on_device(inputs), slot.index, key, 200)
