@@ -29,7 +29,7 @@ class Noise(NamedTuple):
         """The draws, each followed by the one with the normals' signs turned: antithetic pairs, (2 S, ...)."""
 
         def pairs(part: Array) -> Array:
-            return jnp.stack([part, -part], axis=1).reshape(-1, *part.shape[1:])
+            return jnp.stack([part, -part], axis=1).reshape(2 * len(part), *part.shape[1:])
 
         return Noise(pairs(self.t), pairs(self.e), self.keys)
 

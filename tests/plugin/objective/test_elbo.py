@@ -196,6 +196,13 @@ def test_methods_of_one_seed_share_the_normals_of_each_unit(pairs, key):
     assert not np.isin(np.asarray(another.e), values).any()
 
 
+def test_a_family_without_units_is_weighed(linear, linear_answers, key):
+    model, data, _ = linear
+    optimum = linear_answers["mean_field_optimum"](data)
+    found = Evaluation(weighed(model, mean_field_family(optimum.mean, optimum.sd), zeros(0, 0), key, 400))
+    assert abs(found.elbo - optimum.elbo) < 5 * found.elbo_se
+
+
 def test_rejected_draws_are_minus_infinity(rejecting, key):
     level = max(candidate_levels(rejecting.layout), key=lambda level: level.num_units)
     preparation = prepare(rejecting, level, seed=1, num_references=6, max_rank=2)
