@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,32 +49,6 @@ def _evaluate_with(
             error.value = None
         if code != 0 or not np.isfinite(lp[row]) or not np.isfinite(grad[row]).all():
             lp[row], grad[row], status[row] = -np.inf, 0.0, 1
-
-
-def densities(slot: int, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log densities (S,) of points (S, D) as of `log_density`, on the host: each thread takes some of the rows.
-
-    Raises:
-        BindingError: the slot is closed, or of another dimension.
-    """
-    record = open_record(slot, theta.shape[1])
-    theta = np.ascontiguousarray(theta)
-    lp, grad, status = np.empty(len(theta)), np.empty_like(theta), np.zeros(len(theta), np.int32)
-    workers = max(1, min(record.threads, len(theta)))
-
-    def work(part: int) -> None:
-        rows = slice(part * len(theta) // workers, (part + 1) * len(theta) // workers)
-        handle = record.handles[part % len(record.handles)]
-        _evaluate_with(record, handle, theta[rows], lp[rows], grad[rows], status[rows])
-
-    with record.lock, record.exclusive:
-        threads = [threading.Thread(target=work, args=(part,)) for part in range(1, workers)]
-        for thread in threads:
-            thread.start()
-        work(0)
-        for thread in threads:
-            thread.join()
-    return lp
 
 
 def evaluate_on_host(

@@ -22,7 +22,6 @@ from avistan.density.backend import backend as backend
 from avistan.density.backend import native_available as native_available
 from avistan.density.backend import use_backend as use_backend
 from avistan.density.handles import DensityHandles as DensityHandles
-from avistan.density.host import densities as densities
 from avistan.density.host import evaluate_blocks_on_host, evaluate_on_host
 from avistan.density.host import evaluate_rows as evaluate_rows
 from avistan.density.slots import Slot as Slot
