@@ -22,7 +22,7 @@ from avistan.runtime.device import on_device
 from avistan.runtime.limits import check_memory, check_seed, whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage, report_step
-from avistan.runtime.streams import Stream, stream_key
+from avistan.runtime.streams import Stream, derived_seeds, stream_key
 from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel, ConstrainedDraws
 from stan_adapters.data.layout import declared_shape
@@ -129,8 +129,8 @@ def draw_batches(
     begin_stage("draws of the posterior")
     for chain, start, theta, log_q in _unconstrained_batches(model, chains, draws, seed, purpose):
         lp, _ = model.log_density_gradient(theta)
-        of_batch = np.random.SeedSequence((seed, chain, start)).generate_state(1)[0]
-        stan_seed = int(of_batch) if chain or start else seed
+        (of_batch,) = derived_seeds(seed, Stream.GENERATED_QUANTITIES, chain, start)
+        stan_seed = of_batch if chain or start else seed
         values, num_rejected = model.constrain(theta, seed=stan_seed)
         yield Batch(
             chain=chain,

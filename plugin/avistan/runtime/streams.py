@@ -32,12 +32,10 @@ class Stream(enum.IntEnum):
     STARTS_OF_CHAINS = 11, "scatter of the starts of further chains"
     STOPPING = 12, "draws on which the stopping rule compares ELBOs"
     TRAINING = 13, "normals of the steps of training; a number for each stage"
-    SHARD_ORDER = 14, "order in which training visits shards"
     SIGNATURES = 15, "reference points of signatures"
     SECOND_SIGNATURES = 16, "reference points of the signatures of a second level"
     RESTARTS = 17, "seeds of the quick fits of further chains"
     SHARD_ROUNDS = 18, "rounds on shards before units of two levels are read"
-    CURVATURE_CHECK = 19, "points at which conditional factors are compared with curvature"
     NATURAL_GRADIENT = 20, "draws of natural-gradient steps of the globals"
     SEPARABILITY = 21, "points at which units are probed for independence before their marginals are taken"
     IMPORTANCE = 22, "draws of the globals that importance weights correct, and proposals of theirs"
@@ -68,9 +66,7 @@ class Stream(enum.IntEnum):
     DIRECTIONS = 61, "directions of the globals before training"
     LOW_RANK = 64, "first factors of low-rank globals"
     CURVES = 65, "random features of curves along which units depend on the globals"
-    GLOBAL_NORMALS = 62, "normals of the globals in a draw of q"
-    UNIT_NORMALS = 63, "normals of the units in a draw of q; a number for each unit"
-    REFINEMENT_GAIN = 64, "draws on which the gain of a refinement is measured"
+    REFINEMENT_GAIN = 66, "draws on which the gain of a refinement is measured"
 
     def __new__(cls, number: int, purpose: str) -> Stream:
         """A stream by its number and what it is for."""
