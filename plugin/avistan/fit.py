@@ -94,6 +94,8 @@ class Fit(Fitted):
             seed: of the checks; default the fit's.
             progress_callback: as of `Model.fit`.
 
+        Source: k-hat as a diagnosis, Yao, Vehtari, Simpson & Gelman, "Yes, but did it work?", ICML 2018.
+
         Example:
             >>> diagnosis = fit.diagnose()
             >>> [check.name for check in diagnosis.checks if check.passed is False]  # doctest: +ELLIPSIS
@@ -138,6 +140,8 @@ class Fit(Fitted):
         Raises:
             FitError: no separable level, or no such unit.
 
+        Source: semi-amortized inference, Kim, Wiseman, Miller, Sontag & Rush, ICML 2018, with the globals held.
+
         Example:
             >>> refined = fit.refine(units=[0, 3], steps=20)
             >>> refined.method.name == fit.method.name
@@ -152,7 +156,16 @@ class Fit(Fitted):
     def unconstrained_draws(
         self, draws: int = 1000, *, seed: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Draws of q (S, D) on the unconstrained scale and log q (S,) in nats.
+        """Draws of q on the unconstrained scale, and their log densities.
+
+        Args:
+            draws: S.
+            seed: default the fit's; fewer draws are the first ones of more.
+
+        Returns: draws (S, D) in Stan's order, and log q (S,) in nats.
+
+        Raises:
+            FitError: `draws` is not positive.
 
         Example:
             >>> theta, log_q = fit.unconstrained_draws(100)
@@ -206,6 +219,8 @@ class Fit(Fitted):
 
         Raises:
             FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
+
+        Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024.
 
         Example:
             >>> tree = fit.posterior(100)
@@ -272,7 +287,10 @@ class Fit(Fitted):
         return self._once("draws", made)
 
     def stan_variable(self, name: str) -> npt.NDArray[Any]:
-        """1000 draws of a variable, shape (1000, *declared shape).
+        """1000 draws of a variable, shape (1000, *declared shape), on the program's own scale.
+
+        Raises:
+            FitError: the program has no such variable; names those that it has.
 
         Example:
             >>> fit.stan_variable("theta").shape
@@ -302,6 +320,9 @@ class Fit(Fitted):
     def summary(self, **kwargs: Any) -> pd.DataFrame:
         """`arviz_stats.summary` of the posterior.
 
+        Args:
+            kwargs: of `arviz_stats.summary`, such as var_names.
+
         Example:
             >>> list(fit.summary(var_names=["mu", "tau"]).index)
             ['mu', 'tau']
@@ -314,6 +335,9 @@ class Fit(Fitted):
     def create_inits(self, seed: int | None = None, chains: int = 4) -> list[dict[str, npt.NDArray[Any]]]:
         """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name.
 
+        Raises:
+            FitError: `chains` is not positive.
+
         Example:
             >>> inits = fit.create_inits(chains=2)
             >>> len(inits), sorted(inits[0])
@@ -325,6 +349,15 @@ class Fit(Fitted):
 
     def warm_start(self, chains: int = 4, *, seed: int | None = None) -> WarmStart:
         """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie.
+
+        Args:
+            chains: C, starting points.
+            seed: default the fit's.
+
+        Raises:
+            FitError: `chains` is not positive.
+
+        Source: linear response, Giordano, Broderick & Jordan, JMLR 2018, where the fit allows it.
 
         Example:
             >>> start = fit.warm_start(chains=2)
@@ -355,6 +388,8 @@ class Fit(Fitted):
 
         Warns:
             NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
+
+        Source: Margossian & Blei, "Amortized variational inference: when and why?", UAI 2024.
 
         Example:
             >>> new = fit.predict({"J": 2, "y": [3.0, 9.0], "sigma": [10.0, 12.0]}, 100)

@@ -111,6 +111,8 @@ class Model:
         Raises:
             StructureError: no finite density, no such level, or hand-given slicing rules that are wrong.
 
+        Source: Margossian & Blei, UAI 2024, for what a verdict means; `docs/theory.md` for the tests.
+
         Example:
             >>> structure = model.inspect()
             >>> str(structure.verdict), structure.level.name, structure.level.num_units
@@ -184,6 +186,8 @@ class Model:
             MethodError: an unknown method or option.
             StartError, StructureError: nowhere to start, no such level.
             CheckpointError: the checkpoint is of another fit, damaged, in use, or there and not to be resumed.
+
+        Source: Margossian & Blei, UAI 2024; Kucukelbir et al., "Automatic differentiation VI", JMLR 2017.
 
         Example:
             >>> fit = model.fit(method="avi:polynomial(1)", steps=20, seed=1)
@@ -261,6 +265,8 @@ class Model:
             MethodError: a name that is no method or reference, before anything runs.
             CompetitorError: the reference's file or draws can't be used. A sampler that fails is no error: the
                 comparison goes on without a reference and has the reason.
+
+        Source: common random numbers, as in Owen, "Monte Carlo theory, methods and examples", chapter 8.
 
         Example:
             >>> comparison = model.compare(["avi:polynomial(1)", "fvi"], steps=20, seed=1)

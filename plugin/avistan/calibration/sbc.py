@@ -83,6 +83,8 @@ def calibrate(
         SimulatorError: the simulator gives no parameter or no data of the program, or another shape than it declares.
         FitError: a number out of range, or no refit succeeded.
 
+    Source: Talts, Betancourt, Simpson, Vehtari & Gelman, arXiv 1804.06788.
+
     Example:
         >>> program, simulator = folder / "normal.stan", folder / "simulator.stan"
         >>> model_block = "parameters { real mu; } model { mu ~ normal(0, 1); y ~ normal(mu, 1); }"

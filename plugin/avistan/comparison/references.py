@@ -37,6 +37,8 @@ class Reference:
         max_rhat, min_ess: over all coordinates: how far the reference itself can be trusted.
         divergences: divergent transitions of the draws; None where that can't be told.
 
+    Source: R-hat and effective sample size, Vehtari, Gelman, Simpson, Carpenter & Bürkner, Bayesian Analysis 2021.
+
     Example:
         >>> theta = np.random.default_rng(1).normal(size=(4, 250, 10))  # or draws of a sampler
         >>> reference = avi.Reference(name="mine", theta=theta, seconds=2.0, max_rhat=1.0, min_ess=1e3, divergences=0)
