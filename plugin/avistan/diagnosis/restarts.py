@@ -24,7 +24,7 @@ _FAR = 1.0  # in sds of the quick fits: nearer places are not told apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Probe:
+class OtherStart:
     """Where one start ended, compared with a quick fit of the same kind that began at the fit.
 
     Attributes:
@@ -97,7 +97,7 @@ def count_for(dim: int) -> int:
 
 def probe_starts(
     model: BoundModel, density: UnitDensity | None, center: FloatArray, *, seed: int, count: int
-) -> list[Probe]:
+) -> list[OtherStart]:
     """Quick fits from random starts (uniform on (-2, 2), as Stan's) against one that begins at a point (D,).
 
     All are of one kind, so that roughness of a quick fit tells none of them from the others.
@@ -123,7 +123,7 @@ def probe_starts(
 
 def _compared(
     landscape: Landscape, home: QuickFit, other: QuickFit, at_home: FloatArray, noise: FloatArray
-) -> Probe:
+) -> OtherStart:
     at = landscape.index
     scale = np.sqrt(home.sd[at] ** 2 + other.sd[at] ** 2)
     distance = float((np.abs(other.mean[at] - home.mean[at]) / scale).max(initial=0.0))
@@ -134,4 +134,4 @@ def _compared(
     gain = float(difference[usable].mean()) if usable.any() else -np.inf
     error = float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else 0.0
     valley = landscape.valley(home.mean, other.mean) if distance > _FAR else 0.0
-    return Probe(fit=other, distance=distance, valley=valley, gain=gain, gain_se=error)
+    return OtherStart(fit=other, distance=distance, valley=valley, gain=gain, gain_se=error)

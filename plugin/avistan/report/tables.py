@@ -48,7 +48,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     name: str
     caption: str
     head: str
@@ -68,7 +68,7 @@ class Table:
         return spans if any(name for name, _ in spans) else []
 
 
-def results(comparison: Comparison) -> Table:
+def results(comparison: Comparison) -> PageTable:
     rows = comparison.rows
     elbo_digits = max((decimals(row.elbo_se, 1) for row in rows if row.elbo_se), default=2)
     gap_digits = max((decimals(row.gap_se, 1) for row in rows if row.gap_se), default=2)
@@ -94,10 +94,10 @@ def results(comparison: Comparison) -> Table:
         "from the draws that both share where both densities are known. ± is one standard error."
     ]
     notes += [f"{row.method} failed: {row.reason}" for row in rows if row.failed]
-    return Table("results", "What each method reached", "method", columns, tuple(lines), tuple(notes))
+    return PageTable("results", "What each method reached", "method", columns, tuple(lines), tuple(notes))
 
 
-def cost(comparison: Comparison) -> Table | None:
+def cost(comparison: Comparison) -> PageTable | None:
     lines = []
     for number, row in enumerate(comparison.rows):
         if (cost := row.cost) is None:
@@ -132,10 +132,10 @@ def cost(comparison: Comparison) -> Table | None:
         "To 1 nat and to 0.1 %: until training first came so near to the best ELBO of all methods, read from the "
         f"smoothed trace. The start that avistan's own methods share took {seconds(comparison.seconds_prepare)} s more."
     )
-    return Table("cost", "What it cost", "method", columns, tuple(lines), (note,))
+    return PageTable("cost", "What it cost", "method", columns, tuple(lines), (note,))
 
 
-def accuracy(comparison: Comparison) -> Table | None:
+def accuracy(comparison: Comparison) -> PageTable | None:
     reference = comparison.reference
     lines = []
     for number, row in enumerate(comparison.rows):
@@ -168,10 +168,10 @@ def accuracy(comparison: Comparison) -> Table | None:
         f"{diverged}."
     )
     caption = f"Against {reference_called(comparison)}"
-    return Table("accuracy", caption, "method", columns, tuple(lines), (note,))
+    return PageTable("accuracy", caption, "method", columns, tuple(lines), (note,))
 
 
-def repeats(comparison: Comparison) -> Table | None:
+def repeats(comparison: Comparison) -> PageTable | None:
     if len(comparison.seeds) < 2:
         return None
     lines = []
@@ -200,7 +200,7 @@ def repeats(comparison: Comparison) -> Table | None:
     caption = (
         f"Over {several(len(comparison.seeds), 'seed')}, {comparison.seeds[0]} to {comparison.seeds[-1]}"
     )
-    return Table("repeats", caption, "method", columns, tuple(lines))
+    return PageTable("repeats", caption, "method", columns, tuple(lines))
 
 
 def _spread(values: Sequence[float], digits: int) -> tuple[str, str, str]:
@@ -209,7 +209,7 @@ def _spread(values: Sequence[float], digits: int) -> tuple[str, str, str]:
     return fixed(float(np.median(values)), digits), fixed(min(values), digits), fixed(max(values), digits)
 
 
-def certificate(comparison: Comparison) -> Table | None:
+def certificate(comparison: Comparison) -> PageTable | None:
     structure = comparison.structure
     lines = [
         Line(
@@ -235,10 +235,10 @@ def certificate(comparison: Comparison) -> Table | None:
         "Largest relative change at random points of what should not change. Strong evidence and no proof; "
         f"{several(structure.evaluations, 'gradient')} in all."
     )
-    return Table("certificate", "Certificate", "probe", columns, tuple(lines), (note,))
+    return PageTable("certificate", "Certificate", "probe", columns, tuple(lines), (note,))
 
 
-def levels(comparison: Comparison) -> Table | None:
+def levels(comparison: Comparison) -> PageTable | None:
     structure = comparison.structure
     lines = [
         Line(
@@ -270,4 +270,4 @@ def levels(comparison: Comparison) -> Table | None:
         notes.append(f"Data of some units alone: verified, {rules}.")
     elif isinstance(structure.slicing, SlicingRefusal):
         notes.append(f"Data of some units alone: refused. {structure.slicing.reason}")
-    return Table("levels", "Levels", "level", columns, tuple(lines), tuple(notes))
+    return PageTable("levels", "Levels", "level", columns, tuple(lines), tuple(notes))

@@ -10,7 +10,8 @@ from arviz_base import labels  # noqa: F401  imported here, so that its warnings
 from typer.testing import CliRunner
 
 from avistan.calibration import uniformity
-from avistan.calibration.sbc import LOG_DENSITY, calibrate
+from avistan.calibration.ranking import LOG_DENSITY
+from avistan.calibration.sbc import calibrate
 from avistan.calibration.simulator import SimulatorError, simulate
 from avistan.calibration.uniformity import Shape
 from avistan.cli import sbc_command
