@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs 
     from avistan.diagnosis.improvement import Improvement
     from avistan.diagnosis.verdict import Diagnosis
     from avistan.posterior.datatree import Names
-    from avistan.posterior.unit_distance import Cloud
+    from avistan.posterior.unit_distance import FittedUnits
     from avistan.posterior.warm_start import WarmStart
 
 
@@ -396,12 +396,12 @@ class Fit(Fitted):
             >>> new["predictions"]["theta"].shape
             (1, 100, 2)
         """
-        from avistan.posterior.predict import fitted_cloud, predict
+        from avistan.posterior.predict import predict, read_fitted_units
 
-        def cloud() -> Cloud:
-            return self._once("cloud", lambda: fitted_cloud(self))
+        def fitted() -> FittedUnits:
+            return self._once("fitted units", lambda: read_fitted_units(self))
 
-        return predict(self, data, draws, seed, cloud=cloud, **datatree)
+        return predict(self, data, draws, seed, fitted=fitted, **datatree)
 
     # -- storage ------------------------------------------------------------------------------------------------
 

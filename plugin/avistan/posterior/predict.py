@@ -17,7 +17,7 @@ from avistan.posterior.datatree import to_datatree, unit_diagnostics
 from avistan.posterior.draws import draw_batches, joined, warn_of_rejected
 from avistan.posterior.fit_datatree import attributes
 from avistan.posterior.refine_locals import unrefined
-from avistan.posterior.unit_distance import FAR, Cloud, make_cloud, unit_features
+from avistan.posterior.unit_distance import FAR, FittedUnits, fitted_units, unit_features
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_seed, whole_number
 from avistan.runtime.precision import in_float64
@@ -43,24 +43,26 @@ def predict(
     draws: int,
     seed: int | None,
     *,
-    cloud: Callable[[], Cloud],
+    fitted: Callable[[], FittedUnits],
     **datatree: Any,
 ) -> xr.DataTree:
     """Posterior of new units from their own data and the fitted globals.
 
     Args:
-        cloud: gives what `fitted_cloud` makes of the fit.
+        fitted: gives what `read_fitted_units` makes of the fit, which is worth keeping for the next prediction.
+        draws: of each chain.
+        seed: of the draws; None takes the fit's.
         datatree: as of `to_datatree`.
 
     Returns: a DataTree as of `Fit.posterior`, for the new data: the group predictions has what belongs to the new units
         (latents, transformed parameters, generated quantities), the group unit_diagnostics how far each unit lies from
-        the fitted ones (`distance`; 1 is typical of fitted units, see `novelty`).
+        the fitted ones (`distance`; 1 is typical of fitted units, see `unit_distance`).
 
     Raises:
         FitError: the method has free factors of the fitted units, or the new data change the globals.
 
     Warns:
-        NewUnitsWarning: units lie outside the cloud of the fitted ones, with how many, which is worst and how far; or
+        NewUnitsWarning: units lie far from the fitted ones, with how many, which is worst and how far; or
             quantities are left out of the predictions because they depend on which units are there.
     """
     begin_stage("binding the new units", next="draws of the posterior")
@@ -89,7 +91,7 @@ def predict(
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
         placement = make_placement(globals_index, level.index)
-        inputs, distance = _read_units(fit, model, level, cloud)
+        inputs, distance = _read_units(fit, model, level, fitted)
         chains = [
             (eqx.tree_at(lambda family: family.placement, unrefined(chain.family), placement), inputs)
             for chain in fit.chains
@@ -161,17 +163,17 @@ def _warn_of_shared_quantities(fit: Fitted, new: StanData) -> set[str]:
 
 
 def _read_units(
-    fit: Fitted, model: BoundModel, level: Level, cloud: Callable[[], Cloud]
+    fit: Fitted, model: BoundModel, level: Level, fitted: Callable[[], FittedUnits]
 ) -> tuple[FloatArray, FloatArray | None]:
     """What the inference function reads of new units, and their distances from the fitted ones where it reads any."""
     if fit.unit_input is None:
         return np.empty((level.num_units, fit.chains[0].inputs.shape[1])), None
     inputs, features = unit_features(fit.unit_input, model, level.index, level.globals_index(model.dim))
-    return inputs, cloud().distance(features)
+    return inputs, fitted().distance(features)
 
 
-def fitted_cloud(fit: Fitted) -> Cloud:
-    """Where the fitted units lie.
+def read_fitted_units(fit: Fitted) -> FittedUnits:
+    """The fitted units, from which distances are measured.
 
     Raises:
         FitError: read again, they have other inputs than the inference function was trained on.
@@ -185,7 +187,7 @@ def fitted_cloud(fit: Fitted) -> Cloud:
             "the fitted units, read again, have other inputs than the inference function was trained on: the way "
             "in which this fit reads units was changed (arrays.npz, if it was loaded). Fit and save again."
         )
-    return make_cloud(features, fit.seed)
+    return fitted_units(features, fit.seed)
 
 
 def _warn_of_far(distance: FloatArray, level: str) -> None:
@@ -193,7 +195,7 @@ def _warn_of_far(distance: FloatArray, level: str) -> None:
     if far.any():
         worst = int(distance.argmax())
         warnings.warn(
-            f"{far.sum()} of {far.size} new units of {level} lie outside the cloud of the fitted units: unit "
+            f"{far.sum()} of {far.size} new units of {level} lie far from the fitted units: unit "
             f"{worst + 1} is the worst, {distance[worst]:.3g} times as far from its nearest fitted unit as those are "
             "from each other. Their posteriors are extrapolated: fit again with such units among the data, and see "
             "`distance` in the group unit_diagnostics.",

@@ -28,8 +28,13 @@ _ROUNDING = 1e-6  # relative change of a score that never varied among the fitte
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cloud:
-    """The fitted units (M, F), each feature with sd about 1, and the distance `typical` between neighbours."""
+class FittedUnits:
+    """The fitted units, from which distances are measured.
+
+    Attributes:
+        tree: of their features (M, F), each with sd about 1.
+        typical: distance between neighbours among them.
+    """
 
     tree: cKDTree
     typical: float
@@ -40,15 +45,25 @@ class Cloud:
         return np.asarray(nearest / self.typical, dtype=np.float64)
 
 
-def make_cloud(features: FloatArray, seed: int) -> Cloud:
-    """The cloud of fitted units (N, F); units with the same data count once, as with a few patterns of answers."""
+def fitted_units(features: FloatArray, seed: int) -> FittedUnits:
+    """Fitted units by their features (N, F); those with the same data count once, as with a few patterns of answers.
+
+    Args:
+        seed: of the choice among very many units.
+
+    Example:
+        >>> import numpy as np
+        >>> fitted = fitted_units(np.arange(4.0)[:, None], seed=1)
+        >>> fitted.distance(np.array([[1.0], [5.0]])).tolist()
+        [0.0, 2.0]
+    """
     if len(features) > _MOST_UNITS:
         chosen = generator(seed, Stream.UNIT_DISTANCE).choice(len(features), _MOST_UNITS, replace=False)
         features = features[np.sort(chosen)]
     distinct = np.unique(features.round(_DIGITS), axis=0)
     tree = cKDTree(distinct)
     nearest = tree.query(distinct, k=2)[0][:, 1] if len(distinct) > 1 else np.zeros(1)
-    return Cloud(tree, max(_FLOOR, float(np.quantile(nearest, _TYPICAL))))
+    return FittedUnits(tree, max(_FLOOR, float(np.quantile(nearest, _TYPICAL))))
 
 
 def unit_features(

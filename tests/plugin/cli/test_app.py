@@ -253,7 +253,7 @@ def test_predict_writes_the_latents_of_new_units(fitted, tmp_path):
     assert summary["draws"] == 40
     tree = xr.open_datatree(tmp_path / "new.nc").load()
     assert tree["predictions"]["theta_raw"].shape == (1, 40, 3)
-    assert "lie outside the cloud of the fitted units" in result.stderr
+    assert "lie far from the fitted units" in result.stderr
     with pytest.warns(NewUnitsWarning, match="unit 3 is the worst"):
         expected = avi.load(folder).predict(new, 40, seed=5)
     np.testing.assert_array_equal(tree["predictions"]["theta_raw"], expected["predictions"]["theta_raw"])

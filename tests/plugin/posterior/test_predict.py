@@ -8,7 +8,7 @@ import xarray as xr
 
 import avistan as avi
 from avistan.posterior.predict import NewUnitsWarning
-from avistan.posterior.unit_distance import FAR, make_cloud
+from avistan.posterior.unit_distance import FAR, fitted_units
 from avistan.runtime.errors import FitError
 from programs import bundled, simulator
 from sliced_cases import CASES, generator
@@ -172,7 +172,7 @@ def slopes():
     return bundled("random_slopes").fit(method="avi", steps=20, elbo_draws=20)
 
 
-def test_units_of_the_same_population_lie_within_the_cloud_but_for_the_odd_one(slopes):
+def test_units_of_the_same_population_lie_close_but_for_the_odd_one(slopes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewUnitsWarning)
         tree = slopes.predict(simulator("random_slopes")(300, seed=9), 10)
@@ -187,7 +187,7 @@ def test_persons_with_answers_of_a_kind_that_was_fitted_raise_no_warning(of_some
         of_some.predict(persons(answers[HELD_OUT]), 10)
 
 
-def test_units_outside_the_cloud_are_counted_and_the_worst_is_named_with_its_distance(slopes):
+def test_units_far_from_the_fitted_ones_are_counted_and_the_worst_is_named_with_its_distance(slopes):
     data = simulator("random_slopes")(50, seed=9)
     row = data["g"].index(7) if isinstance(data["g"], list) else int(np.argmax(np.asarray(data["g"]) == 7))
     data = data | {"x": np.asarray(data["x"], dtype=float).tolist()}
@@ -234,8 +234,8 @@ def test_what_never_varied_among_the_fitted_units_is_seen_when_it_does():
 
 def test_distances_are_in_typical_distances_between_unlike_fitted_units():
     grid = np.arange(10.0)[:, None]
-    cloud = make_cloud(np.repeat(grid, 7, axis=0), seed=1)  # repeated units count once
-    np.testing.assert_allclose(cloud.distance(np.array([[3.0], [3.25], [12.0]])), [0, 0.25, 3])
+    fitted = fitted_units(np.repeat(grid, 7, axis=0), seed=1)  # repeated units count once
+    np.testing.assert_allclose(fitted.distance(np.array([[3.0], [3.25], [12.0]])), [0, 0.25, 3])
 
 
 def test_units_of_a_constant_factor_have_no_distance(eight_schools):
