@@ -305,7 +305,7 @@ class Model:
                 check_method(self.bound, target, each, chosen_options)
         needs = {
             "whole": needs_whole(parsed, chosen_options),
-            "settled": any(method.second is not None for method in parsed),
+            "long_fit": any(method.second is not None for method in parsed),
         }
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,

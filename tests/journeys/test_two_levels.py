@@ -212,7 +212,7 @@ def test_units_follow_the_globals_that_belong_to_no_level(crossed):
 def test_the_latents_of_the_other_level_move_together_at_the_reference_points(nested):
     preparation = preparation_of(nested)
     given, _ = preparation.unit_input(parse_method("avi:levels"))
-    (level,), at, fit = preparation.others, preparation.globals_index, preparation.settled
+    (level,), at, fit = preparation.others, preparation.globals_index, preparation.long_fit
     place = np.searchsorted(at, level.index[:, 0])
     v = level.index[:, 0]
     moves = (given.references.theta[:, place] - fit.mean[v]) / fit.sd[v]
@@ -396,8 +396,8 @@ def test_the_second_level_reads_all_data_whatever_the_batch(one_short_round):
     flipped = dict(model.data) | {"y": 1 - np.asarray(model.data["y"])}
     others = large_preparation_of(avi.Model(stan_code=ANSWERS, data=flipped), 97)
     assert others.second_input(others.others[0]).shape[0] == len(inputs) == 20
-    # Its start is the settled fit, on the whole's scale.
-    place, fit = np.searchsorted(preparation.globals_index, level.index), preparation.settled
+    # Its start is the long fit, on the whole's scale.
+    place, fit = np.searchsorted(preparation.globals_index, level.index), preparation.long_fit
     own = family.globals.resolved()
     mean = np.asarray(family.frame.global_center + family.frame.global_scale * own.loc)[place]
     assert np.abs((mean - fit.mean[level.index]) / fit.sd[level.index]).mean() < 1.0

@@ -178,7 +178,7 @@ def started_at(preparation: Preparation, start: QuickFit) -> Preparation:
     """The preparation whose quick fit is the given one; signatures are read anew, around it."""
     if isinstance(preparation, LargePreparation):
         return preparation.started_at(start)
-    return replace(preparation, _quick=[start], _chains={}, _inputs={}, _settled=[], _second_inputs={})
+    return replace(preparation, _quick=[start], _chains={}, _inputs={}, _long_fit=[], _second_inputs={})
 
 
 def _with_start_tried(diagnosis: Diagnosis, what_became: str) -> Diagnosis:

@@ -1,6 +1,6 @@
-"""A step of all globals at once, with the units that follow them, along the natural gradient of the ELBO.
+"""A step of all globals at once, with the units that depend on them, along the natural gradient of the ELBO.
 
-Where units follow the globals, moving these together is worth little against the tolerance of the ELBO and much in
+Where units depend on the globals, moving these together is worth little against the tolerance of the ELBO and much in
 their sds, and Adam's steps, entry by entry, are slow there. Along the standard normals t of q(theta) the posterior's
 precision is near the identity, so the gradient itself is the step. It is Newton's where the globals are at their means.
 

@@ -1,4 +1,4 @@
-"""Preparing very many units: the quick fit of one shard serves all, and two amortized levels settle before training."""
+"""Preparing very many units: the quick fit of one shard serves all; two amortized levels are trained in rounds first."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SAMPLE = 20_000  # units whose scores fit the transform of the signatures
 _ONE_LEVEL = parse_method("avi")
 _TWO_LEVELS = parse_method("avi:levels")
 _ROUND_STEPS, _MOST_ROUNDS = 1000, 6  # of training before signatures of two levels are read
-_SETTLED = 0.3  # sds (root mean square) by which a round moves the second level's means when rounds end
+_STILL = 0.3  # sds (root mean square) by which a round moves the second level's means when rounds end
 _SETTLING = 1 << 20  # separates random numbers and shards of those rounds from those of training
 
 
@@ -54,7 +54,7 @@ class LargePreparation(Preparation):
     """
 
     minibatches: Minibatches
-    _own_settled: list[QuickFit] = field(default_factory=list, repr=False)
+    _own_long_fit: list[QuickFit] = field(default_factory=list, repr=False)
     _of_two_levels: list[Minibatches] = field(default_factory=list, repr=False)
 
     @property
@@ -69,14 +69,14 @@ class LargePreparation(Preparation):
         return self._quick[0]
 
     @property
-    def settled(self) -> QuickFit:
+    def long_fit(self) -> QuickFit:
         """As of `Preparation`, of all units."""
-        if not self._settled:
-            self._settled.append(self._settle())
-        return self._settled[0]
+        if not self._long_fit:
+            self._long_fit.append(self._trained_in_rounds())
+        return self._long_fit[0]
 
     def minibatches_of(self, method: Method) -> Minibatches:
-        """Minibatches for a method: with two amortized levels they start at the settled fit.
+        """Minibatches for a method: with two amortized levels they start at the long fit.
 
         Raises:
             MethodError, StructureError: there is no second level, or its units have no signatures.
@@ -85,17 +85,17 @@ class LargePreparation(Preparation):
             return self.minibatches
         # The preparation of the shard shares what is read of all data here.
         self.second_input(self.second_level(method))
-        return self._settled_minibatches()
+        return self._two_level_minibatches()
 
-    def _settled_minibatches(self) -> Minibatches:
+    def _two_level_minibatches(self) -> Minibatches:
         if not self._of_two_levels:
-            around = self.settled
-            self._of_two_levels.append(self._starting(self._settle(), around, self._second_inputs))
+            around = self.long_fit
+            self._of_two_levels.append(self._starting(self._trained_in_rounds(), around, self._second_inputs))
         return self._of_two_levels[0]
 
     @one_blas_thread
     @in_float64
-    def _settle(self) -> QuickFit:
+    def _trained_in_rounds(self) -> QuickFit:
         """Where training of two levels begins from this start.
 
         The quick fit of a shard knows the second level's latents from few of their data, far from their posterior
@@ -103,7 +103,7 @@ class LargePreparation(Preparation):
         training of the first alone, and again with signatures read around where that went, until the second level's
         means stay where they are.
         """
-        if not self._own_settled:
+        if not self._own_long_fit:
             second = self.second_level(_TWO_LEVELS)
             fit = self._trained(self.minibatches, _ONE_LEVEL, 0)
             for number in range(1, _MOST_ROUNDS + 1):
@@ -111,10 +111,10 @@ class LargePreparation(Preparation):
                 begun = self._starting(fit, fit, inputs, globals_in_doubt=self.globals_in_doubt)
                 before, fit = fit, self._trained(begun, _TWO_LEVELS, number)
                 moved = ((fit.mean - before.mean) / fit.sd)[second.index]
-                if np.sqrt(np.mean(moved**2)) < _SETTLED or out_of_time():
+                if np.sqrt(np.mean(moved**2)) < _STILL or out_of_time():
                     break
-            self._own_settled.append(fit)
-        return self._own_settled[0]
+            self._own_long_fit.append(fit)
+        return self._own_long_fit[0]
 
     def _starting(
         self,
@@ -139,7 +139,7 @@ class LargePreparation(Preparation):
             others=tuple(placed(level) for level in self.others),
             globals_in_doubt=globals_in_doubt,
             _quick=[in_shard(fit)],
-            _settled=[in_shard(around)],
+            _long_fit=[in_shard(around)],
             _inputs={},
             _second_inputs=second_inputs,
         )
@@ -189,7 +189,7 @@ class LargePreparation(Preparation):
             _quick=[replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])],
             _inputs={},
             _chains={},
-            _settled=[],
+            _long_fit=[],
             _second_inputs={},
         )
         return replace(
@@ -199,9 +199,9 @@ class LargePreparation(Preparation):
             _quick=[fit],
             _chains={},
             _inputs={},
-            _settled=[],
+            _long_fit=[],
             _second_inputs={},
-            _own_settled=[],
+            _own_long_fit=[],
             _of_two_levels=[],
         )
 
@@ -217,14 +217,14 @@ class LargePreparation(Preparation):
             scattered=True,
             _quick=[],
             _chains={},
-            _own_settled=[],
+            _own_long_fit=[],
             _of_two_levels=[],
         )
 
-    def _signature(self, neighbours: int, settled: bool) -> tuple[UnitInput, FloatArray]:
+    def _signature(self, neighbours: int, long_fit: bool) -> tuple[UnitInput, FloatArray]:
         """The inputs of all units, from what the shards read."""
-        shards = self._settled_minibatches() if settled else self.minibatches
-        given = shards.start.signature(neighbours, settled=settled)
+        shards = self._two_level_minibatches() if long_fit else self.minibatches
+        given = shards.start.signature(neighbours, long_fit=long_fit)
         return given, given(self.model, self.index, self.globals_index)
 
 

@@ -63,7 +63,7 @@ class SharedStarts:
             seed,
             options,
             whole=needs_whole([] if method == "auto" else [chosen], options),
-            settled=chosen.second is not None,
+            long_fit=chosen.second is not None,
         )
         chosen, reason = readable(preparation, chosen, reason, asked=method)
         return Origin(preparation=preparation, method=chosen, grow=grow, reason=reason, seconds=seconds)
@@ -113,13 +113,13 @@ class SharedStarts:
         options: FitOptions,
         *,
         whole: bool,
-        settled: bool,
+        long_fit: bool,
     ) -> tuple[Preparation, float]:
         """The start on a level and the seconds it took.
 
         Args:
             whole: steps must see all units: no minibatches.
-            settled: a longer quick fit belongs to the start too.
+            long_fit: a longer quick fit belongs to the start too.
         """
         others = others_beside(structure, level)
         key = (
@@ -137,10 +137,10 @@ class SharedStarts:
             while len(self.kept) > _MOST:
                 del self.kept[next(iter(self.kept))]
         preparation, seconds = self.kept[key]
-        if settled and preparation.others and not preparation._settled:
+        if long_fit and preparation.others and not preparation._long_fit:
             started = time.perf_counter()
             with contextlib.suppress(StructureError):  # what has no signatures says so when it reads them
-                _ = preparation.settled
+                _ = preparation.long_fit
             self.kept[key] = preparation, seconds + time.perf_counter() - started
         return self.kept[key]
 

@@ -2,7 +2,7 @@
 
 Along a ridge, as of an intercept and a slope that nearly determine each other, a factorized q is as narrow as the ridge
 is across. A full covariance that begins there gains nats only after very many steps of single entries, each step
-gains less than the noise, and training would seem to have settled. In the standard normals t of q the score is -t if q
+gains less than the noise, and the ELBO would seem to be stationary. In the standard normals t of q the score is -t if q
 is right, so a regression of the score on t says by how much q has to widen, turn and move.
 
 Source: natural gradients of Gaussians by Stein's identity, as in Khan & Rue, "The Bayesian learning rule", JMLR 2023.

@@ -75,7 +75,7 @@ class Preparation:
     _inputs: dict[tuple[tuple[DataColumn, ...], int, bool], tuple[UnitInput, FloatArray]] = field(
         default_factory=dict, repr=False
     )
-    _settled: list[QuickFit] = field(default_factory=list, repr=False)
+    _long_fit: list[QuickFit] = field(default_factory=list, repr=False)
     _second_inputs: dict[tuple[str, ...], FloatArray] = field(default_factory=dict, repr=False)
 
     @property
@@ -115,14 +115,14 @@ class Preparation:
         return self._inputs[key]
 
     @property
-    def settled(self) -> QuickFit:
+    def long_fit(self) -> QuickFit:
         """The quick fit, continued with more draws and a smaller rate, for signatures of two levels.
 
         A unit's posterior depends on the latents of the other level that it meets, each known from few data: where
         these are away from their own posterior means, its signature misses that.
         """
-        if not self._settled:
-            self._settled.append(
+        if not self._long_fit:
+            self._long_fit.append(
                 quick_fit(
                     self.model,
                     seed=self.quick_seed,
@@ -132,7 +132,7 @@ class Preparation:
                     learning_rate=0.02,
                 )
             )
-        return self._settled[0]
+        return self._long_fit[0]
 
     def second_level(self, method: Method) -> Level:
         """The second level that a method amortizes.
@@ -152,13 +152,13 @@ class Preparation:
         raise MethodError(f"{method.name}: no second level {method.second!r}. There are: {known}.")
 
     def second_input(self, level: Level) -> FloatArray:
-        """Signatures (M, R) of a second level's units, with all other latents where the settled fit has them.
+        """Signatures (M, R) of a second level's units, with all other latents where the long fit has them.
 
         Raises:
             StructureError: a signature needs more points of finite density than there are.
         """
         if level.latents not in self._second_inputs:
-            self._second_inputs[level.latents] = self._second_signatures(level, self.settled)
+            self._second_inputs[level.latents] = self._second_signatures(level, self.long_fit)
         return self._second_inputs[level.latents]
 
     def _second_signatures(self, level: Level, fit: QuickFit) -> FloatArray:
@@ -179,16 +179,16 @@ class Preparation:
         given = make_data_input(self.model.data, columns, len(self.index))
         return given, given(self.model, self.index, self.globals_index)
 
-    def signature(self, neighbours: int = 0, *, settled: bool = False) -> UnitInput:
-        """What reads signatures, with those of so many neighbours to each side, around the quick fit or the settled."""
-        key = ((), neighbours, settled)
+    def signature(self, neighbours: int = 0, *, long_fit: bool = False) -> UnitInput:
+        """What reads signatures, with those of so many neighbours to each side, around the quick or the long fit."""
+        key = ((), neighbours, long_fit)
         if key not in self._inputs:
-            self._inputs[key] = self._signature(neighbours, settled)
+            self._inputs[key] = self._signature(neighbours, long_fit)
         return self._inputs[key][0]
 
-    def _signature(self, neighbours: int, settled: bool) -> tuple[UnitInput, FloatArray]:
+    def _signature(self, neighbours: int, long_fit: bool) -> tuple[UnitInput, FloatArray]:
         """References around a fit, their scores and the transform."""
-        fit = self.settled if settled else self.quick
+        fit = self.long_fit if long_fit else self.quick
         references = self._references(fit, self.index, self.globals_index, stream=Stream.SIGNATURES)
         at = self.model, self.index, self.globals_index
         if self.sample is not None:

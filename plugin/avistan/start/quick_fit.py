@@ -3,7 +3,7 @@
 Where a quasi-Newton path from one of its rounds finds a much better normal, the run begins anew there, in that normal's
 units: Adam's steps of a tenth never arrive at 1e4, and are wild on a scale of 1e-3.
 
-Its end is a climb along the ridges that Adam's steps can't follow (`fixed_draws`).
+Its end is a climb along ridges on which Adam is slow (`fixed_draws`).
 
 It costs no compilation, its globals place the reference points of the signatures, and its locals place the first
 inference function, so that globals and locals of a start always belong together.

@@ -68,7 +68,7 @@ def newest_of(saves: list[Save]) -> list[Save]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What `header.json` says beside its digest; `arrays` have a type and a shape each."""
+    """What `header.json` says besides its digest; `arrays` have a type and a shape each."""
 
     format: int
     fit: Mapping[str, Any]
@@ -78,7 +78,7 @@ class _Header:
 
 
 def write_save(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write a save beside its place and put it there when it is whole."""
+    """Write a save next to its place and put it there when it is whole."""
     import orbax.checkpoint as orbax  # here, because most fits end before their first save
 
     partial = path.with_name(f"{path.name}.partial")

@@ -1,7 +1,7 @@
 """Training that survives: saved at chunk ends, so that an interrupted fit continues to the same bytes.
 
 A checkpoint is a folder with a subfolder for each training run, chain-0, chain-1 and so on, and in it the last two
-saves, named by the steps done. A save is made beside its place and renamed when complete, so a process that is killed
+saves, named by the steps done. A save is made next to its place and renamed when complete, so a process that is killed
 leaves whole saves and, at most, a leftover that the next one clears away. A save holds arrays, as orbax writes them,
 and a header with a digest of every file, with what is fitted (program, data, options, versions, machine) and with how
 its training began; whatever differs from the fit that would continue is an error that names it.
@@ -241,7 +241,7 @@ class Checkpoint:
         wait = max(self._seconds, self._cost / _SHARE) if self._seconds else 0.0
         if (
             finished and self._cost == 0
-        ):  # none yet: what follows, settling or a richer family, may take longer
+        ):  # none yet: what follows, moves of the globals or a richer family, may take longer
             wait = self._seconds * _ENDED
         return not self._failed and time.monotonic() - since >= wait
 
