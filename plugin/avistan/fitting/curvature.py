@@ -1,7 +1,7 @@
 """How units depend on globals, read through gradients: the start of a family whose units depend on the globals.
 
 At its optimum, a Gaussian's precision is the expected curvature -E[H] of the log density. For separable units that is
-an arrow, so with A_n = -E[H_zz]^-1 E[H_z theta] the units' means depend linearly on the globals, and the globals' precision is
+an arrow, so with A_n = -E[H_zz]^-1 E[H_z theta] the units' means depend on the globals, and the globals' precision is
 Lambda = -E[H_theta theta] - sum_n E[H_theta z] A_n. Differences of gradients give every block of all units at once:
 2 (G + d) gradients for each draw. Of very many units some are enough for Lambda, and a network is taught their slopes.
 

@@ -1,4 +1,4 @@
-"""Preparing very many units: the quick fit of one shard serves all; two amortized levels are trained in rounds first."""
+"""Preparing very many units: the quick fit of one shard serves all; two amortized levels begin with rounds."""
 
 from __future__ import annotations
 

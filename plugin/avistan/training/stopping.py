@@ -224,7 +224,7 @@ class StoppingRule:
     def _long_enough(self, done: int) -> bool:
         """Whether curves have had their steps, or surely gained nothing by the way so far; others need none.
 
-        Where units depend on the globals through curves, q reaches into the neck of a funnel step by step: few draws are
+        Where units depend on globals through curves, q reaches into the neck of a funnel step by step: few draws are
         there, and what the rest of it is worth in nats is little against the tolerance, but much of the globals' sds.
         """
         if self._family.curve is None or done >= FEWEST_CURVED:
