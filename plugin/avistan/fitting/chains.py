@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 from avistan.density.log_density import register
 from avistan.family.family import Family
 from avistan.family.method import Method, parse_method
-from avistan.fitting.conditional_start import following, with_settled_globals
+from avistan.fitting.conditional_start import center_globals, start_conditional
 from avistan.fitting.family_selection import (
     GrowthStep,
     grown,
@@ -225,7 +225,7 @@ class _ChainRun:
         """
         if self._large is not None or self._options.steps is not None:
             return found
-        begin_stage("settling the globals", next="the ELBO")
+        begin_stage("steps of the globals", next="the ELBO")
         for count in range(ROUNDS):
             if out_of_time():
                 self.cut = True
@@ -266,7 +266,7 @@ class _ChainRun:
 
     def next(self, before: _Stage, number: int, richer: Method) -> _Stage:
         """A richer family, whatever it brings."""
-        start = self._following(before, richer)
+        start = self._from_curvature(before, richer)
         return self._trained(before, number, richer, start)
 
     def judged(self, before: _Stage, number: int, richer: Method) -> tuple[_Stage, GrowthStep]:
@@ -274,7 +274,7 @@ class _ChainRun:
 
         On minibatches the correlations within units, which are told by some of the units, are trained anyway.
         """
-        start = self._following(before, richer)
+        start = self._from_curvature(before, richer)
         if start is not None:
             found = self._stage(richer, start, before.traces)
             step = self._compared(found, before)
@@ -285,10 +285,10 @@ class _ChainRun:
         found = self._trained(before, number, richer, start)
         return found, self._compared(found, before)
 
-    def _following(self, before: _Stage, richer: Method) -> Family | None:
+    def _from_curvature(self, before: _Stage, richer: Method) -> Family | None:
         started = time.perf_counter()
         begin_stage(f"reading curvature for {richer.name}", next="its training, if the ELBO asks for it")
-        read = following(self._preparation, before.family, richer, np.asarray(self._all_inputs))
+        read = start_conditional(self._preparation, before.family, richer, np.asarray(self._all_inputs))
         self.seconds_train += time.perf_counter() - started
         if read is None:
             correlated = before.method.globals != richer.globals
@@ -322,7 +322,7 @@ class _ChainRun:
         if self._large is None:
             return found
         started = time.perf_counter()
-        again = with_settled_globals(self._preparation, family, richer, np.asarray(self._all_inputs))
+        again = center_globals(self._preparation, family, richer, np.asarray(self._all_inputs))
         self.seconds_train += time.perf_counter() - started
         if again is None:
             return found

@@ -1,4 +1,4 @@
-"""Units begin to follow the globals, and their latents each other: by curvature, without training.
+"""Conditional factors q(z_n given theta), and correlations within units, started from curvature, without training.
 
 The network keeps the means that it gives each unit; it learns the slopes and the precisions of some units by least
 squares on its last hidden layer. The globals get the precision that is left when units follow them, and one step of
@@ -45,10 +45,10 @@ _MOST_SHIFT = 20.0  # sds of a Newton step, beyond which something else is wrong
 _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
 
 
-def following(
+def start_conditional(
     preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
-    """A family that follows the globals, grown from one that does not, and the gradients that it took.
+    """A family whose units follow the globals, grown from one where they do not, and the gradients that it took.
 
     None where the method does not ask for it, or the function is no network, or curvature says nothing: a point was
     rejected, or the density is not concave in the globals.
@@ -57,14 +57,14 @@ def following(
         family: with globals of their own; on minibatches, for the units of a shard.
         inputs: of all units, (N, R).
     """
-    network, own = family.inference, family.globals
+    network, factor = family.inference, family.globals
     follows = method.conditional == "mean" and family.local.conditional == "none"
     shaped = method.flow or method.reach > 0
-    if not (follows and not shaped and isinstance(network, MLP) and isinstance(own, GlobalGaussian)):
+    if not (follows and not shaped and isinstance(network, MLP) and isinstance(factor, GlobalGaussian)):
         return None
     large = isinstance(preparation, LargePreparation)
-    too_many = not large and preparation.index.size * own.size > _MOST_SLOPES
-    if own.size > MAX_GLOBALS or own.kind != "mean-field" or too_many:
+    too_many = not large and preparation.index.size * factor.size > _MOST_SLOPES
+    if factor.size > MAX_GLOBALS or factor.kind != "mean-field" or too_many:
         return None
     rng = generator(preparation.seed, Stream.CONDITIONAL_START, 0)
     return _rounds(
@@ -72,20 +72,20 @@ def following(
     )
 
 
-def with_settled_globals(
+def center_globals(
     preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
     """The family with its globals where all units together ask for, units that follow them, and the gradients it took.
 
     On minibatches training leaves the globals where the noise of the last ones had moved them, or on their way: for
     them a step of training is far smaller than that noise. None where the family does not follow the globals, or along
-    curves, the globals are bent, or the function is no network. Arguments as of `following`.
+    curves, the globals are transformed, or the function is no network. Arguments as of `start_conditional`.
     """
-    own = family.globals
+    factor = family.globals
     follows = family.local.directions > 0 and family.curve is None
-    if not (follows and isinstance(family.inference, MLP) and isinstance(own, GlobalGaussian)):
+    if not (follows and isinstance(family.inference, MLP) and isinstance(factor, GlobalGaussian)):
         return None
-    if own.size > MAX_GLOBALS or own.warp is not None:
+    if factor.size > MAX_GLOBALS or factor.warp is not None:
         return None
     rng = generator(preparation.seed, Stream.CONDITIONAL_START, 1)
     return _rounds(preparation, family, method, inputs, rng, within=False)

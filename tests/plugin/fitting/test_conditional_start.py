@@ -1,4 +1,4 @@
-"""Units begin to follow the globals by curvature: dense Hessians, closed forms, and what is left alone."""
+"""Conditional factors started from curvature: dense Hessians, closed forms, and what is left alone."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import avistan as avi
 import avistan.fitting.chains
 from avistan.density.log_density import register
 from avistan.family.method import parse_method
-from avistan.fitting.conditional_start import following, with_settled_globals
+from avistan.fitting.conditional_start import center_globals, start_conditional
 from avistan.fitting.curvature import UnitPlaces, precision_without_units, read_curvature
 from avistan.fitting.family_selection import grown
 from avistan.fitting.shard_preparation import prepare_large
@@ -108,7 +108,7 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
     before, inputs = family_and_inputs(prepared, parse_method("avi"))
     large = prepared.minibatches
 
-    family, gradients = following(prepared, before, FOLLOWS, inputs)
+    family, gradients = start_conditional(prepared, before, FOLLOWS, inputs)
 
     exact_mean, exact_sd = (linear_answers[f"posterior_{part}"](data)[0] for part in ("mean", "sd"))
     frame, factor = family.frame, family.globals
@@ -132,7 +132,7 @@ def test_on_a_linear_model_the_family_that_follows_is_the_posterior(many, linear
 def test_globals_that_noise_has_moved_are_settled(many, linear_answers):
     data, prepared = many
     before, inputs = family_and_inputs(prepared, parse_method("avi"))
-    family, _ = following(prepared, before, FOLLOWS, inputs)
+    family, _ = start_conditional(prepared, before, FOLLOWS, inputs)
     astray = eqx.tree_at(
         lambda f: (f.globals.loc, f.globals.log_sd, f.inference),
         family,
@@ -143,7 +143,7 @@ def test_globals_that_noise_has_moved_are_settled(many, linear_answers):
         ),
     )
 
-    found, gradients = with_settled_globals(prepared, astray, FOLLOWS, inputs)
+    found, gradients = center_globals(prepared, astray, FOLLOWS, inputs)
 
     exact_mean, exact_sd = (linear_answers[f"posterior_{part}"](data)[0] for part in ("mean", "sd"))
 
@@ -156,14 +156,14 @@ def test_globals_that_noise_has_moved_are_settled(many, linear_answers):
     assert abs(place(found)[0] - exact_mean) < 0.1 * exact_sd
     assert abs(place(found)[1] / exact_sd - 1) < 0.01
     assert gradients > 0
-    assert with_settled_globals(prepared, before, FOLLOWS, inputs) is None  # it does not follow
+    assert center_globals(prepared, before, FOLLOWS, inputs) is None  # it does not follow
 
 
 @pytest.mark.parametrize("name", ["avi:polynomial(2)", "avi:conditional"])
 def test_what_is_no_network_or_follows_already_is_left_to_training(many, name):
     _, prepared = many
     before, inputs = family_and_inputs(prepared, parse_method(name))
-    assert following(prepared, before, FOLLOWS, inputs) is None
+    assert start_conditional(prepared, before, FOLLOWS, inputs) is None
 
 
 def test_a_fit_of_many_units_knows_its_globals(linear_answers):
@@ -183,7 +183,7 @@ def test_what_curvature_gets_wrong_is_trained(monkeypatch):
     model = avi.Model(folder / "eight_schools_centered.stan", data=folder / "data.json")
 
     def spoiled(*given):
-        found = following(*given)
+        found = start_conditional(*given)
         if found is None:
             return None
         asked.append(found)
@@ -192,7 +192,7 @@ def test_what_curvature_gets_wrong_is_trained(monkeypatch):
 
     fits = []
     for instead in (spoiled, lambda *given: None):
-        monkeypatch.setattr(avistan.fitting.chains, "following", instead)
+        monkeypatch.setattr(avistan.fitting.chains, "start_conditional", instead)
         fits.append(model.fit(seed=1))
     assert asked
     assert fits[0].growth == fits[1].growth

@@ -173,7 +173,9 @@ def test_few_and_many_draws_share_one_compiled_program(pairs, key):
 def test_units_whose_parameters_are_made_some_at_a_time_have_the_same(pairs, function, monkeypatch, key):
     family, inputs = family_of(pairs, ":full:conditional(mean+scale):flow", function)
     expected, nu = weighed(pairs, family, inputs, key), family.inference(inputs)
-    refined = Refined(family.inference, on_device([1, 4]), LocalNu(*(part[:, [0, 2]] for part in nu)))
+    refined = Refined(
+        family.inference, on_device(np.array([1, 4])), LocalNu(*(part[:, [0, 2]] for part in nu))
+    )
     of_refined = refined(inputs)
     monkeypatch.setattr(avistan.objective.elbo, "_UNITS_AT_ONCE", 3)
     np.testing.assert_allclose(weighed(pairs, family, inputs, key), expected, rtol=1e-5)
