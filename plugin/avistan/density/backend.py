@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Iterator
 from typing import Literal
 
-from avistan.density import native
+from avistan.density import handler
 
 Backend = Literal["native", "callback"]
 _chosen_backend: contextvars.ContextVar[Backend | None] = contextvars.ContextVar(
@@ -17,7 +17,7 @@ _chosen_backend: contextvars.ContextVar[Backend | None] = contextvars.ContextVar
 
 def native_available() -> bool:
     """True when the compiled handler was built and AVISTAN_NO_NATIVE does not switch it off."""
-    return native.library() is not None
+    return handler.library() is not None
 
 
 def backend() -> Backend:
@@ -26,7 +26,7 @@ def backend() -> Backend:
         return chosen
     if native_available():
         return "native"
-    native.tell_of_its_absence()
+    handler.tell_of_its_absence()
     return "callback"
 
 

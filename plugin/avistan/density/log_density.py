@@ -1,6 +1,6 @@
 """Stan's log density and gradient as differentiable JAX operations over registered models.
 
-Draws of one call are spread over threads by the compiled handler (`native`); without it, `jax.pure_callback` gives the
+Draws of one call are spread over threads by the compiled handler (`handler`); without it, `jax.pure_callback` gives the
 same numbers.
 """
 
@@ -16,21 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from avistan.density import native
-from avistan.density.backend import Backend as Backend
-from avistan.density.backend import backend as backend
-from avistan.density.backend import native_available as native_available
-from avistan.density.backend import use_backend as use_backend
-from avistan.density.handles import DensityHandles as DensityHandles
+from avistan.density import handler
+from avistan.density.backend import Backend, backend
 from avistan.density.host import evaluate_blocks_on_host, evaluate_on_host
-from avistan.density.host import evaluate_rows as evaluate_rows
-from avistan.density.slots import Slot as Slot
-from avistan.density.slots import SlotLayout as SlotLayout
-from avistan.density.slots import default_threads as default_threads
-from avistan.density.slots import layout_for
-from avistan.density.slots import open_record as open_record
-from avistan.density.slots import register as register
-from avistan.density.slots import set_layout as set_layout
+from avistan.density.slots import Slot, layout_for, open_record
 from stan_adapters.errors import BindingError
 
 # --- through a callback -------------------------------------------------------------------------------------
@@ -88,9 +77,9 @@ def _call(
     through_callback = functools.partial(_through_callback, body, results, vmap_method)
     if how == "callback":
         return through_callback(*arguments)
-    handler = jax.ffi.ffi_call(target, results, vmap_method=vmap_method)
+    native = jax.ffi.ffi_call(target, results, vmap_method=vmap_method)
     # On an accelerator the handler does not exist: the callback brings the draws to the host.
-    return tuple(jax.lax.platform_dependent(*arguments, cpu=handler, default=through_callback))
+    return tuple(jax.lax.platform_dependent(*arguments, cpu=native, default=through_callback))
 
 
 def _evaluate(how: Backend, slot: Array, theta: Array) -> tuple[Array, ...]:
@@ -101,7 +90,7 @@ def _evaluate(how: Backend, slot: Array, theta: Array) -> tuple[Array, ...]:
         jax.ShapeDtypeStruct(theta.shape, jnp.float64),
         jax.ShapeDtypeStruct(rows, jnp.int32),
     )
-    return _call(how, native.TARGET, evaluate_on_host, results, "broadcast_all", slot, theta)
+    return _call(how, handler.TARGET, evaluate_on_host, results, "broadcast_all", slot, theta)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -165,7 +154,7 @@ def _blocks_forward(
         jax.ShapeDtypeStruct(theta.shape[:1], jnp.int32),
     )
     lp, of_theta, of_z, status = _call(
-        how, native.BLOCK_TARGET, evaluate_blocks_on_host, results, "sequential", slot, theta, z
+        how, handler.BLOCK_TARGET, evaluate_blocks_on_host, results, "sequential", slot, theta, z
     )
     return (lp, status), (of_theta, of_z)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avistan.density import native
+from avistan.density import handler
 from avistan.density.backend import native_available
 from avistan.density.handles import DensityHandles
 from stan_adapters.engine.library_lock import LibraryLock
@@ -76,7 +76,7 @@ def _retire(index: int, *, wait: bool) -> None:
     record = _records.pop(index, None)
     if record is None:
         return
-    if native.loaded() and not native.release(index, wait=wait):
+    if handler.loaded() and not handler.release(index, wait=wait):
         _retired.append((index, record))
     if wait:
         with record.lock:
@@ -86,7 +86,7 @@ def _retire(index: int, *, wait: bool) -> None:
 def _drop_retired() -> None:
     for _ in range(len(_retired)):
         index, record = _retired.pop(0)
-        if not native.release(index, wait=False):
+        if not handler.release(index, wait=False):
             _retired.append((index, record))
 
 
@@ -114,7 +114,7 @@ class Slot:
         record = _records.get(self.index)
         if record is None:
             return None
-        said = (native.last_message(self.index) if native.loaded() else None) or record.message
+        said = (handler.last_message(self.index) if handler.loaded() else None) or record.message
         return said and in_users_words(said)
 
     def close(self) -> None:
@@ -169,8 +169,8 @@ def register(model: DensityHandles, *, threads: int | None = None) -> Slot:
     count = count if lock is None else 1
     if native_available():
         if lock is not None:
-            lock.share(native.acquire_exclusive, native.release_exclusive)
-        native.register(
+            lock.share(handler.acquire_exclusive, handler.release_exclusive)
+        handler.register(
             index,
             gradient=gradient,
             free_error=free_error,
@@ -213,7 +213,7 @@ def set_layout(
     with record.lock:
         if record.layout is None:
             if record.native:
-                native.set_layout(index, layout.global_at, layout.local_at, rest)
+                handler.set_layout(index, layout.global_at, layout.local_at, rest)
             record.layout = layout
     if not all(_equal(one, other) for one, other in zip(record.layout, layout, strict=True)):
         raise BindingError(f"slot {index} has another layout: register the model again.")

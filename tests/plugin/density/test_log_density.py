@@ -1,132 +1,27 @@
-"""The differentiable operation over registered models, through both of its backends."""
-
-import ctypes
-import gc
-import os
-import subprocess
-import sys
-import threading
-import weakref
+"""The differentiable operations over registered models, through both of their backends."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import stanli
 from jaxtyping import TypeCheckError
 
-from avistan.density import log_density as ld
-from avistan.density import native
-from avistan.density.log_density import block_log_density, log_density, register, set_layout, use_backend
+from avistan.density.log_density import block_log_density, log_density
+from avistan.density.slots import register, set_layout
+from density_models import (
+    OVERFLOWS,
+    REJECTS,
+    RUN_ERRORS,
+    Model,
+    compiled,
+    directly,
+    linear,
+    points,
+    rows_and_gradients,
+    run_isolated,
+)
 from programs import bind
-from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError
-
-RUN_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # jax raises the second where it reuses a program
-
-LINEAR = """
-data { int N; vector[N] x; real<lower=0> tau; real<lower=0> sigma; }
-parameters { real theta; vector[N] z; }
-model { z ~ normal(theta, tau); x ~ normal(z, sigma); }
-"""
-REJECTS = """
-parameters { vector[2] x; }
-model { if (x[1] > 1) reject("x is ", x[1], ", above one"); x ~ normal(0, 2); }
-"""
-OVERFLOWS = "parameters { vector[2] x; } model { target += exp(x[1]) - square(x[2]); }"
-
-
-class Model:
-    """A model bound through stanli, with as many handles as asked for."""
-
-    exclusive = None
-
-    def __init__(self, code, data=None, *, most_handles=8):
-        self._bind = lambda: stanli.bridgestan_model(
-            stan_code=code, data=data or {}, capture_stan_prints=False
-        )
-        self._bound = [self._bind()]
-        self._most = most_handles
-        lib = self._bound[0].stanlib
-        self.dim = self._bound[0].param_unc_num()
-        self.log_density_gradient_address = ctypes.cast(lib.bs_log_density_gradient, ctypes.c_void_p).value
-        self.free_error_address = ctypes.cast(lib.bs_free_error_msg, ctypes.c_void_p).value
-
-    def handles(self, count):
-        while len(self._bound) < min(count, self._most):
-            self._bound.append(self._bind())
-        return tuple(bound.model for bound in self._bound[:count])
-
-    def direct(self, theta):
-        """lp and gradient of one point through bridgestan's own client."""
-        return self._bound[0].log_density_gradient(np.ascontiguousarray(theta), propto=True, jacobian=True)
-
-
-def linear(n, seed=0):
-    x = 2.0 * np.random.default_rng(seed).normal(size=n)
-    return Model(LINEAR, {"N": n, "x": x, "tau": 1.155, "sigma": 2.43})
-
-
-def require_native():
-    if not ld.native_available():
-        assert os.environ.get("REQUIRE_ALL") != "1" or native.disabled(), "the compiled handler was not built"
-        pytest.skip("the compiled handler is not available")
-
-
-@pytest.fixture(params=["native", "callback"])
-def backend(request):
-    if request.param == "native":
-        require_native()
-    with use_backend(request.param):
-        yield request.param
-
-
-@pytest.fixture(scope="module")
-def model():
-    return linear(11)
-
-
-@pytest.fixture
-def slot(model):
-    with register(model) as slot:
-        yield slot
-
-
-def points(key, *shape):
-    return jax.random.normal(key, shape, dtype=jnp.float64)
-
-
-def directly(model, theta):
-    lp, grad = zip(*(model.direct(row) for row in np.asarray(theta)), strict=True)
-    return np.array(lp), np.array(grad)
-
-
-def rows_and_gradients(slot, theta):
-    return jax.vmap(jax.value_and_grad(lambda t: log_density(slot, t)[0]))(theta)
-
-
-def compiled():
-    """A newly compiled operation: `jax.jit` of one function would share what another backend compiled."""
-    return jax.jit(lambda slot, theta: log_density(slot, theta))
-
-
-def run_isolated(code, **environment):
-    """Run a program in a fresh interpreter; returns its standard output."""
-    completed = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout
-
 
 # --- values and derivatives ---------------------------------------------------------------------------------
 
@@ -260,14 +155,6 @@ def test_a_rejected_row_is_minus_infinity_with_gradient_zero_and_the_others_stay
         np.testing.assert_array_equal(grad[jnp.array([0, 2])], expected_grad)
 
 
-def test_the_reason_of_a_rejection_can_be_read(backend):
-    with register(Model(REJECTS)) as slot:
-        assert slot.last_rejection is None
-        jax.block_until_ready(log_density(slot, jnp.array([1.5, 0.0])))
-        assert "above one" in slot.last_rejection
-    assert slot.last_rejection is None
-
-
 # --- threads ------------------------------------------------------------------------------------------------
 
 
@@ -285,145 +172,6 @@ def test_results_do_not_depend_on_the_number_of_threads(backend, key, most_handl
                 lp, grad = run(many.index, theta)
                 np.testing.assert_array_equal(lp, expected[0])
                 np.testing.assert_array_equal(grad, expected[1])
-
-
-def test_python_threads_may_call_at_the_same_time(backend, key):
-    models = [linear(300, seed) for seed in range(2)]
-    theta = points(key, 16, 301)
-    run = jax.jit(lambda i, t: log_density(i, t)[0])
-    models[1].exclusive = LibraryLock()
-    slots = [register(model, threads=2) for model in models]
-    expected = [np.asarray(run(slot.index, theta)) for slot in slots]
-    wrong = []
-
-    def work(which):
-        with use_backend(backend):
-            for _ in range(50):
-                if not np.array_equal(run(slots[which].index, theta), expected[which]):
-                    wrong.append(which)
-
-    threads = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-def test_a_slot_can_be_closed_while_another_thread_evaluates_it(backend, key):
-    model = linear(2000)
-    theta = points(key, 32, model.dim)
-    run = jax.jit(lambda i, t: log_density(i, t)[0])
-    slot = register(model)
-    jax.block_until_ready(run(slot.index, theta))
-    started, errors = threading.Event(), []
-
-    def work():
-        try:
-            with use_backend(backend):
-                while True:
-                    jax.block_until_ready(run(slot.index, theta))
-                    started.set()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert started.wait(60)
-    slot.close()
-    thread.join(60)
-    assert "is closed" in str(errors[0])
-
-
-@pytest.mark.parametrize("given", ["0", "-1", "many", ""])
-def test_a_nonsensical_number_of_threads_is_refused(monkeypatch, given):
-    monkeypatch.setenv("AVISTAN_NUM_THREADS", given)
-    with pytest.raises(ValueError, match="give a positive number of threads"):
-        ld.default_threads()
-
-
-def test_the_number_of_threads_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("AVISTAN_NUM_THREADS", "3")
-    assert ld.default_threads() == 3
-    monkeypatch.delenv("AVISTAN_NUM_THREADS")
-    assert ld.default_threads() >= 1
-
-
-# --- life of a slot -----------------------------------------------------------------------------------------
-
-
-def test_a_closed_slot_is_an_error_of_the_run_and_the_process_survives(backend, model, key):
-    theta = points(key, 2, model.dim)
-    run = compiled()
-    slot = register(model)
-    jax.block_until_ready(run(slot.index, theta))
-    slot.close()
-    slot.close()
-    with pytest.raises(RUN_ERRORS, match=f"slot {slot.index} is closed.*Keep the Slot open"):
-        jax.block_until_ready(run(slot.index, theta))
-    with register(model) as another:
-        assert another.index != slot.index
-        jax.block_until_ready(run(another.index, theta))
-
-
-def test_a_closed_slot_is_an_error_while_tracing(backend, model, key):
-    slot = register(model)
-    slot.close()
-    with pytest.raises(BindingError, match="is closed"):
-        jax.jit(lambda t: log_density(slot, t))(points(key, model.dim))
-
-
-def test_a_slot_keeps_its_model_alive_and_lets_it_go(backend):
-    model = linear(3)
-    watched = weakref.ref(model)
-    slot = register(model)
-    del model
-    gc.collect()
-    assert watched() is not None
-    jax.block_until_ready(log_density(slot, jnp.zeros(4)))
-    index = slot.index
-    del slot
-    gc.collect()
-    assert watched() is None
-    with pytest.raises(BindingError, match=f"slot {index} is closed"):
-        log_density(index, jnp.zeros(4))
-
-
-def test_a_slot_dropped_during_a_run_ends_it_with_an_error_and_frees_the_model(key):
-    require_native()  # jax waits for programs with callbacks before it returns
-    model = linear(2000)
-    watched, theta = weakref.ref(model), points(key, model.dim)
-    slot = register(model)
-    run = jax.jit(
-        lambda i, t: jax.lax.scan(
-            lambda c, _: (c + 1e-9 * log_density(i, c)[0], None), t, None, length=20_000
-        )[0]
-    )
-    program = run.lower(slot.index, theta).compile()
-    with pytest.raises(RUN_ERRORS, match="is closed"):  # noqa: PT012, the call returns before its result is ready
-        result = program(slot.index, theta)
-        del slot, model
-        gc.collect()
-        jax.block_until_ready(result)
-    with register(linear(3)):  # also frees what a running call still held
-        gc.collect()
-        assert watched() is None
-
-
-def test_a_model_without_handles_is_refused(model):
-    class Closed:
-        dim = model.dim
-        log_density_gradient_address = model.log_density_gradient_address
-        free_error_address = model.free_error_address
-        exclusive = None
-
-        def handles(self, count):
-            return ()
-
-    with pytest.raises(ValueError, match="is it closed"):
-        register(Closed())
-    with pytest.raises(ValueError, match="give a positive number"):
-        register(model, threads=0)
 
 
 # --- wrong arguments ----------------------------------------------------------------------------------------
@@ -456,29 +204,6 @@ def test_points_are_refused_where_64_bit_types_are_off(backend, slot):
         log_density(slot, theta)
 
 
-# --- fresh processes ----------------------------------------------------------------------------------------
-
-ISOLATED = """
-import jax, numpy as np, jax.numpy as jnp
-from avistan.density import log_density as ld
-import test_log_density as cases
-model = cases.linear(4)
-theta = np.random.default_rng(0).normal(size=(5, 5))
-with jax.enable_x64(True), ld.register(model) as slot:
-    lp, grad = jax.jit(jax.vmap(jax.value_and_grad(lambda t: ld.log_density(slot, t)[0])))(jnp.asarray(theta))
-    expected = cases.directly(model, theta)
-    assert np.array_equal(lp, expected[0]) and np.array_equal(grad, expected[1])
-assert jnp.ones(1).dtype == jnp.float32
-print(ld.backend())
-"""
-
-
-@pytest.mark.parametrize("disabled", ["1", "0"])
-def test_a_local_64_bit_block_suffices_and_the_handler_can_be_switched_off(disabled):
-    chosen = run_isolated(ISOLATED, AVISTAN_NO_NATIVE=disabled).strip()
-    assert chosen == ("native" if disabled == "0" and ld.native_available() else "callback")
-
-
 def test_importing_the_operation_configures_nothing():
     out = run_isolated(
         """
@@ -489,30 +214,6 @@ print(before == jax.config.values)
 """
     )
     assert out.strip() == "True"
-
-
-def test_asking_for_a_handler_that_is_switched_off_is_an_error(monkeypatch):
-    monkeypatch.setenv("AVISTAN_NO_NATIVE", "1")
-    assert ld.backend() == "callback"
-    with pytest.raises(RuntimeError, match="unset AVISTAN_NO_NATIVE"), use_backend("native"):
-        pass
-
-
-# --- the benchmark's loop -----------------------------------------------------------------------------------
-
-
-def test_the_c_loop_times_bare_gradients(model):
-    require_native()
-    arguments = (model.log_density_gradient_address, model.free_error_address, model.handles(1)[0])
-    assert native.gradient_loop(*arguments, np.zeros(model.dim), 100) > 0.0
-    rejecting = Model(REJECTS)
-    arguments = (
-        rejecting.log_density_gradient_address,
-        rejecting.free_error_address,
-        rejecting.handles(1)[0],
-    )
-    with pytest.raises(ValueError, match="rejects this theta"):
-        native.gradient_loop(*arguments, np.array([2.0, 0.0]), 100)
 
 
 # --- globals and blocks of units ---------------------------------------------------------------------------
@@ -761,29 +462,3 @@ def test_draws_without_their_axes_are_refused(whole, shapes):
             (BindingError, TypeCheckError)
         ):  # the second where types are checked as functions are called
             block_log_density(slot, theta, z)
-
-
-BAD_LAYOUTS = {
-    "twice": (np.array([0, 1, 1]), 3 + np.arange(D * N).reshape(D, N)),
-    "beyond": (np.arange(G), G + 1 + np.arange(D * N).reshape(D, N)),
-    "negative": (np.arange(G) - 1, G + np.arange(D * N).reshape(D, N)),
-    "too few": (np.arange(G), G + np.arange(D * N - 2).reshape(D, N - 1)),
-    "too many": (np.arange(G), G + np.arange(D * N + 2).reshape(D, N + 1)),
-}
-
-
-@pytest.mark.parametrize("layout", BAD_LAYOUTS.values(), ids=BAD_LAYOUTS)
-def test_a_layout_that_is_none_of_the_slots_coordinates_is_refused(whole, layout):
-    with (
-        register(whole) as slot,
-        pytest.raises(BindingError, match="must name each of its 17 coordinates once"),
-    ):
-        set_layout(slot.index, *layout)
-
-
-def test_a_slot_keeps_its_first_layout(whole):
-    with register(whole) as slot:
-        set_layout(slot.index, *BLOCKED)
-        set_layout(slot.index, *BLOCKED)
-        with pytest.raises(BindingError, match="has another layout: register the model again"):
-            set_layout(slot.index, *LAYOUTS["flat"])

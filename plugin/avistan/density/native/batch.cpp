@@ -112,16 +112,18 @@ struct PlainRows {
   }
 };
 
-Result check(const Batch& batch, const Lease& lease, std::int64_t index) {
-  if (!lease) return {Outcome::closed_slot, index, 0};
-  if (lease->dim != batch.dim) return {Outcome::wrong_dim, index, lease->dim};
-  return {Outcome::done, index, 0};
+std::string name_of(std::int64_t slot) { return "avistan: slot " + std::to_string(slot); }
+
+std::string closed(std::int64_t slot) {
+  return name_of(slot) + " is closed: its bound model was released before this computation ran. Keep the Slot open until "
+                         "the last result is ready.";
 }
 
-void run_plain(const Batch& batch, const Lease* leases) {
-  const std::size_t rows = batch.num_slots * batch.rows_per_slot;
-  PlainRows work{batch};
-  run_rows(work, leases, batch.rows_per_slot, rows, helpers_for(*leases[0].get(), rows));
+std::string check(const Batch& batch, const Lease& lease, std::int64_t slot) {
+  if (!lease) return closed(slot);
+  if (lease->dim == batch.dim) return "";
+  return name_of(slot) + " takes " + std::to_string(lease->dim) + " unconstrained coordinates, theta has " +
+         std::to_string(batch.dim) + " in its last axis.";
 }
 
 // --- globals and blocks of units ------------------------------------------------------------------------------
@@ -207,11 +209,8 @@ std::string shape(std::initializer_list<std::size_t> sizes) {
 }
 
 std::string check(const BlockBatch& batch, const Lease& lease) {
-  const std::string slot = "avistan: slot " + std::to_string(batch.slot);
-  if (!lease) {
-    return slot + " is closed: its bound model was released before this computation ran. Keep the Slot open until the "
-                  "last result is ready.";
-  }
+  if (!lease) return closed(batch.slot);
+  const std::string slot = name_of(batch.slot);
   const Layout* layout = lease->layout.get();
   if (layout == nullptr) return slot + " has no layout: call set_layout before it is evaluated by blocks.";
   const bool units = layout->rest.empty() && layout->units > 0;
@@ -228,23 +227,19 @@ std::string check(const BlockBatch& batch, const Lease& lease) {
 
 }  // namespace
 
-Result evaluate(const Batch& batch) {
-  if (batch.num_slots * batch.rows_per_slot == 0) return {Outcome::done, 0, 0};
-  if (batch.num_slots == 1) {
-    const Lease lease = lease_slot(batch.slots[0]);
-    const Result checked = check(batch, lease, batch.slots[0]);
-    if (checked.outcome == Outcome::done) run_plain(batch, &lease);
-    return checked;
-  }
+std::string evaluate(const Batch& batch) {
+  if (batch.num_slots * batch.rows_per_slot == 0) return "";
   std::vector<Lease> leases;
   leases.reserve(batch.num_slots);
   for (std::size_t i = 0; i < batch.num_slots; ++i) {
     leases.push_back(lease_slot(batch.slots[i]));
-    const Result checked = check(batch, leases.back(), batch.slots[i]);
-    if (checked.outcome != Outcome::done) return checked;
+    std::string wrong = check(batch, leases.back(), batch.slots[i]);
+    if (!wrong.empty()) return wrong;
   }
-  run_plain(batch, leases.data());
-  return {Outcome::done, 0, 0};
+  const std::size_t rows = batch.num_slots * batch.rows_per_slot;
+  PlainRows work{batch};
+  run_rows(work, leases.data(), batch.rows_per_slot, rows, helpers_for(*leases[0].get(), rows));
+  return "";
 }
 
 std::string evaluate(const BlockBatch& batch) {

@@ -1,4 +1,7 @@
-// Evaluates a batch of rows, each on its own slot, spreading them over threads when that pays.
+// Evaluates draws of registered models, spreading them over threads when that pays.
+//
+// Every function here writes all outputs and returns "", or says what is wrong and writes none of them. The numbers do not
+// depend on the number of threads.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +10,7 @@
 
 namespace avistan {
 
+// Rows in the models' own order, each on its own slot.
 struct Batch {
   const std::int64_t* slots;  // (num_slots,)
   std::size_t num_slots;
@@ -18,17 +22,7 @@ struct Batch {
   std::int32_t* status;   // (num_slots * rows_per_slot,): 0 accepted, 1 rejected
 };
 
-enum class Outcome { done, closed_slot, wrong_dim, wrong_layout };
-
-struct Result {
-  Outcome outcome;
-  std::int64_t slot;         // the slot at fault
-  std::size_t expected_dim;  // for wrong_dim: the dimension of that slot
-};
-
-// Writes every output unless a slot is closed or of another dimension; then it writes none of them. The numbers do not
-// depend on the number of threads.
-Result evaluate(const Batch& batch);
+std::string evaluate(const Batch& batch);
 
 // Draws as globals and blocks of units; the slot's layout says where they lie in the model's vector.
 struct BlockBatch {
@@ -45,8 +39,6 @@ struct BlockBatch {
   std::int32_t* status;    // (S,): 0 accepted, 1 rejected
 };
 
-// Writes every output and returns "", or says what is wrong and writes none of them. The numbers do not depend on the
-// number of threads.
 std::string evaluate(const BlockBatch& batch);
 
 }  // namespace avistan

@@ -1,6 +1,6 @@
-// What the shared library exports: the XLA FFI handler and a plain C ABI for Python's ctypes.
+// What the shared library exports: the XLA FFI handlers and a plain C ABI for Python's ctypes.
 //
-// Handler: (slot: int64[B...], theta: float64[B..., R..., D]) -> (lp: float64[B..., R...],
+// Handlers. By rows: (slot: int64[B...], theta: float64[B..., R..., D]) -> (lp: float64[B..., R...],
 // grad: float64[B..., R..., D], status: int32[B..., R...]). A row that Stan rejects is data (status 1); a closed slot
 // or a wrong dimension is an error of the call. The handler takes no Python lock and may run on any thread.
 //
@@ -15,12 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "common_normals.h"
 #include "batch.h"
-#include "normals.h"
 #include "registry.h"
-#include "step.h"
-#include "training.h"
 #include "xla/ffi/api/ffi.h"
 
 #if defined(_WIN32)
@@ -34,23 +30,8 @@ namespace ffi = xla::ffi;
 namespace avistan {
 namespace {
 
-ffi::Error as_error(const Result& result, std::size_t dim) {
-  const std::string slot = "avistan: slot " + std::to_string(result.slot);
-  switch (result.outcome) {
-    case Outcome::done:
-      return ffi::Error::Success();
-    case Outcome::closed_slot:
-      return ffi::Error(ffi::ErrorCode::kInvalidArgument,
-                        slot + " is closed: its bound model was released before this computation ran. Keep the Slot "
-                               "open until the last result is ready.");
-    case Outcome::wrong_dim:
-      return ffi::Error::InvalidArgument(slot + " takes " + std::to_string(result.expected_dim) +
-                                         " unconstrained coordinates, theta has " + std::to_string(dim) +
-                                         " in its last axis.");
-    case Outcome::wrong_layout:
-      return ffi::Error::InvalidArgument(slot + " was registered without a layout, or with that of another family.");
-  }
-  return ffi::Error::Internal("avistan: unknown outcome");
+ffi::Error as_error(const std::string& wrong) {
+  return wrong.empty() ? ffi::Error::Success() : ffi::Error::InvalidArgument(wrong);
 }
 
 ffi::Error log_density(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> theta, ffi::ResultBuffer<ffi::F64> lp,
@@ -71,7 +52,7 @@ ffi::Error log_density(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> theta,
     return ffi::Error::InvalidArgument("avistan: the batch axes of the slots must lead those of theta");
   }
   batch.rows_per_slot = rows / batch.num_slots;
-  return as_error(evaluate(batch), batch.dim);
+  return as_error(evaluate(batch));
 }
 
 ffi::Error block_log_density(ffi::Buffer<ffi::S64> slot, ffi::Buffer<ffi::F64> theta, ffi::Buffer<ffi::F64> z,
@@ -85,56 +66,7 @@ ffi::Error block_log_density(ffi::Buffer<ffi::S64> slot, ffi::Buffer<ffi::F64> t
   const BlockBatch batch{slot.typed_data()[0],  size(globals[0]),          size(globals[1]),       size(locals[1]),
                          size(locals[2]),       theta.typed_data(),        z.typed_data(),         lp->typed_data(),
                          theta_gradient->typed_data(), z_gradient->typed_data(), status->typed_data()};
-  const std::string wrong = evaluate(batch);
-  return wrong.empty() ? ffi::Error::Success() : ffi::Error::InvalidArgument(wrong);
-}
-
-ffi::Error path_gradient(ffi::Buffer<ffi::S64> slots, ffi::Buffer<ffi::F64> weights, ffi::Buffer<ffi::U64> key,
-                         ffi::Buffer<ffi::F64> global_center, ffi::Buffer<ffi::F64> global_scale,
-                         ffi::Buffer<ffi::F64> local_center, ffi::Buffer<ffi::F64> local_scale,
-                         ffi::Buffer<ffi::F64> loc, ffi::Buffer<ffi::F64> log_sd, ffi::Buffer<ffi::F64> below,
-                         ffi::Buffer<ffi::F32> locals, ffi::Buffer<ffi::F64> map, ffi::Buffer<ffi::F64> warp,
-                         ffi::Buffer<ffi::F64> curve,
-                         ffi::ResultBuffer<ffi::F64> elbo,
-                         ffi::ResultBuffer<ffi::S32> rejected, ffi::ResultBuffer<ffi::F64> of_loc,
-                         ffi::ResultBuffer<ffi::F64> of_log_sd, ffi::ResultBuffer<ffi::F64> of_below,
-                         ffi::ResultBuffer<ffi::F32> of_locals, ffi::ResultBuffer<ffi::F64> of_map,
-                         ffi::ResultBuffer<ffi::F64> of_warp, ffi::ResultBuffer<ffi::F64> of_curve,
-                         std::int64_t block, std::int64_t directions, std::int64_t hidden, std::int64_t draws, bool full_rank, bool full,
-                         bool mapped, double growth_range, double shrink_range, bool global_flow, bool flow) {
-  Form form{};
-  form.globals = loc.element_count();
-  form.block = static_cast<std::size_t>(block);
-  form.directions = static_cast<std::size_t>(directions);
-  form.hidden = static_cast<std::size_t>(hidden);
-  form.full_rank = full_rank;
-  form.full = full;
-  form.mapped = mapped;
-  form.growth_range = growth_range;
-  form.shrink_range = shrink_range;
-  form.global_flow = global_flow;
-  form.flow = flow;
-  form.columns = form.rows() > 0 ? locals.element_count() / form.rows() : 0;
-  if (below.element_count() != form.global_below() || local_center.element_count() != form.block ||
-      map.element_count() != form.map_size() || curve.element_count() != form.curve_size() ||
-      warp.element_count() != form.global_warp() || form.hidden > form.directions || key.element_count() != 2 ||
-      slots.element_count() != weights.element_count() || draws < 1) {
-    return ffi::Error::InvalidArgument("avistan: the arrays of a step do not belong together");
-  }
-  const Frame frame{global_center.typed_data(), global_scale.typed_data(), local_center.typed_data(),
-                    local_scale.typed_data(), false};
-  const Draw draw{slots.typed_data(), weights.typed_data(), slots.element_count(), key.typed_data()[0],
-                  key.typed_data()[1], static_cast<std::size_t>(draws)};
-  const Estimate estimate =
-      elbo_gradient(form, frame,
-                    {loc.typed_data(), log_sd.typed_data(), below.typed_data(), locals.typed_data(), map.typed_data(),
-                     warp.typed_data(), curve.typed_data()},
-                    draw,
-                    {of_loc->typed_data(), of_log_sd->typed_data(), of_below->typed_data(), of_locals->typed_data(),
-                     of_map->typed_data(), of_warp->typed_data(), of_curve->typed_data()});
-  elbo->typed_data()[0] = estimate.elbo;
-  rejected->typed_data()[0] = estimate.rejected;
-  return as_error(estimate.result, 0);
+  return as_error(evaluate(batch));
 }
 
 }  // namespace
@@ -159,42 +91,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_block_log_density, avistan::block_log_dens
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::F64>>()
                                   .Ret<ffi::Buffer<ffi::S32>>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(avistan_path_gradient, avistan::path_gradient,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::Buffer<ffi::S64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::U64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Arg<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::S32>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Ret<ffi::Buffer<ffi::F64>>()
-                                  .Attr<std::int64_t>("block")
-                                  .Attr<std::int64_t>("directions")
-                                  .Attr<std::int64_t>("hidden")
-                                  .Attr<std::int64_t>("draws")
-                                  .Attr<bool>("full_rank")
-                                  .Attr<bool>("full")
-                                  .Attr<bool>("mapped")
-                                  .Attr<double>("growth_range")
-                                  .Attr<double>("shrink_range")
-                                  .Attr<bool>("global_flow")
-                                  .Attr<bool>("flow"));
 #if defined(__GNUC__)
 #pragma GCC visibility pop
 #endif
@@ -227,7 +123,7 @@ AVISTAN_EXPORT void avistan_acquire_exclusive() { avistan::exclusive_mutex().loc
 AVISTAN_EXPORT void avistan_release_exclusive() { avistan::exclusive_mutex().unlock(); }
 
 // Says where globals (G,) and locals (d, M) lie in the vector of a slot; `rest` (dim,) or null holds the values of the
-// coordinates that steps never set. Once for a slot, before its first step. Returns 1, or 0 when the slot is closed or
+// coordinates that are never set. Once for a slot, before it is evaluated by blocks. Returns 1, or 0 when the slot is closed or
 // has a layout.
 AVISTAN_EXPORT int avistan_set_layout(std::int64_t index, std::int64_t globals, std::int64_t block, std::int64_t units,
                                       const std::int64_t* global_at, const std::int64_t* local_at, const double* rest) {
@@ -243,30 +139,6 @@ AVISTAN_EXPORT int avistan_set_layout(std::int64_t index, std::int64_t globals, 
   layout->find_runs();
   lease->layout = std::move(layout);
   return 1;
-}
-
-// Steps of a table, in place; 0 when done, else 1 + the Outcome's number.
-AVISTAN_EXPORT int avistan_train_table(const avistan::TableRun* run) {
-  const avistan::Result result = avistan::train_table(*run);
-  return result.outcome == avistan::Outcome::done ? 0 : 1 + static_cast<int>(result.outcome);
-}
-
-// The same of a network.
-AVISTAN_EXPORT int avistan_train_network(const avistan::NetworkRun* run) {
-  const avistan::Result result = avistan::train_network(*run);
-  return result.outcome == avistan::Outcome::done ? 0 : 1 + static_cast<int>(result.outcome);
-}
-
-// The first `count` normals of a stream, for tests.
-AVISTAN_EXPORT void avistan_normals(std::uint64_t key, std::uint64_t step, std::uint64_t stream, std::int64_t count,
-                                    float* out) {
-  avistan::fill_normals(avistan::stream_start(key, step, stream), 0, static_cast<std::size_t>(count), out);
-}
-
-// Normals of a key of JAX's, by their numbers.
-AVISTAN_EXPORT void avistan_common_normals(std::uint32_t high, std::uint32_t low, const std::int64_t* numbers,
-                                           std::int64_t count, double* out) {
-  avistan::common_normals(high, low, numbers, static_cast<std::size_t>(count), out);
 }
 
 // Closes a slot to new calls. Returns 1 when no running call uses it any more, else 0; with wait != 0 it returns 1.
@@ -300,12 +172,5 @@ AVISTAN_EXPORT double avistan_gradient_loop(std::uintptr_t gradient, std::uintpt
       return -1.0;
     }
   }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Seconds for so many passes of a network, for benchmarks.
-AVISTAN_EXPORT double avistan_network_loop(const avistan::NetworkRun* run, std::size_t threads, std::size_t repeats) {
-  const auto start = std::chrono::steady_clock::now();
-  avistan::run_passes(*run, threads, repeats);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

@@ -13,7 +13,7 @@ struct Layout {
   std::size_t units;                     // M
   std::vector<std::int64_t> global_at;   // (G,)
   std::vector<std::int64_t> local_at;    // (d, M)
-  std::vector<double> rest;              // (D,) values of all coordinates that are not set; empty where all are
+  std::vector<double> rest;              // (D,) values of all coordinates that draws leave; empty where they leave none
 
   // Positions that start at `start` and go on by `stride`; stride 0 where they do not.
   struct Run {

@@ -30,7 +30,7 @@ struct Slot {
   const std::vector<const void*> handles;
   const std::size_t dim;
   const std::size_t threads;  // most threads that one call may use
-  std::unique_ptr<const Layout> layout;  // set once, before the first step that needs it
+  std::unique_ptr<const Layout> layout;  // set once, before it is first evaluated by blocks
 
   // One row on a handle from `take_handle`; keeps Stan's text and frees it.
   std::int32_t evaluate(std::size_t handle, const double* theta, double* lp, double* grad);

@@ -27,46 +27,8 @@ _STALE = (
 )
 TARGET = "avistan_log_density"
 BLOCK_TARGET = "avistan_block_log_density"
-PATH_TARGET = "avistan_path_gradient"
 _ABI_VERSION = 8  # of handler.cpp
 _NAMES = ("_handler.so", "_handler.dylib", "_handler.dll")
-
-
-_STEPS: tuple[tuple[str, Any], ...] = (  # what runs have in common, as training.h lays it out
-    *((name, ctypes.c_size_t) for name in ("globals", "block", "columns", "directions", "hidden")),
-    *((name, ctypes.c_bool) for name in ("full_rank", "full", "mapped")),
-    *((name, ctypes.c_double) for name in ("growth_range", "shrink_range")),
-    *((name, ctypes.c_bool) for name in ("global_flow", "flow")),
-    *((name, ctypes.c_void_p) for name in ("global_center", "global_scale", "local_center", "local_scale")),
-    ("own", ctypes.c_bool),
-    *((name, ctypes.c_void_p) for name in ("loc", "log_sd", "below", "locals", "map", "warp", "curve")),
-    *((name, ctypes.c_void_p) for name in ("rate", "first", "second_root", "steps_done")),
-    ("key", ctypes.c_uint64),
-    *((name, ctypes.c_size_t) for name in ("draws", "steps", "stride")),
-    *((name, ctypes.c_void_p) for name in ("sum", "elbo", "rejected")),
-)
-
-
-class TableRun(ctypes.Structure):
-    """The arguments of `train_table`."""
-
-    _fields_ = (*_STEPS, ("slot", ctypes.c_int64))
-
-
-class NetworkRun(ctypes.Structure):
-    """The arguments of `train_network`."""
-
-    _fields_ = (
-        *_STEPS,
-        *((name, ctypes.c_size_t) for name in ("inputs", "layers")),
-        ("outputs", ctypes.c_void_p),
-        ("skip", ctypes.c_bool),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("weights", "slots", "unit_inputs", "other_slots", "term_weights")
-        ),
-        ("terms", ctypes.c_size_t),
-    )
 
 
 def disabled() -> bool:
@@ -77,7 +39,7 @@ def disabled() -> bool:
 def _candidates() -> Iterator[Path]:
     # In an editable installation the sources stay in the checkout and the handler lies in site-packages.
     folders = [
-        Path(__file__).parent,
+        Path(__file__).parent / "native",
         *(Path(sysconfig.get_path(key), "avistan", "density", "native") for key in ("platlib", "purelib")),
     ]
     yield from (folder / name for folder in folders for name in _NAMES)
@@ -111,25 +73,13 @@ def _load() -> ctypes.CDLL | None:
     lib.avistan_gradient_loop.restype = ctypes.c_double
     lib.avistan_set_layout.argtypes = [i64] * 4 + [address] * 3
     lib.avistan_set_layout.restype = ctypes.c_int
-    lib.avistan_train_table.argtypes = [ctypes.POINTER(TableRun)]
-    lib.avistan_train_table.restype = ctypes.c_int
-    lib.avistan_train_network.argtypes = [ctypes.POINTER(NetworkRun)]
-    lib.avistan_train_network.restype = ctypes.c_int
-    lib.avistan_network_loop.argtypes = [ctypes.POINTER(NetworkRun), *[ctypes.c_size_t] * 2]
-    lib.avistan_network_loop.restype = ctypes.c_double
-    lib.avistan_normals.argtypes = [ctypes.c_uint64] * 3 + [i64, address]
-    lib.avistan_normals.restype = None
-    lib.avistan_common_normals.argtypes = [*[ctypes.c_uint32] * 2, address, i64, address]
-    lib.avistan_common_normals.restype = None
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(lib.avistan_log_density), platform="cpu")
-    block_log_density = jax.ffi.pycapsule(lib.avistan_block_log_density)
-    jax.ffi.register_ffi_target(BLOCK_TARGET, block_log_density, platform="cpu")
-    jax.ffi.register_ffi_target(PATH_TARGET, jax.ffi.pycapsule(lib.avistan_path_gradient), platform="cpu")
+    for target in (TARGET, BLOCK_TARGET):  # names of the library's functions too
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(lib, target)), platform="cpu")
     return lib
 
 
 def library() -> ctypes.CDLL | None:
-    """The loaded handler with its FFI target registered, or None where it is disabled or was not built.
+    """The loaded handler with its FFI targets registered, or None where it is disabled or was not built.
 
     Raises:
         RuntimeError: the handler was built from other sources than this Python code.
@@ -232,7 +182,7 @@ def set_layout(
     """Say where a slot's globals (G,) and locals (d, M) lie in its vector.
 
     Args:
-        rest: values (D,) of the coordinates that steps never set, where the locals stay as they are.
+        rest: values (D,) of the coordinates that draws leave, where the locals stay as they are.
     Raises:
         ValueError: the slot is closed or has a layout.
     """
@@ -244,31 +194,6 @@ def set_layout(
     )
     if not done:
         raise ValueError(f"slot {index} is closed, or has a layout already.")
-
-
-def train_table(run: TableRun) -> int:
-    """Steps of F-VI, in place; 0, or 1 + the number of what went wrong (`Outcome` in batch.h)."""
-    return int(_required().avistan_train_table(ctypes.byref(run)))
-
-
-def train_network(run: NetworkRun) -> int:
-    """Steps of A-VI with a network, in place; returns as `train_table`."""
-    return int(_required().avistan_train_network(ctypes.byref(run)))
-
-
-def normals(key: int, step: int, stream: int, count: int) -> NDArray[np.float32]:
-    """The first normals of a stream."""
-    out = np.empty(count, dtype=np.float32)
-    _required().avistan_normals(key, step, stream, count, out.ctypes.data)
-    return out
-
-
-def common_normals(words: tuple[int, int], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Normals of a key with these words by their numbers, in any shape."""
-    flat = np.ascontiguousarray(numbers)
-    out = np.empty(flat.shape)
-    _required().avistan_common_normals(*words, flat.ctypes.data, flat.size, out.ctypes.data)
-    return out
 
 
 def gradient_loop(
@@ -287,13 +212,3 @@ def gradient_loop(
     if seconds < 0.0:
         raise ValueError("Stan rejects this theta: choose another point for the measurement.")
     return seconds
-
-
-def network_loop(run: NetworkRun, threads: int, repeats: int) -> float:
-    """Seconds that so many forward and backward passes of a network take, for the units of the first step of `run`:
-    what a step adds to drawing, Stan's gradients and Adam. For benchmarks; nothing moves.
-
-    Raises:
-        RuntimeError: the compiled handler is not available.
-    """
-    return float(_required().avistan_network_loop(ctypes.byref(run), threads, repeats))
