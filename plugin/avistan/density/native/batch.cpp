@@ -128,7 +128,7 @@ std::string check(const Batch& batch, const Lease& lease, std::int64_t slot) {
 
 // --- globals and blocks of units ------------------------------------------------------------------------------
 
-constexpr std::size_t kStretch = 1024;  // units whose latents are copied together: both sides stay in cache
+constexpr std::size_t kStretch = 256;  // units whose latents are copied together: both sides stay in cache
 
 // The positions of `count` entries of a row from its entry `first` on.
 struct Places {
