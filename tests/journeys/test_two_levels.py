@@ -8,23 +8,17 @@ import pytest
 
 import avistan as avi
 import avistan.fitting.shard_preparation
-import avistan.objective.step
-from avistan.density.log_density import native_available, register, set_layout
+from avistan.density.backend import native_available
 from avistan.family.family import Family, num_variational_parameters, trainable
 from avistan.family.globals import LevelGlobals
 from avistan.family.method import parse_method
 from avistan.fitting.family_selection import grown, stages
 from avistan.fitting.shard_preparation import LargePreparation, prepare_large
 from avistan.objective.elbo import gap
-from avistan.objective.step import (
-    form_of,
-    frame_of,
-    numpy_elbo_gradient,
-    parts_of,
-)
 from avistan.runtime.errors import MethodError
 from avistan.start.preparation import Preparation, prepare, start_family
 from avistan.training.stopping import tolerance
+from batch_gradients import check_mean_over_batches
 from family_draws import drawn
 from programs import bundled
 from stan_adapters.errors import StructureError
@@ -322,66 +316,20 @@ def large_preparation_of(model: avi.Model, size: int, **options) -> LargePrepara
     return prepare_large(model.bound, structure.level, structure.slicing, **given)
 
 
-def leaf_gradients(family: Family, inputs, of_parts) -> list[np.ndarray]:
-    """The gradient of every trainable leaf, given that of the parts."""
-    moved, fixed = eqx.partition(family, trainable(family))
-    _, back = jax.vjp(lambda moved: parts_of(eqx.combine(moved, fixed), inputs), moved)
-    of_parts = jax.tree.map(lambda part: jnp.asarray(part), of_parts)
-    like = parts_of(family, inputs)
-    cast = type(like)(*(g.astype(part.dtype) for g, part in zip(of_parts, like, strict=True)))
-    return [np.asarray(leaf, dtype=np.float64) for leaf in jax.tree.leaves(back(cast)[0])]
-
-
 @pytest.mark.parametrize(
     ("code", "data", "size"),
     [(ANSWERS, answers_data(430, 20, 5), 97), (NESTED, nested_data(60, 7), 50)],
     ids=["answers", "nested"],
 )
 @pytest.mark.parametrize("parts", ["", ":full:conditional(mean+scale)"])
-def test_the_mean_gradient_over_the_batches_is_that_of_all_units(
-    code, data, size, parts, monkeypatch, one_short_round
-):
-    monkeypatch.setattr(  # the same for every unit, whichever batch it is in
-        avistan.objective.step,
-        "normals",
-        lambda key, step, stream, count: np.full(count, 0.5 - 0.2 * stream, np.float32),
-    )
+def test_the_mean_gradient_over_the_batches_is_that_of_all_units(code, data, size, parts, one_short_round):
     model = avi.Model(stan_code=code, data=data)
     preparation = large_preparation_of(model, size)
     method = parse_method(f"avi:mlp(8):levels{parts}")
     small = preparation.minibatches_of(method)
     family = disturbed(small.start_family(method)[0])
     assert isinstance(family.globals, LevelGlobals)
-    whole, inputs = small.whole_family(family), preparation.unit_input(method)[1]
-    inputs = jnp.asarray(inputs, dtype=jnp.float32)
-    with register(model.bound) as slot:
-        set_layout(slot.index, preparation.globals_index, preparation.index.T)
-        at = np.array([slot.index]), np.ones(1), (0, 0)
-        elbo, _, expected = numpy_elbo_gradient(
-            form_of(whole), 1, *at, frame_of(whole), parts_of(whole, inputs)
-        )
-    expected_leaves = leaf_gradients(whole, inputs, expected)
-    elbos, of_loc, of_log_sd, leaves = [], [], [], []
-    with small.batches(small.unit_inputs(method)) as batches:
-        batches.chunk(0, 1000)
-        some, alone, slots, which = batches.chunk(0, len(batches.shards))
-        assert len(slots) == -(-len(preparation.index) // size)
-        for slot, number in zip(slots, which, strict=True):
-            at = np.concatenate([[slot], alone.slots]), np.asarray(alone.weights), (0, 0)
-            value, rejected, gradient = numpy_elbo_gradient(
-                form_of(family), 1, *at, frame_of(family), parts_of(family, some[number])
-            )
-            assert rejected == 0
-            elbos.append(value)
-            of_loc.append(gradient.loc)
-            of_log_sd.append(gradient.log_sd)
-            leaves.append(leaf_gradients(family, some[number], gradient))
-    assert np.mean(elbos) == pytest.approx(elbo, rel=1e-9)
-    for found, one in ((of_loc, expected.loc), (of_log_sd, expected.log_sd)):
-        np.testing.assert_allclose(np.mean(found, axis=0), one, atol=1e-6 * np.abs(found).max())
-    assert len(leaves[0]) == len(jax.tree.leaves(eqx.filter(family, trainable(family))))
-    for *found, one in zip(*leaves, expected_leaves, strict=True):  # networks are in single precision
-        np.testing.assert_allclose(np.mean(found, axis=0), one, atol=1e-5 * np.abs(found).max(initial=1e-9))
+    check_mean_over_batches(model.bound, small, family, method, preparation.unit_input(method)[1], size)
 
 
 def test_the_second_level_reads_all_data_whatever_the_batch(one_short_round):

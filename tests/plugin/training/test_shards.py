@@ -1,6 +1,5 @@
 """Minibatches of units: unbiased, repeatable, in bounded memory, and as good as steps on all units."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,20 +7,17 @@ import pytest
 
 import avistan.objective.elbo
 import avistan.start.preparation
-from avistan.density.log_density import register, set_layout
-from avistan.family.family import trainable
+from avistan.density.slots import register
 from avistan.family.functions import Table
 from avistan.family.method import parse_method
-from avistan.family.normals import normals
 from avistan.fitting.outcome import FitOutcome
 from avistan.fitting.shard_preparation import prepare_large
 from avistan.objective.elbo import evaluate
-from avistan.objective.gradient import neg_elbo
 from avistan.start.preparation import start_family
-from avistan.training.batches import Terms
 from avistan.training.loop import NO_SLOT
 from avistan.training.optimizer import learning_rates
 from avistan.training.steps import Training
+from batch_gradients import check_mean_over_batches
 from pairs import disturbed
 from programs import bundled, simulator
 from stan_adapters.errors import StructureError
@@ -55,46 +51,12 @@ def program(request, linear):
             yield model
 
 
-@eqx.filter_jit
-def gradient_of(family, terms, slot, numbers, inputs, weight):
-    """ELBO of one draw and its gradient by all that is trained; a unit's normals follow from its number."""
-    noise = normals(jax.random.key(5), numbers, 1, family.globals.size, family.local.block)
-    moved, fixed = eqx.partition(family, trainable(family))
-
-    def loss(moved):
-        return neg_elbo(eqx.combine(moved, fixed), terms.density(slot), noise, inputs, weight)
-
-    gradient, info = jax.grad(loss, has_aux=True)(moved)
-    return info.elbo, jax.tree.leaves(gradient)
-
-
 @pytest.mark.parametrize("name", ["", ":full:full-rank:conditional(curved):flow"])
 def test_the_mean_over_the_batches_is_the_whole(program, name):
     small = of(program, 97)
     method = parse_method(METHOD.name + name)
-    family, level = disturbed(small.start_family(method)[0], size=0.02), small.maker.level
-    values = small.unit_inputs(method)
-    with register(program) as slot:
-        set_layout(slot.index, level.globals_index(program.dim), level.index.T)
-        alone = Terms(jnp.ones(()), jnp.zeros(0, dtype=jnp.int64), jnp.zeros(0))
-        everyone = jnp.arange(level.num_units), jnp.asarray(values, dtype=jnp.float32), jnp.ones(())
-        elbo, whole = gradient_of(small.whole_family(family), alone, jnp.asarray(slot.index), *everyone)
-    found = []
-    with small.batches(values) as batches:
-        batches.chunk(0, 1000)
-        shards = batches.shards
-        terms, units, slots, which = batches.chunk(0, len(shards))
-        assert len(shards) == -(-level.num_units // 97)
-        assert sorted(np.concatenate([shard.units for shard in shards])) == list(range(level.num_units))
-        for slot, number in zip(slots, which, strict=True):
-            found.append(gradient_of(family, terms, slot, *(part[number] for part in units)))
-    elbos, gradients = zip(*found, strict=True)
-    # Networks are in single precision, and sums in another order.
-    assert np.mean(elbos) == pytest.approx(float(elbo), rel=1e-6)
-    for leaf, parts in zip(whole, zip(*gradients, strict=True), strict=True):
-        gradients_of_leaf = np.array(parts, dtype=np.float64)
-        scale = np.abs(gradients_of_leaf).max(initial=1e-9)
-        np.testing.assert_allclose(gradients_of_leaf.mean(axis=0), np.asarray(leaf), atol=1e-5 * scale)
+    family = disturbed(small.start_family(method)[0], size=0.02)
+    check_mean_over_batches(program, small, family, method, small.unit_inputs(method), 97)
 
 
 def trained(model, steps=500, backend=None, size=97, **options):
