@@ -67,6 +67,6 @@ $(PYTHON):
 $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE) $(GRAMMAR) | $(PYTHON)
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 	  $(PYTHON) -m pip install --quiet -e '.[test,lint]'
-	@$(PYTHON) -c 'from avistan.density.log_density import backend; print("avistan is installed, with the compiled handler" \
+	@$(PYTHON) -c 'from avistan.density.backend import backend; print("avistan is installed, with the compiled handler" \
 	  if backend() == "native" else "avistan is installed, without the compiled handler (no C++ compiler?): slower")'
 	touch $@

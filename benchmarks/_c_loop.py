@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from avistan.density import native
-from avistan.density.log_density import DensityHandles
+from avistan.density import handler
+from avistan.density.handles import DensityHandles
 
 
 def gradient_microseconds(
@@ -25,7 +25,7 @@ def gradient_microseconds(
     point = np.asarray(theta, dtype=np.float64)
     addresses = model.log_density_gradient_address, model.free_error_address, model.handles(1)[0]
     repeats = 1
-    while (seconds := native.gradient_loop(*addresses, point, repeats)) < window / 4:
+    while (seconds := handler.gradient_loop(*addresses, point, repeats)) < window / 4:
         repeats *= 2
     repeats = max(1, round(repeats * window / seconds))
-    return 1e6 * min(native.gradient_loop(*addresses, point, repeats) for _ in range(windows)) / repeats
+    return 1e6 * min(handler.gradient_loop(*addresses, point, repeats) for _ in range(windows)) / repeats

@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from _family_programs import PROGRAMS, SAMPLED_AS
 from _moments import STRONG, Moments, moments
 from avistan.comparison.references import Reference, nuts
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.method import parse_method
 from avistan.fit import Fit
 from avistan.fitting.options import FitOptions

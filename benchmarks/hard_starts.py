@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from avistan.comparison.competitors import External
 from avistan.comparison.references import Reference, nuts
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.method import parse_method
 from avistan.fitting.chains import evaluation_key
 from avistan.fitting.options import FitOptions

@@ -36,14 +36,9 @@ import numpy as np
 
 from _c_loop import gradient_microseconds
 from avistan.cli.examples import models_root
-from avistan.density.log_density import (
-    Backend,
-    DensityHandles,
-    default_threads,
-    native_available,
-    register,
-    use_backend,
-)
+from avistan.density.backend import Backend, native_available, use_backend
+from avistan.density.handles import DensityHandles
+from avistan.density.slots import default_threads, register
 from avistan.family.family import Family, trainable
 from avistan.family.method import parse_method
 from avistan.family.placement import make_placement

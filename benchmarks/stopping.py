@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from avistan.cli.examples import models_root
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.method import parse_method
 from avistan.fitting.chains import evaluation_key

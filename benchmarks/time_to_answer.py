@@ -48,7 +48,7 @@ import avistan
 import avistan as avi
 import stan_adapters
 from _cases import CASES, Case
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.family import mean_field_family
 from avistan.fitting.chains import evaluation_key
 from avistan.objective.elbo import Evaluation, evaluate, gap

@@ -7,7 +7,7 @@ import pytest
 
 import avistan as avi
 from avistan.calibration.simulator import simulate
-from avistan.density import log_density, native
+from avistan.density import backend, handler
 from avistan.report.sentences import findings
 from fake_engine import Toy
 from stan_adapters import errors
@@ -118,27 +118,27 @@ def test_components_of_tuples_are_explained_where_they_appear(toy_library, tmp_p
 
 
 def test_an_installation_without_the_handler_says_so_once(monkeypatch):
-    monkeypatch.setattr(native, "_load", lambda: None)
+    monkeypatch.setattr(handler, "_load", lambda: None)
     monkeypatch.delenv("AVISTAN_NO_NATIVE", raising=False)
     monkeypatch.setattr(errors, "_told", set())
     with pytest.warns(
         EngineNotice, match=r"without its compiled handler.*Install a C\+\+17 compiler and reinstall"
     ):
-        assert log_density.backend() == "callback"
-    assert log_density.backend() == "callback"  # a second notice would be an error
+        assert backend.backend() == "callback"
+    assert backend.backend() == "callback"  # a second notice would be an error
 
 
 @pytest.mark.parametrize("how", ["asked for", "switched off"])
 def test_callbacks_that_were_chosen_are_quiet(monkeypatch, how):
-    monkeypatch.setattr(native, "_load", lambda: None)
+    monkeypatch.setattr(handler, "_load", lambda: None)
     monkeypatch.setattr(errors, "_told", set())
     monkeypatch.setenv("AVISTAN_NO_NATIVE", "1" if how == "switched off" else "0")
-    monkeypatch.setattr(native, "notify_once", lambda message: pytest.fail(message))
+    monkeypatch.setattr(handler, "notify_once", lambda message: pytest.fail(message))
     if how == "switched off":
-        assert log_density.backend() == "callback"
+        assert backend.backend() == "callback"
     else:
-        with log_density.use_backend("callback"):
-            assert log_density.backend() == "callback"
+        with backend.use_backend("callback"):
+            assert backend.backend() == "callback"
 
 
 def test_a_simulator_is_not_run_by_the_library_of_the_program_to_fit(toy_library, tmp_path):

@@ -9,8 +9,10 @@ import pytest
 
 import avistan as avi
 from avistan.cli import app as cli
-from avistan.density import log_density, native
-from avistan.density.log_density import register, use_backend
+from avistan.density import handler
+from avistan.density.backend import native_available, use_backend
+from avistan.density.log_density import log_density
+from avistan.density.slots import register
 from fake_engine import Toy, overlaps
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
@@ -51,7 +53,7 @@ def library(toy_library, tmp_path):
 
 @pytest.mark.parametrize("backend", ["native", "callback"])
 def test_no_two_calls_overlap_whoever_makes_them(library, backend, monkeypatch):
-    if backend == "native" and not log_density.native_available():
+    if backend == "native" and not native_available():
         pytest.skip("the compiled handler is not available")
     monkeypatch.setenv("AVISTAN_NUM_THREADS", "4")
     program = Program.from_code(CODE, name="mine")
@@ -60,7 +62,7 @@ def test_no_two_calls_overlap_whoever_makes_them(library, backend, monkeypatch):
     points = np.random.default_rng(0).normal(size=(32, N + 1))
     expected, _ = BoundModel(program, data, engine="stanli").log_density_gradient(points)
     with use_backend(backend), register(models[0]) as one, register(models[1]) as two:
-        run = jax.jit(lambda slot, theta: log_density.log_density(slot, theta)[0])
+        run = jax.jit(lambda slot, theta: log_density(slot, theta)[0])
         with jax.enable_x64(True):
             run(one.index, points)
         wrong: list[str] = []
@@ -89,13 +91,13 @@ def test_no_two_calls_overlap_whoever_makes_them(library, backend, monkeypatch):
 
 
 def test_the_handler_waits_for_code_that_holds_its_mutex(library):
-    if not log_density.native_available():
+    if not native_available():
         pytest.skip("the compiled handler is not available")
     program = Program.from_code(CODE, name="mine")
     model = BoundModel(program, read_data(program, DATA), engine=str(library))
     lp: list[float] = []
     with use_backend("native"), register(model) as slot:
-        run = jax.jit(lambda theta: log_density.log_density(slot, theta)[0])
+        run = jax.jit(lambda theta: log_density(slot, theta)[0])
 
         def evaluate() -> None:
             with jax.enable_x64(True), use_backend("native"):
@@ -103,21 +105,21 @@ def test_the_handler_waits_for_code_that_holds_its_mutex(library):
 
         evaluate()  # compiles: from here on nothing but the mutex makes it wait
         lp.clear()
-        native.acquire_exclusive()
+        handler.acquire_exclusive()
         waiting = threading.Thread(target=evaluate)
         waiting.start()
         waiting.join(1.0)
         held = not lp
-        native.release_exclusive()
+        handler.release_exclusive()
         waiting.join()
     assert held
     assert lp == [0.0]
 
 
 def test_a_handler_without_the_mutex_is_refused(monkeypatch):
-    monkeypatch.setattr(native, "_required", object)
+    monkeypatch.setattr(handler, "_required", object)
     with pytest.raises(RuntimeError, match="built from other sources than this avistan: install again"):
-        native.acquire_exclusive()
+        handler.acquire_exclusive()
 
 
 def test_a_fit_runs_and_says_which_engine_it_rests_on(library):

@@ -14,7 +14,7 @@ from avistan.comparison.elbo_curves import curve
 from avistan.comparison.references import Reference
 from avistan.comparison.results import Comparison
 from avistan.comparison.rows import Cost, Row, accuracy, best_elbo, with_gap, with_milestones
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.family import mean_field_family
 from avistan.family.method import parse_method
 from avistan.fit import Fit

@@ -18,37 +18,26 @@ def evaluate_rows(
     status: NDArray[np.int32],
 ) -> None:
     """Fill lp (S,), grad (S, D) and status (S,) from theta (S, D) through raw ctypes calls."""
-    with record.lock, record.exclusive:
-        _evaluate_with(record, record.handle, theta, lp, grad, status)
-
-
-def _evaluate_with(
-    record: Record,
-    handle: int,
-    theta: NDArray[np.float64],
-    lp: NDArray[np.float64],
-    grad: NDArray[np.float64],
-    status: NDArray[np.int32],
-) -> None:
     error = ctypes.c_void_p()
     stride = theta.shape[1] * theta.itemsize
     at_theta, at_grad, at_lp = theta.ctypes.data, grad.ctypes.data, lp.ctypes.data
-    for row in range(len(theta)):
-        code = record.gradient(
-            handle,
-            True,
-            True,
-            at_theta + row * stride,
-            at_lp + row * lp.itemsize,
-            at_grad + row * stride,
-            ctypes.byref(error),
-        )
-        if error.value is not None:
-            record.message = ctypes.string_at(error.value).decode(errors="replace")
-            record.free_error(error)
-            error.value = None
-        if code != 0 or not np.isfinite(lp[row]) or not np.isfinite(grad[row]).all():
-            lp[row], grad[row], status[row] = -np.inf, 0.0, 1
+    with record.lock, record.exclusive:
+        for row in range(len(theta)):
+            code = record.gradient(
+                record.handle,
+                True,
+                True,
+                at_theta + row * stride,
+                at_lp + row * lp.itemsize,
+                at_grad + row * stride,
+                ctypes.byref(error),
+            )
+            if error.value is not None:
+                record.message = ctypes.string_at(error.value).decode(errors="replace")
+                record.free_error(error)
+                error.value = None
+            if code != 0 or not np.isfinite(lp[row]) or not np.isfinite(grad[row]).all():
+                lp[row], grad[row], status[row] = -np.inf, 0.0, 1
 
 
 def evaluate_on_host(

@@ -49,8 +49,6 @@ class Record:
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a callback evaluates this slot
     message: str | None = None
     native: bool = False  # the compiled handler knows it too
-    handles: tuple[int, ...] = ()  # threads use one each, and share them where there are fewer
-    threads: int = 1  # most that may call at once
     exclusive: LibraryLock | _NoLock = field(default_factory=_NoLock)  # held while Stan evaluates
     layout: SlotLayout | None = None
 
@@ -186,8 +184,6 @@ def register(model: DensityHandles, *, threads: int | None = None) -> Slot:
         handles[0],
         *functions,
         native=native_available(),
-        handles=handles,
-        threads=count,
         exclusive=lock or _NoLock(),
     )
     return Slot(index, model.dim)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.fitting.chains import evaluation_key

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.method import Method, parse_method
 from avistan.fitting.conditional_start import center_globals, start_conditional

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.functions import MLP, LocalNu
 from avistan.family.globals import GlobalGaussian

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from avistan.density.log_density import log_density, register
+from avistan.density.log_density import log_density
+from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Refined
 from avistan.family.normals import Noise

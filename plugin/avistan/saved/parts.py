@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.functions import Refined
 from avistan.family.globals import LevelGlobals

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from avistan.density.log_density import block_log_density, set_layout
+from avistan.density.log_density import block_log_density
+from avistan.density.slots import set_layout
 from avistan.family.family import Family
 from avistan.objective.gradient import Density
 from avistan.runtime.device import on_device

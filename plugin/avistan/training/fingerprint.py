@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 import stan_adapters
-from avistan.density import native
-from avistan.density.log_density import backend
+from avistan.density import handler
+from avistan.density.backend import backend
 from avistan.runtime.machine import num_processors, processor
 from avistan.runtime.versions import versions
 from stan_adapters.bound.bound_model import BoundModel
@@ -86,8 +86,8 @@ def _sources() -> str:
         for file in sorted([*package.rglob("*.py"), *package.rglob("*.lark")]):
             found.update(f"{file.relative_to(package)};".encode())
             found.update(file.read_bytes())
-    handler = native.library()
-    found.update(Path(handler._name).read_bytes() if handler is not None else b"")
+    library = handler.library()
+    found.update(Path(library._name).read_bytes() if library is not None else b"")
     return found.hexdigest()[:16]
 
 

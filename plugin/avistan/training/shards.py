@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from avistan.density.log_density import Slot, default_threads, register, set_layout
+from avistan.density.slots import Slot, default_threads, register, set_layout
 from avistan.family.family import Family
 from avistan.family.method import Method
 from avistan.family.normals import normals

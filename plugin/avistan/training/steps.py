@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from avistan.density.log_density import backend
+from avistan.density.backend import backend
 from avistan.family.family import Family, trainable
 from avistan.family.functions import Table
 from avistan.family.normals import Noise, normals

@@ -8,7 +8,7 @@ import pytest
 
 import avistan as avi
 import avistan.fitting.chains
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.method import parse_method
 from avistan.fitting.conditional_start import center_globals, start_conditional
 from avistan.fitting.curvature import UnitPlaces, precision_without_units, read_curvature

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 import avistan as avi
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.fitting.natural_gradient import moved_globals, natural_gradient_step
 from avistan.posterior.approximation import approximation
 from avistan.runtime.device import on_device

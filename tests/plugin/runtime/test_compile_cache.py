@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from avistan.density.log_density import native_available
+from avistan.density.backend import native_available
 from avistan.runtime.compile_cache import CompileCacheWarning, _made, compile_cache
 from avistan.runtime.precision import in_float64
 

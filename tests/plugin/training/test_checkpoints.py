@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.method import parse_method
 from avistan.files.digests import record_digest
 from avistan.fitting.options import FitOptions

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.density.log_density import native_available, register, use_backend
+from avistan.density.backend import native_available, use_backend
+from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.method import parse_method
 from avistan.start.preparation import prepare, start_family

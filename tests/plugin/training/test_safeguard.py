@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.fitting.outcome import FitOutcome, judge
 from avistan.objective.elbo import Evaluation
 from avistan.runtime.precision import in_float64

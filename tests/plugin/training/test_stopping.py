@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from avistan.density.log_density import register
+from avistan.density.slots import register
 from avistan.family.method import parse_method
 from avistan.fitting.options import FitOptions, make_options
 from avistan.fitting.outcome import FitOutcome, judge
