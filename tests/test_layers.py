@@ -5,6 +5,7 @@ Imports inside functions and under TYPE_CHECKING count.
 
 import ast
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,3 +203,36 @@ def test_imports_are_read_inside_functions_and_relative_ones_resolved(tmp_path):
     path.write_text("from . import x\nfrom ..up import y\ndef f():\n    import jax.numpy as jnp\n")
     names = set(imported_names("package.inner.module", path))
     assert {"package.inner.x", "package.up.y", "jax.numpy"} <= names
+
+
+# ---- docs/architecture.md: two tables for each package
+
+HEADINGS = {"stan_adapters": "adapters/stan_adapters", "avistan": "plugin/avistan"}
+
+
+def architecture(package: str) -> list[str]:
+    """The parts of a package's section: the table of folders, then one for each folder."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.partition(f"\n## {HEADINGS[package]}\n")[2].partition("\n## ")[0]
+    return section.split("\n### ")
+
+
+def told(table: str) -> list[str]:
+    """The first cells of a table."""
+    return [name.rstrip("/") for name in re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_architecture_has_all_folders_in_their_order(package):
+    assert told(architecture(package)[0]) == [name for name in ORDER[package] if name != "__main__"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_architecture_has_a_line_for_every_module(package):
+    there: dict[str, set[str]] = {}
+    for name in modules(package):
+        parts = name.split(".")[1:]
+        if len(parts) == 2 and parts[1] != "parser_tables":  # made by the installation
+            there.setdefault(parts[0], set()).add(parts[1])
+    documented = {part.partition("\n")[0]: set(told(part)) for part in architecture(package)[1:]}
+    assert documented == there
