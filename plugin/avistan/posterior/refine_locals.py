@@ -7,6 +7,7 @@ model serves them all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,8 +20,8 @@ import numpy.typing as npt
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from avistan.density.log_density import log_density
-from avistan.density.slots import register
+from avistan.density.log_density import block_log_density
+from avistan.density.slots import register, set_layout
 from avistan.family.family import Family
 from avistan.family.functions import LocalNu, Refined
 from avistan.family.normals import Noise
@@ -137,6 +138,7 @@ def refine_locals(
     """
     mask = np.ones(density.num_units) if chosen is None else chosen.astype(np.float64)
     with register(model) as slot:
+        set_layout(slot.index, density.globals_index, density.index.T)
         key = stream_key(jax.random.key(seed), Stream.REFINEMENT)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
             nu = _trained(q, on_device(slot.index), on_device(mask), key, steps)
@@ -155,12 +157,9 @@ def _trained(
         optax.scale_by_learning_rate(optax.cosine_decay_schedule(_RATE, steps)),
     )
 
-    def density(theta: Float[Array, "S G"], z: Float[Array, "S d N"]) -> tuple[Array, Array]:
-        return log_density(slot, jax.vmap(q.family.placement)(theta, z))
-
     def loss(move: Move, noise: Noise) -> Array:
         moved = q.with_units(move.of(q.nu)).family
-        return neg_elbo(moved, density, noise, no_inputs(moved))[0]
+        return neg_elbo(moved, functools.partial(block_log_density, slot), noise, no_inputs(moved))[0]
 
     def step(carry: tuple[Move, optax.OptState], number: Array) -> tuple[tuple[Move, optax.OptState], None]:
         move, state = carry
