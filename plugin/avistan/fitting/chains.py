@@ -218,10 +218,10 @@ class _ChainRun:
         family, trace = self._train(self._start if turned is None else turned, 0, self._method)
         return self._stage(self._method, family, (trace,))
 
-    def settled(self, found: _Stage) -> _Stage:
-        """The stage after steps of all globals at once, units following, as long as they are long and the ELBO rises.
+    def with_last_steps(self, found: _Stage) -> _Stage:
+        """The stage after natural-gradient steps of the globals, as long as they are long and the ELBO rises.
 
-        A given number of steps is left as it is. On minibatches every stage but the first settles by itself.
+        A given number of steps is left as it is. On minibatches every stage but the first ends with steps of its own.
         """
         if self._large is not None or self._options.steps is not None:
             return found
@@ -270,7 +270,7 @@ class _ChainRun:
         return self._trained(before, number, richer, start)
 
     def judged(self, before: _Stage, number: int, richer: Method) -> tuple[_Stage, GrowthStep]:
-        """A richer family, and what it brings: one that follows by curvature if that pays, else one that is trained.
+        """A richer family, and what it brings: one started from curvature if that pays, else one that is trained.
 
         On minibatches the correlations within units, which are told by some of the units, are trained anyway.
         """
@@ -402,7 +402,7 @@ def _run_chain(
                 growth.append(step)
                 best, run.cut = found if step.kept else best, _cut_off(found)
         if not run.cut:
-            best = run.settled(best)
+            best = run.with_last_steps(best)
         begin_stage("the ELBO", next="the diagnosis")
         short = not run.cut and not _diverged(best) and run.short_of_quick_fit(best)
         ended = Ending.out_of_time if run.cut else Ending.short if short else None

@@ -1,7 +1,7 @@
 """Conditional factors q(z_n given theta), and correlations within units, started from curvature, without training.
 
 The network keeps the means that it gives each unit; it learns the slopes and the precisions of some units by least
-squares on its last hidden layer. The globals get the precision that is left when units follow them, and one step of
+squares on its last hidden layer. The globals get the precision that is left when units depend on them, and one step of
 Newton's towards the mean that all units together ask for.
 """
 
@@ -48,7 +48,7 @@ _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
 def start_conditional(
     preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
-    """A family whose units follow the globals, grown from one where they do not, and the gradients that it took.
+    """A family whose units depend on the globals, from one where they do not, and the gradients that it took.
 
     None where the method does not ask for it, or the function is no network, or curvature says nothing: a point was
     rejected, or the density is not concave in the globals.
@@ -75,10 +75,10 @@ def start_conditional(
 def center_globals(
     preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
-    """The family with its globals where all units together ask for, units that follow them, and the gradients it took.
+    """The family with its globals where all units together ask for, their factors moved along, and the gradients it took.
 
     On minibatches training leaves the globals where the noise of the last ones had moved them, or on their way: for
-    them a step of training is far smaller than that noise. None where the family does not follow the globals, or along
+    them a step of training is far smaller than that noise. None where units do not depend on the globals, or through
     curves, the globals are transformed, or the function is no network. Arguments as of `start_conditional`.
     """
     factor = family.globals
