@@ -75,7 +75,7 @@ def start_conditional(
 def center_globals(
     preparation: Preparation, family: Family, method: Method, inputs: Inputs
 ) -> tuple[Family, int] | None:
-    """The family with its globals where all units together ask for, their factors moved along, and the gradients it took.
+    """The family with its globals where all units together ask for, units moved along, and the gradients it took.
 
     On minibatches training leaves the globals where the noise of the last ones had moved them, or on their way: for
     them a step of training is far smaller than that noise. None where units do not depend on the globals, or through
