@@ -27,8 +27,8 @@ from avistan.training.optimizer import learning_rule
 
 _NORMALS = 1 << 18  # drawn at once
 _KEPT = 32  # compiled programs, the latest used
-_WATCHED = 50  # units
-_EXACT = 4096  # units from which on none are added to find a compiled program
+_WATCHED = 50  # units, some of them several times where there are fewer
+_EXACT = 4096  # units from which on the time of the steps counts more than that of compiling them
 
 
 class State(NamedTuple):
@@ -86,7 +86,7 @@ class Training:
         self._batches = WholeModel(slot, family, inputs, size) if batches is None else batches
         wide = _resized(eqx.tree_at(lambda f: f.placement, family, None), size)
         self._moved, self._fixed = eqx.partition(wide, trainable(wide))
-        some = np.unique(np.linspace(0, max(0, units - 1), min(units, _WATCHED)).astype(np.int32))
+        some = np.linspace(0, max(0, units - 1), _WATCHED if units else 0).astype(np.int32)
         self._watched = on_device(some), on_device(np.asarray(inputs)[some], np.float32)
 
     def start(self) -> State:
@@ -130,7 +130,9 @@ class Training:
         if key not in _compiled:
             program = jax.jit(_chunk, static_argnames=("draws", "estimator"))
             lowered = program.lower(*given, draws=self._draws, estimator=self._estimator)
-            _compiled[key] = lowered.compile()
+            # Of few units compiling takes longer than the steps, and code that is optimized less runs as fast.
+            quickly = {"xla_backend_optimization_level": "1"} if steps.units.numbers.size < _EXACT else None
+            _compiled[key] = lowered.compile(quickly)
             while len(_compiled) > _KEPT:
                 _compiled.popitem(last=False)
         _compiled.move_to_end(key)
@@ -207,7 +209,7 @@ def _divisor(number: int, most: int) -> int:
 
 
 def padded_size(units: int) -> int:
-    """A number of units that others share: at most a quarter more, and none more where they are many."""
+    """A number of units that programs are compiled for: at most a quarter more, and none more where they are many."""
     if not 0 < units < _EXACT:
         return units
     step = 1 << max(0, (units - 1).bit_length() - 3)
