@@ -67,7 +67,7 @@ def stages(
     Args:
         block: latents of a unit; 0 without a level.
         num_units: of the level.
-        by_path: only families that `path_gradient` covers, as on minibatches: none of low rank.
+        by_path: only families that minibatches serve: none of low rank.
     """
     found = []
     if method.coupling and method.local != "banded":
