@@ -33,6 +33,7 @@ from matplotlib.figure import Figure
 
 from _family_programs import PROGRAMS, SAMPLED_AS
 from _moments import STRONG, Moments, moments
+from _steps import TimedSteps
 from avistan.comparison.references import Reference, nuts
 from avistan.density.slots import register
 from avistan.family.method import parse_method
@@ -45,7 +46,6 @@ from avistan.report.figures import COLOURS, GRID, INK, MUTED
 from avistan.runtime.errors import FitError
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, split, start_family
-from avistan.training.loop import Trainer
 from stan_adapters.levels.levels import Level
 
 FloatArray = npt.NDArray[np.float64]
@@ -163,7 +163,9 @@ def step_times(model: Model, level: Level, names: Sequence[str]) -> dict[str, fl
         trainers = {}
         for name in names:
             family, inputs = start_family(preparation, parse_method(name))
-            trainers[name] = Trainer(family, inputs, slot.index, options.training, jax.random.key(1))
+            trainers[name] = TimedSteps(
+                family, inputs, slot.index, jax.random.key(1), draws=options.draws_per_step
+            )
             trainers[name].run(rates)
         least = dict.fromkeys(names, np.inf)
         for _ in range(ROUNDS):

@@ -3,7 +3,7 @@
     python benchmarks/step_cost.py [--sizes 100,1000,10000,100000,1000000] [--draws 1,8] [--seconds 1.0]
 
 Model: the bundled `linear` program, N latents, one observation each. For every row the bare gradients are a C loop over
-the BridgeStan ABI at one point; the step is the trainer's own fused step (normals, Stan, gradient, Adam), timed over
+the BridgeStan ABI at one point; the step is a whole step of training (normals, Stan, gradient, Adam), timed over
 chunks after compilation. Loop and step alternate, and each figure is the best of the rounds: the machine may be shared,
 ratios matter.
 
@@ -13,15 +13,13 @@ and which has a column of its own.
 
 The last table is the network's share of a step: forward and backward pass of the default network for the units of a
 step, over the time that its matrix products alone would take at the rate of a large float32 product of XLA's on this
-machine, which is measured in the same run. The passes are those of the compiled handler, as training makes them, and
-for comparison those of XLA, which serve where the handler was not built.
+machine, which is measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import runpy
 import time
@@ -35,21 +33,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from _c_loop import gradient_microseconds
+from _steps import TimedSteps
 from avistan.cli.examples import models_root
 from avistan.density.backend import Backend, native_available, use_backend
 from avistan.density.handles import DensityHandles
 from avistan.density.slots import default_threads, register
-from avistan.family.family import Family, trainable
+from avistan.family.family import trainable
 from avistan.family.method import parse_method
-from avistan.family.placement import make_placement
-from avistan.fitting.options import FitOptions
 from avistan.fitting.shard_preparation import prepare_large
-from avistan.objective.step import form_of
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, start_family
-from avistan.training.batches import one_batch
-from avistan.training.loop import Trainer
-from avistan.training.network_training import NetworkSteps
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.language.program import Program
@@ -91,13 +84,12 @@ def main() -> None:
 
 @in_float64
 def measure(model: BoundModel, structure: Structure, size: int, draws: int, seconds: float) -> None:
-    options = FitOptions(draws_per_step=draws)
     preparation = prepare(model, structure.level, seed=1, num_references=8, max_rank=8)
     for name in ("fvi", "avi") if size <= MOST_AT_ONCE else ("fvi",):
         for backend in backends(size):
             family, inputs = start_family(preparation, parse_method(name))
             with register(model) as slot, use_backend(backend):
-                trainer = Trainer(family, inputs, slot.index, options.training, jax.random.key(1))
+                trainer = TimedSteps(family, inputs, slot.index, jax.random.key(1), draws=draws)
                 step, bare = side_by_side(model, trainer, draws, seconds)
             row(size, draws, name, backend, bare, step)
 
@@ -111,7 +103,7 @@ def measure_minibatches(
     seconds: float,
 ) -> None:
     """Steps on minibatches of every number of units, in turns: a slow moment of the machine meets all of them."""
-    method, options = parse_method("avi"), FitOptions(draws_per_step=draws)
+    method = parse_method("avi")
     rates = np.full(CHUNK, 0.01)
     with contextlib.ExitStack() as stack:
         runs = []
@@ -123,7 +115,7 @@ def measure_minibatches(
             ).minibatches
             batches = stack.enter_context(large.batches(large.unit_inputs(method)))
             family, inputs = large.start_family(method)
-            trainer = Trainer(family, inputs, -1, options.training, jax.random.key(1), batches)
+            trainer = TimedSteps(family, inputs, -1, jax.random.key(1), draws=draws, batches=batches)
             started, steps = time.perf_counter(), batches.steps_per_round // CHUNK * CHUNK
             for _ in range(steps // CHUNK):
                 trainer.run(rates)
@@ -153,7 +145,7 @@ class _MinibatchRun:
     size: int
     units: int
     shard: BoundModel
-    trainer: Trainer
+    trainer: TimedSteps
     first: float
     steps: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
@@ -171,7 +163,9 @@ def backends(size: int) -> list[Backend]:
     return ["native", "callback"] if size <= MOST_CALLBACK else ["native"]
 
 
-def side_by_side(model: DensityHandles, trainer: Trainer, draws: int, seconds: float) -> tuple[float, float]:
+def side_by_side(
+    model: DensityHandles, trainer: TimedSteps, draws: int, seconds: float
+) -> tuple[float, float]:
     """Microseconds of a step and of the bare gradients it makes."""
     steps, bares = [], []
     started = time.perf_counter()
@@ -193,7 +187,7 @@ def side_by_side(model: DensityHandles, trainer: Trainer, draws: int, seconds: f
 def network_share(seconds: float) -> None:
     """The default network's passes against its products at the machine's rate."""
     print("network of the default inference function, microseconds")
-    print(f"{'units':>8}{'GFLOP/s':>10}{'products':>10}{'passes':>10}{'ratio':>8}{'by XLA':>10}{'ratio':>8}")
+    print(f"{'units':>8}{'GFLOP/s':>10}{'products':>10}{'passes':>10}{'ratio':>8}")
     simulate = runpy.run_path(str(LINEAR / "simulate.py"))["simulate"]
     program = Program.from_file(LINEAR / "linear.stan")
     with BoundModel(program, read_data(program, simulate(N=10_000))) as model:
@@ -205,28 +199,15 @@ def network_share(seconds: float) -> None:
     for units in (1000, 10_000):
         some = 50
         by_xla = passes_of(family, inputs[:units])
-        steps = native_steps(family, inputs[:units]) if native_available() else None
-        rates, times, others = [], [], []
+        rates, times = [], []
         for _ in range(ROUNDS):
             rates.append(2 * 2048**3 / fastest(lambda: product(large), seconds / ROUNDS))
-            others.append(fastest(functools.partial(by_xla, some), seconds / ROUNDS) / some)
-            if steps is not None:
-                times.append(steps.seconds_of_passes(default_threads(), 4 * some) / (4 * some))
+            times.append(fastest(functools.partial(by_xla, some), seconds / ROUNDS) / some)
         needed = products_of(family, inputs.shape[1], units) / max(rates)
-        native = f"{1e6 * min(times):>10.0f}{min(times) / needed:>8.2f}" if times else f"{'-':>10}{'-':>8}"
         print(
-            f"{units:>8}{max(rates) / 1e9:>10.0f}{1e6 * needed:>10.0f}{native}"
-            f"{1e6 * min(others):>10.0f}{min(others) / needed:>8.2f}"
+            f"{units:>8}{max(rates) / 1e9:>10.0f}{1e6 * needed:>10.0f}"
+            f"{1e6 * min(times):>10.0f}{min(times) / needed:>8.2f}"
         )
-
-
-def native_steps(family: Family, inputs: jax.Array) -> NetworkSteps:
-    """Steps of the family for these units; none is taken."""
-    size, units, block = family.globals.size, len(inputs), family.local.block
-    local_index = size + np.arange(units * block).reshape(units, block)
-    place = make_placement(np.arange(size), local_index)
-    some = dataclasses.replace(family, placement=place)
-    return NetworkSteps(some, form_of(some), one_batch(-1, inputs), 1, 0)
 
 
 def passes_of(family: object, inputs: jax.Array) -> Callable[[int], jax.Array]:
@@ -236,7 +217,8 @@ def passes_of(family: object, inputs: jax.Array) -> Callable[[int], jax.Array]:
 
     def step(parameters: object, _: None) -> tuple[object, None]:
         def weighted(parameters: object) -> jax.Array:
-            return jnp.sum(eqx.combine(parameters, fixed).packed(inputs) * weights)
+            nu = eqx.combine(parameters, fixed)(inputs)
+            return jnp.sum(jnp.concatenate(nu) * weights)
 
         gradient = jax.grad(weighted)(parameters)
         return jax.tree.map(lambda p, g: p - jnp.asarray(1e-9, p.dtype) * g, parameters, gradient), None

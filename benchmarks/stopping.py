@@ -26,6 +26,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from _steps import TimedSteps
 from avistan.cli.examples import models_root
 from avistan.density.slots import register
 from avistan.family.family import Family
@@ -35,7 +36,7 @@ from avistan.fitting.options import FitOptions
 from avistan.objective.elbo import Evaluation, evaluate, gap
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import Preparation, prepare, start_family
-from avistan.training.loop import Trainer, TrainingOptions, train
+from avistan.training.loop import TrainingOptions, train
 from avistan.training.stopping import MEASURE_DRAWS, SHARE, Ending, StoppingRule, tolerance
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
@@ -204,19 +205,21 @@ def one_run(name: str, preparation: Preparation, method: str) -> Run:
         def elbo(of: Family) -> Evaluation:
             return evaluate(of, inputs, slot.index, evaluation_key(key), DRAWS)
 
-        trainer = Trainer(family, inputs, slot.index, options, jax.random.fold_in(key, 1))
-        rule = StoppingRule(family, inputs, measure, options.learning_rate)
-        rule.compile(trainer.compile, 0)
+        stepping = TimedSteps(
+            family, inputs, slot.index, jax.random.fold_in(key, 1), draws=options.draws_per_step
+        )
+        rule = StoppingRule(family, measure, options.learning_rate)
+        rule.compile(stepping.training.compile, 0)
         started, steps, means, on_the_way = time.perf_counter(), 0, [], []
         while (rates := rule.rates(steps)).size:
-            chunk = trainer.run(rates)
+            chunk = stepping.run(rates)
             steps += len(rates)
-            means.append(chunk.mean())
-            rule.see(steps, chunk.elbo, chunk.mean)
+            means.append(chunk.mean)
+            rule.see(steps, chunk)
             if steps % WINDOW == 0:
                 on_the_way.append(mean_of(means))
                 means = []
-        result = rule.result(trainer.family)
+        result = rule.result(stepping.training.family(stepping.state.moved))
         seconds = time.perf_counter() - started
         long = TrainingOptions(steps=LONGER * steps)
         longer, _ = train(family, inputs, slot.index, long, jax.random.fold_in(key, 1))
