@@ -74,7 +74,7 @@ def level_for(method: Method, structure: Structure) -> Level | None:
 
 
 def needs_whole(methods: Sequence[Method], options: FitOptions) -> bool:
-    """Whether steps must see all units: minibatches serve the path estimator and globals of other than low rank."""
+    """Whether steps must see all units: minibatches serve the path estimator, no low-rank globals, no coupled units."""
     return options.estimator != "path" or any(
         method.globals == "low-rank" or method.reach > 0 for method in methods
     )
