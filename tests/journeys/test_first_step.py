@@ -6,7 +6,11 @@ import subprocess
 import sys
 
 HEAVY = ("arviz_base", "arviz_stats", "matplotlib", "orbax", "pandas", "scipy", "xarray", "zarr")
-PROGRAMS = 2  # the chunk of steps, and a number on its way there
+PROGRAMS = 3  # the chunk of steps, its learning rates, the ELBO
+OF_KEYS, OF_THE_NETWORK = (
+    4,
+    3,
+)  # what derives random streams, once a process; what brings a network near its start
 FIT = """
 import json, sys
 import avistan as avi
@@ -38,6 +42,7 @@ def test_a_fit_loads_no_heavy_package_and_compiles_few_programs():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["loaded"] == []
-    assert 1 <= found["counts"]["constant"] <= PROGRAMS  # what compiles is seen
-    assert found["counts"]["avi:mlp(4)"] <= PROGRAMS
-    assert found["counts"]["fvi"] == found["counts"]["fvi:conditional(mean+scale):flow"] == 0
+    assert 1 <= found["counts"]["constant"] <= PROGRAMS + OF_KEYS  # what compiles is seen
+    assert found["counts"]["avi:mlp(4)"] <= PROGRAMS + OF_THE_NETWORK
+    assert found["counts"]["fvi"] <= PROGRAMS
+    assert found["counts"]["fvi:conditional(mean+scale):flow"] <= PROGRAMS

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.special import gammaincinv
 
 from avistan.family.family import Family
 from avistan.family.functions import MLP, Constant, LocalNu, Polynomial, Table
@@ -115,6 +114,8 @@ def leaves_nothing(evaluation: Evaluation) -> bool:
     Few draws tell a variance badly: what counts is the end of its confidence interval, with a degree of freedom for
     each antithetic pair, whose two log weights are about equal where the posterior is symmetric.
     """
+    from scipy.special import gammaincinv  # here, because it takes a while to load
+
     freedom = max(1, int(evaluation.accepted.sum()) // 2 - 1)
     most = _left(evaluation) * freedom / (2 * float(gammaincinv(0.5 * freedom, _RISK)))
     return most < _WORTH
