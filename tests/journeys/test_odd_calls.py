@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import avistan as avi
 from avistan.cli.app import app
-from avistan.model import Model
+from avistan.fitting.shared_start import SharedStarts
 
 SCHOOLS = avi.models_root() / "eight_schools"
 HUGE = str(2**63)
@@ -210,7 +210,7 @@ def here(tmp_path, monkeypatch):
     shutil.copy(SCHOOLS / "eight_schools.stan", tmp_path / "p.stan")
     shutil.copy(SCHOOLS / "data.json", tmp_path / "d.json")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Model, "_prepare", _never)
+    monkeypatch.setattr(SharedStarts, "prepared", _never)
     return tmp_path
 
 

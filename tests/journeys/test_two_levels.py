@@ -163,12 +163,12 @@ def test_draws_are_those_of_a_family_with_the_functions_outputs_as_its_globals(r
     assert isinstance(family.globals, LevelGlobals)
     plain = eqx.tree_at(lambda f: f.globals, family, family.globals.resolved())
     noise = jnp.asarray(np.random.default_rng(1).normal(size=(3, family.dim)))
-    for one, other in zip(family.draw(noise, inputs), plain.draw(noise, inputs), strict=True):
+    for one, other in zip(drawn(family, noise, inputs), drawn(plain, noise, inputs), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)  # networks are in single precision
     (level,), at = preparation.others, preparation.globals_index
     nu = family.globals.inference(family.globals.inputs)
     mean = family.frame.global_center + family.frame.global_scale * plain.globals.loc
-    theta = family.draw(jnp.zeros((1, family.dim)), inputs).theta[0]
+    theta = drawn(family, jnp.zeros((1, family.dim)), inputs).theta[0]
     np.testing.assert_allclose(theta[at], mean, rtol=1e-6, atol=1e-6)
     place = np.searchsorted(at, level.index)
     log_sd = np.asarray(plain.globals.log_sd)[place]
@@ -195,7 +195,7 @@ def test_units_follow_the_globals_that_belong_to_no_level(crossed):
     preparation = preparation_of(crossed)
     family, inputs = start_family(preparation, parse_method("avi:mlp(8):levels:conditional"))
     family = disturbed(family)
-    slopes = jax.jacobian(lambda e: family.draw(e[None], inputs).theta[0])(jnp.ones(family.dim))
+    slopes = jax.jacobian(lambda e: drawn(family, e[None], inputs).theta[0])(jnp.ones(family.dim))
     free = [crossed.bound.layout[name].offset for name in ("mu", "tau")]
     beside = np.setdiff1d(preparation.globals_index, free)
     own = slopes[preparation.index[:, 0]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import avistan as avi
-import avistan.model
+import avistan.fitting.shared_start
 from stan_adapters.data.stan_data import DataWarning
 
 SCHOOLS = avi.models_root() / "eight_schools"
@@ -145,7 +145,7 @@ def main() -> None:
     model = avi.Model(PROGRAM, data=data)
     fit = model.fit(method="avi", steps=20, elbo_draws=20)
     start = fit.warm_start(chains=2)
-    avistan.model.Model._prepare = _never
+    avistan.fitting.shared_start.SharedStarts.prepared = _never
     given = {"stan_file": PROGRAM, "data": data}
     ask("Model", lambda name, value: avi.Model(**(given | {name: value})), OF_MODEL)
     ask(

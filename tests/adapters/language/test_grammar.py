@@ -10,7 +10,7 @@ from lark.exceptions import UnexpectedInput
 
 from stan_adapters.language import grammar
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = sorted([*ROOT.glob("tests/structure/*.stan"), *ROOT.glob("stan_models/*/*.stan")])
 
 

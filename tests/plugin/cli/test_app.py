@@ -357,11 +357,6 @@ def test_only_the_answer_reaches_standard_output(capfd):
     assert "from Python" in printed.err
 
 
-def test_json_has_null_where_numbers_are_not_finite():
-    text = console.to_json({"a": float("nan"), "b": [np.float64("inf"), np.int64(2)], "c": (True, None, "x")})
-    assert strict_json(text) == {"a": None, "b": [None, 2], "c": [True, None, "x"]}
-
-
 # ---- Bad input ---------------------------------------------------------------------------------------------
 
 

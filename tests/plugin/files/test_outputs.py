@@ -20,7 +20,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from avistan import places
+from avistan.files import outputs as places
 names = ["a"]
 {patch}
 with places.{kind} as place:

@@ -1,9 +1,11 @@
 """Numbers as plain text."""
 
+import json
+
 import numpy as np
 import pytest
 
-from avistan.runtime.text import fixed, percent, plain, shortened, with_error
+from avistan.runtime.text import fixed, percent, plain, shortened, to_json, with_error
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,8 @@ def test_a_number_that_is_none_is_a_dash(value):
 def test_long_text_is_cut_with_a_sign_of_it():
     assert shortened("tau", 60) == "tau"
     assert shortened("x" * 100, 60) == "x" * 56 + " ..."
+
+
+def test_json_has_null_where_numbers_are_not_finite():
+    text = to_json({"a": float("nan"), "b": [np.float64("inf"), np.int64(2)], "c": (True, None, "x")})
+    assert json.loads(text) == {"a": None, "b": [None, 2], "c": [True, None, "x"]}
