@@ -41,6 +41,7 @@ class Safeguard[F]:
         self._start, self._family, self._measure = start, family, measure
         self._first = self._last = (np.nan, np.nan)  # mean and standard error of a chunk, nats
         self._best = (-np.inf, 0.0)
+        self._opening = np.nan  # the estimate of the first step, where training began
         self._doubt = 1.0  # more after an alarm that draws did not confirm
         self._state: State | None = None  # at the end of the best chunk
 
@@ -50,7 +51,7 @@ class Safeguard[F]:
         """
         found = _level(elbo)
         if np.isnan(self._first[0]):
-            self._first = found
+            self._first, self._opening = found, float(elbo[0])
         self._last = found
         if found[0] > self._best[0]:
             self._best, self._state = found, state
@@ -84,7 +85,7 @@ class Safeguard[F]:
         if self._measure is None or np.isnan(self._first[0]):
             return result
         others: list[State] = []
-        if not _surely_above(self._last, self._first):
+        if not _surely_above(self._last, self._first) or not self._last[0] > self._opening:
             others.append(self._start)
         if self._state is not None and _surely_above(self._best, self._last):
             others.append(self._state)
@@ -107,13 +108,13 @@ class Safeguard[F]:
 
     def arrays(self) -> Arrays:
         """The state by name, for a checkpoint."""
-        numbers = np.array([*self._first, *self._last, *self._best, self._doubt])
+        numbers = np.array([*self._first, *self._last, *self._best, self._doubt, self._opening])
         state = {} if self._state is None else named(self._state)
         return {"safeguard": numbers} | {f"best.{name}": values for name, values in state.items()}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from a state that `arrays` gave."""
-        first, last, best, (self._doubt,) = np.split(arrays["safeguard"], [2, 4, 6])
+        first, last, best, (self._doubt, self._opening) = np.split(arrays["safeguard"], [2, 4, 6])
         self._first, self._last, self._best = ((float(a), float(b)) for a, b in (first, last, best))
         found = {name.removeprefix("best."): values for name, values in arrays.items() if name[:5] == "best."}
         self._state = restored(self._start, found) if found else None

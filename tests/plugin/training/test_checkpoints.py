@@ -380,6 +380,7 @@ def test_all_that_decides_a_fit_is_described(eight_schools, monkeypatch):
     for found, name in changes:
         assert any(line.strip().startswith(name) for line in differences(one, found)), name
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
+    monkeypatch.setattr("avistan.runtime.versions.__version__", "0")
     found = differences(one, describe_fit(eight_schools.bound, level, **given))
     for name in ("avistan", "jax", "jaxlib", "orbax-checkpoint", "stanli", "numpy"):
         assert any(f"versions {name}:" in line for line in found)
