@@ -128,8 +128,9 @@ class Training:
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
         key = (self._draws, self._estimator, backend(), structure, shapes)
         if key not in _compiled:
-            program = jax.jit(_chunk, static_argnames=("draws", "estimator"))
-            lowered = program.lower(*given, draws=self._draws, estimator=self._estimator)
+            program = jax.jit(_chunk, static_argnames=("draws", "estimator", "how"))
+            options = {"draws": self._draws, "estimator": self._estimator, "how": backend()}
+            lowered = program.lower(*given, **options)
             # Of few units compiling takes longer than the steps, and code that is optimized less runs as fast.
             quickly = {"xla_backend_optimization_level": "1"} if steps.units.numbers.size < _EXACT else None
             _compiled[key] = lowered.compile(quickly)
@@ -151,8 +152,13 @@ def _chunk(
     *,
     draws: int,
     estimator: Estimator,
+    how: str,
 ) -> tuple[State, StepInfo, Family, Float[Array, " Q"]]:
-    """Steps one after the other; what they saw, the mean of the iterates, and where that stands."""
+    """Steps one after the other; what they saw, the mean of the iterates, and where that stands.
+
+    Args:
+        how: the backend, which is read while tracing: JAX keeps what it traced by the arguments alone.
+    """
     rule, size, block = learning_rule(), fixed.frame.global_center.shape[0], fixed.local.block
     many, units = steps.units.numbers.shape
     count = rates.shape[0]
