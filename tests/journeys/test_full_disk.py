@@ -94,7 +94,10 @@ def test_a_store_of_draws_is_refused_where_it_cannot_fit_and_removed_where_it_do
         assert put_draws(fit, None, disk / "fit", 100) == "posterior.zarr"
 
 
-def test_a_checkpoint_without_room_is_one_warning_and_leaves_nothing_half_written(tmp_path):
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "met while writing"])
+def test_a_checkpoint_without_room_is_one_warning_and_leaves_nothing(known, tmp_path, monkeypatch):
+    if not known:
+        monkeypatch.setattr("avistan.training.checkpoint_saves._AROUND", -(1 << 20))
     arrays = {"state.loc": np.random.default_rng(0).normal(size=(200, 100))}  # 160 kB
     with small_disk(tmp_path / "disk", 64) as disk:
         with Checkpoint(disk / "fit.checkpoint", {"program": "p"}, seconds=0) as checkpoint:
@@ -103,6 +106,7 @@ def test_a_checkpoint_without_room_is_one_warning_and_leaves_nothing_half_writte
             with pytest.warns(CheckpointWarning, match="No space left on device") as told:
                 chain.save(20, arrays)
             assert len(told) == 1
+        assert names(disk) == []
         with pytest.warns(CheckpointWarning, match="nothing to resume"):
             Checkpoint(disk / "fit.checkpoint", {"program": "p"}, resume=True).close()
         assert not checkpoints.holds_training(disk / "fit.checkpoint")

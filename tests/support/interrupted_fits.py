@@ -102,7 +102,7 @@ class InterruptedFits:
         started = time.perf_counter()
         process = self.start(name, *more)
         process.join()
-        assert process.exitcode == 0, self.log(name).read_text()
+        assert process.exitcode == 0, f"exit status {process.exitcode}: {self.log(name).read_text()}"
         return time.perf_counter() - started
 
     def wait_for_saves(

@@ -5,7 +5,9 @@ Saves lie in a subfolder for each training run, named by the steps done, and app
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from avistan.training.fingerprint import Arrays, differences
 FORMAT = 3
 CHAIN, STEPS = re.compile(r"chain-\d+"), re.compile(r"\d+")
 _HEADER, _ARRAYS = "header.json", "arrays"
+_AROUND = 1 << 17  # bytes on disk beside the arrays themselves
 
 
 class CheckpointError(AvistanError):
@@ -84,17 +87,24 @@ def write_save(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    filled = {name: values for name, values in arrays.items() if values.size}  # orbax takes no empty ones
-    with orbax.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(partial / _ARRAYS, args=orbax.args.PyTreeSave(filled))
-    header = {
-        "format": FORMAT,
-        **about,
-        "arrays": {name: [values.dtype.str, list(values.shape)] for name, values in arrays.items()},
-        "files": folder_digests(partial / _ARRAYS),
-    }
-    (partial / _HEADER).write_text(json.dumps({"digest": record_digest(header), **header}, indent=1))
-    partial.rename(path)
+    try:
+        needed = _AROUND + sum(values.nbytes for values in arrays.values())
+        if shutil.disk_usage(partial).free < needed:  # on a full disk orbax leaves threads behind that fail
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        filled = {name: values for name, values in arrays.items() if values.size}  # orbax takes no empty ones
+        with orbax.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(partial / _ARRAYS, args=orbax.args.PyTreeSave(filled))
+        header = {
+            "format": FORMAT,
+            **about,
+            "arrays": {name: [values.dtype.str, list(values.shape)] for name, values in arrays.items()},
+            "files": folder_digests(partial / _ARRAYS),
+        }
+        (partial / _HEADER).write_text(json.dumps({"digest": record_digest(header), **header}, indent=1))
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def read_header(save: Save) -> dict[str, Any]:

@@ -246,9 +246,8 @@ class Checkpoint:
         return not self._failed and time.monotonic() - since >= wait
 
     def _write(self, number: int, steps: int, training: Mapping[str, Any], arrays: Arrays) -> None:
-        started = time.monotonic()
+        started, chain = time.monotonic(), self.folder / f"chain-{number}"
         try:
-            chain = self.folder / f"chain-{number}"
             chain.mkdir(parents=True, exist_ok=True)
             with _interrupts_wait():
                 about = {"fit": self._fit, "training": _plain(training)}
@@ -259,6 +258,8 @@ class Checkpoint:
             raise
         except Exception as error:  # a full disk, perhaps: training is worth more than its checkpoint
             self._failed = True
+            with contextlib.suppress(OSError):  # earlier saves stay
+                chain.rmdir()
             warnings.warn(
                 f"the checkpoint {self.folder} can't be written, training goes on without: "
                 f"{type(error).__name__}: {error}",

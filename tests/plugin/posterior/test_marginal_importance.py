@@ -112,7 +112,9 @@ def test_without_units_all_parameters_are_weighted_together():
     draws, weights = corrected_draws(fit, 4000)
     assert not weights.marginal
     right = stats.t(4, 1, 2).std()
-    assert fit.unconstrained_draws(4000)[0].std() < 0.85 * right
+    assert fit.unconstrained_draws(4000)[0].std() == pytest.approx(
+        2.407, rel=0.03
+    )  # the best normal's, 0.85 of it
     assert np.abs(draws.std(axis=0) / right - 1).max() < 0.1
 
 

@@ -154,6 +154,7 @@ def kill_and_resume(fits, kills, seed):
     others come while a save is under way.
     """
     rng = np.random.default_rng(seed)
+    fits.run("first")  # which compiles
     seconds = fits.run("whole")
     expected = bytes_that_matter(fits.output("whole"))
     killed = number = went_on = 0
