@@ -7,6 +7,8 @@ import contextvars
 from collections.abc import Iterator
 from typing import Literal
 
+import jax
+
 from avistan.density import handler
 
 Backend = Literal["native", "callback"]
@@ -32,7 +34,7 @@ def backend() -> Backend:
 
 @contextlib.contextmanager
 def use_backend(name: Backend) -> Iterator[None]:
-    """Choose the backend of operations traced inside the block; what was compiled before keeps its own.
+    """Choose the backend of all operations inside the block; what was compiled for another one is compiled again.
 
     Raises:
         RuntimeError: "native" is asked for and the handler is not available.
@@ -41,8 +43,13 @@ def use_backend(name: Backend) -> Iterator[None]:
         raise RuntimeError(
             "the compiled handler is not available: unset AVISTAN_NO_NATIVE, or reinstall with a compiler."
         )
+    changed = name != backend()
     token = _chosen_backend.set(name)
     try:
+        if changed:
+            jax.clear_caches()  # what JAX traced before calls Stan the other way
         yield
     finally:
         _chosen_backend.reset(token)
+        if changed:
+            jax.clear_caches()

@@ -9,17 +9,15 @@ Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32
-
-from avistan.runtime.device import on_device
 
 ENOUGH = 1.0  # nats of divergence in all, below which nothing is done
 _UNITS = 1000  # that are looked at
@@ -46,36 +44,35 @@ def distil[Parameters](
     """
     some = np.unique(np.linspace(0, len(inputs) - 1, min(_UNITS, len(inputs))).astype(int))
     y, w = (np.clip(part[some], -_MOST, _MOST).astype(np.float32) for part in (targets, weights))
-    enough = on_device(ENOUGH * len(some) / len(inputs), np.float32)
-    return _descended(outputs, parameters, inputs[some], y, w, enough)
+    given = inputs[some], y, w
+    begun = float(_divergence(outputs, parameters, *given))
+    if not begun > ENOUGH * len(some) / len(inputs):
+        return parameters
+    end = _descended(outputs, parameters, *given)
+    return end if float(_divergence(outputs, end, *given)) < begun else parameters
 
 
-@eqx.filter_jit
+@functools.partial(jax.jit, static_argnums=0)
+def _divergence[Parameters](
+    outputs: Callable[[Parameters, Array], Array], parameters: Parameters, x: Array, y: Array, w: Array
+) -> Float32[Array, ""]:
+    return jnp.sum(w * (outputs(parameters, x) - y) ** 2)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _descended[Parameters](
-    outputs: Callable[[Parameters, Array], Array],
-    start: Parameters,
-    x: Array,
-    y: Array,
-    w: Array,
-    enough: Array,
+    outputs: Callable[[Parameters, Array], Array], start: Parameters, x: Array, y: Array, w: Array
 ) -> Parameters:
     warm_up = optax.linear_schedule(1 / _WARM_UP, 1.0, _WARM_UP - 1)
     cosine = optax.cosine_decay_schedule(_RATE, _STEPS)
     adam = optax.adam(lambda step: warm_up(step) * cosine(step), b1=0.9, b2=0.99)
 
-    def divergence(parameters: Parameters) -> Array:
-        return jnp.sum(w * (outputs(parameters, x) - y) ** 2)
-
     def step(carry: tuple[Parameters, Any], _: None) -> tuple[tuple[Parameters, Any], None]:
         parameters, state = carry
-        updates, state = adam.update(jax.grad(divergence)(parameters), state)
+        gradient = jax.grad(_divergence, argnums=1)(outputs, parameters, x, y, w)
+        updates, state = adam.update(gradient, state)
         return (optax.apply_updates(parameters, updates), state), None
 
-    def descent(start: Parameters) -> Parameters:
-        (end, _), _ = jax.lax.scan(step, (start, adam.init(start)), None, length=_STEPS)
-        nearer: Parameters = optax.tree.where(divergence(end) < divergence(start), end, start)
-        return nearer
-
     with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
-        near: Parameters = jax.lax.cond(divergence(start) > enough, descent, lambda start: start, start)
-    return near
+        (end, _), _ = jax.lax.scan(step, (start, adam.init(start)), None, length=_STEPS)
+    return end

@@ -15,13 +15,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from avistan.density.log_density import log_density
-from avistan.family.family import Family
+from avistan.family.family import Draws, Family
 from avistan.family.functions import MLP, Table
 from avistan.family.globals import GlobalGaussian
-from avistan.objective.elbo import block_normals, tabulated
+from avistan.family.normals import Noise
+from avistan.objective.elbo import block_normals, block_size, tabulated
 from avistan.runtime.device import on_device
 from avistan.runtime.types import FloatArray
 
@@ -29,8 +30,6 @@ ROUNDS = 4
 STILL = 0.1  # sds: with so many draws about the noise of a step
 _DRAWS, _FEWEST_DRAWS, _NUMBERS = 64, 16, 2_000_000  # of a gradient, fewer of many parameters
 _MOST_PARAMETERS = 250_000  # beyond which it costs more than it brings
-_NUMBERS_AT_ONCE = 1 << 21  # of the points of a block
-_MOST_PAIRS = 16  # of a block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,46 +86,49 @@ def shift_of_globals(
         draws: at least so many, in blocks of one size.
         at_mean: leave the globals at their means; only units are drawn.
     """
-    pairs = int(np.clip(_NUMBERS_AT_ONCE // (2 * family.dim), 1, min(_MOST_PAIRS, draws // 2)))
+    pairs = block_size(family.dim)
     family, index = tabulated(family, inputs), on_device(slot, np.int64)
     spread = on_device(0.0 if at_mean else 1.0)
     total, accepted = np.zeros(family.globals.size), 0
     blocks = -(-draws // (2 * pairs))
     for number in range(blocks):
-        given = on_device(number, np.uint32), spread
-        gradient, kept = _sums_of_derivatives(family, inputs, index, key, *given, pairs)
+        noise = block_normals(family, key, number, pairs)
+        gradient, kept = _sums_of_derivatives(family, inputs, index, noise, spread)
         total, accepted = total + np.asarray(gradient), accepted + int(kept)
     return total / max(1, accepted), accepted, 2 * pairs * blocks
 
 
-@eqx.filter_jit
+@jax.jit
 def _sums_of_derivatives(
-    family: Family,
-    inputs: Float[Array, "N R"],
-    slot: Int[Array, ""],
-    key: PRNGKeyArray,
-    number: UInt32[Array, ""],
-    spread: Float[Array, ""],
-    pairs: int,
+    family: Family, inputs: Float[Array, "N R"], slot: Int[Array, ""], noise: Noise, spread: Float[Array, ""]
 ) -> tuple[Float[Array, " G"], Int[Array, ""]]:
-    """Sums over the accepted draws of a block, and how many these are.
+    """Sums over the accepted draws of these normals and their mirror images, and how many these are.
 
     The path derivative, as in `neg_elbo`: with the globals moved by L s, units are where they were at t + s.
     """
-    noise = block_normals(family, key, number, pairs).mirrored()
+    noise = noise.mirrored()
     noise = noise._replace(t=spread * noise.t)
-    at = family.draw(noise, inputs)
 
-    def surrogate(shift: Float[Array, "1 G"]) -> tuple[Array, Array]:
-        moved = family.draw(noise._replace(t=noise.t + shift), inputs)
-        theta = at.theta + family.frame.global_scale[None] * family.globals.resolved().moved(shift)
-        log_p, status = log_density(slot, family.points(at._replace(theta=theta, z=moved.z)))
-        accepted = status == 0
-        along = jnp.sum(at.pull_theta * theta, axis=1) + jnp.sum(at.pull_z * moved.z, axis=(1, 2))
-        return jnp.sum(jnp.where(accepted, log_p + along, 0.0)), jnp.sum(accepted)
+    def of_units(t: Float[Array, "S G"]) -> tuple[Array, Draws]:
+        draws = family.draw(noise._replace(t=t), inputs)
+        return draws.z, draws
 
-    gradient, accepted = jax.grad(surrogate, has_aux=True)(jnp.zeros((1, family.globals.size)))
-    return gradient[0], accepted
+    _, back_to_t, draws = jax.vjp(of_units, noise.t, has_aux=True)
+
+    def log_p(theta: Float[Array, "S G"], z: Float[Array, "S d N"]) -> tuple[Array, Array]:
+        lp, status = log_density(slot, family.points(draws._replace(theta=theta, z=z)))
+        return jnp.sum(jnp.where(status == 0, lp, 0.0)), status == 0
+
+    (of_theta, of_z), accepted = jax.grad(log_p, argnums=(0, 1), has_aux=True)(draws.theta, draws.z)
+    by_theta = jnp.where(accepted[:, None], of_theta + draws.pull_theta, 0.0)
+    (by_units,) = back_to_t(jnp.where(accepted[:, None, None], of_z + draws.pull_z, 0.0))
+
+    def of_globals(shift: Float[Array, "1 G"]) -> Array:
+        return family.frame.global_scale[None] * family.globals.resolved().moved(shift)
+
+    _, back_to_shift = jax.vjp(of_globals, jnp.zeros((1, family.globals.size)))
+    (by_globals,) = back_to_shift(jnp.sum(by_theta, axis=0, keepdims=True))
+    return by_globals[0] + jnp.sum(by_units, axis=0), jnp.sum(accepted)
 
 
 def moved_globals(family: Family, shift: FloatArray) -> Family:
@@ -148,7 +150,7 @@ def moved_globals(family: Family, shift: FloatArray) -> Family:
     return replace(found, inference=function, curve=None if curve is None else on_device(curve))
 
 
-@eqx.filter_jit
+@jax.jit
 def _moves(family: Family, shift: Float[Array, " G"]) -> tuple[Array, Array | None, Array | None]:
     """What a shift in t adds to the globals' means, how far it goes along the directions, and the curve after it."""
     by_loc = family.globals.resolved().moved(shift[None])[0]

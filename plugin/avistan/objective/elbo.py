@@ -2,11 +2,13 @@
 
 Normals come in antithetic pairs (e, -e): what is odd in them, often most of the variance, cancels within a pair. Draws
 are made and weighed in blocks, each with a key of its own and all of one shape, so that few and many draws share one
-compiled program, and fewer draws are the first ones of more.
+compiled program, and fewer draws are the first ones of more. The normals have a program of their own, which all
+families of a model share: they take longer to compile than a family.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -23,8 +25,8 @@ from avistan.objective.psis import pareto_khat
 from avistan.runtime.device import on_device
 from avistan.runtime.types import BoolArray, FloatArray
 
-_NUMBERS_AT_ONCE = 1 << 20  # of the points of a block, 8 MiB
-_MOST_DRAWS = 100  # of a block
+_NUMBERS_AT_ONCE = 1 << 20  # of the points of a block and their mirror images, 8 MiB
+_MOST_DRAWS = 16  # of a block, before their mirror images
 _UNITS_AT_ONCE = 50_000  # whose parameters are computed together
 _NUMBERS_IN_ALL, _FEWEST_DRAWS = 5_000_000, 20  # of an estimate
 
@@ -100,46 +102,57 @@ def evaluate(
     affordable = max(_FEWEST_DRAWS, _NUMBERS_IN_ALL // max(1, family.dim))
     draws = 2 * max(1, min(num_draws, affordable) // 2)
     made = np.empty(0) if known is None else known.log_weights[:draws]
-    size = block_size(family.dim)
+    size = 2 * block_size(family.dim)
     if len(made) == draws:
         return Evaluation(made)
     family, index, first = tabulated(family, inputs), on_device(slot, np.int64), len(made) // size
-    numbers = (on_device(number, np.uint32) for number in range(first, -(-draws // size)))
-    blocks = [np.asarray(_log_weights(family, inputs, index, key, number, size)) for number in numbers]
-    more = np.concatenate(blocks)[len(made) - first * size :]
+    blocks = (block_normals(family, key, number, size // 2) for number in range(first, -(-draws // size)))
+    made_now = [np.asarray(_log_weights(family, inputs, index, noise)) for noise in blocks]
+    more = np.concatenate(made_now)[len(made) - first * size :]
     return Evaluation(np.concatenate([made, more])[:draws])
 
 
 def block_size(dim: int) -> int:
-    """How many draws of so many parameters are made together, an even number."""
-    return 2 * int(np.clip(_NUMBERS_AT_ONCE // (2 * max(1, dim)), 1, _MOST_DRAWS // 2))
+    """How many independent draws of so many parameters are made together."""
+    return int(np.clip(_NUMBERS_AT_ONCE // (2 * max(1, dim)), 1, _MOST_DRAWS))
 
 
-def block_normals(family: Family, key: PRNGKeyArray, number: UInt32[Array, ""], draws: int) -> Noise:
+def block_normals(family: Family, key: PRNGKeyArray, number: int, draws: int) -> Noise:
     """The normals of a block of independent draws, the same in every family with these globals and units."""
-    units, size = jnp.arange(family.num_units), family.globals.size
-    return normals(jax.random.fold_in(key, number), units, draws, size, family.local.block)
+    shape = family.num_units, draws, family.globals.size, family.local.block
+    noise: Noise = _normals(key, on_device(number, np.uint32), *shape)
+    return noise
 
 
-@eqx.filter_jit
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _normals(
+    key: PRNGKeyArray, number: UInt32[Array, ""], units: int, draws: int, num_globals: int, block: int
+) -> Noise:
+    return normals(jax.random.fold_in(key, number), jnp.arange(units), draws, num_globals, block)
+
+
+@jax.jit
 def _log_weights(
-    family: Family,
-    inputs: Float[Array, "N R"],
-    slot: Int[Array, ""],
-    key: PRNGKeyArray,
-    number: UInt32[Array, ""],
-    size: int,
+    family: Family, inputs: Float[Array, "N R"], slot: Int[Array, ""], noise: Noise
 ) -> Float[Array, " S"]:
-    draws = family.draw(block_normals(family, key, number, size // 2).mirrored(), inputs)
+    """Of the draws of these normals, each followed by its mirror image."""
+    draws = family.draw(noise.mirrored(), inputs)
     return log_density(slot, family.points(draws))[0] - draws.log_q
 
 
-@eqx.filter_jit
 def draw_block(
-    family: Family, inputs: Float[Array, "N R"], key: PRNGKeyArray, number: UInt32[Array, ""], size: int
+    family: Family, inputs: Float[Array, "N R"], key: PRNGKeyArray, number: int, size: int
 ) -> tuple[Float[Array, "S D"], Float[Array, " S"]]:
     """Independent draws of q in Stan's coordinate order and their log densities in nats."""
-    draws = family.draw(block_normals(family, key, number, size), inputs)
+    points, log_q = _points(family, inputs, block_normals(family, key, number, size))
+    return points, log_q
+
+
+@jax.jit
+def _points(
+    family: Family, inputs: Float[Array, "N R"], noise: Noise
+) -> tuple[Float[Array, "S D"], Float[Array, " S"]]:
+    draws = family.draw(noise, inputs)
     return family.points(draws), draws.log_q
 
 
@@ -160,10 +173,12 @@ def unit_parameters(function: AbstractInferenceFunction, inputs: Float[Array, "N
     if isinstance(function, Table):
         return function.nu
     if len(inputs) <= _UNITS_AT_ONCE:
-        return _parameters(function, inputs)
+        nu: LocalNu = _parameters(function, inputs)
+        return nu
     if isinstance(function, Refined):
         base = Table(unit_parameters(function.base, inputs))
-        return _parameters(eqx.tree_at(lambda f: f.base, function, base), inputs)
+        nu = _parameters(eqx.tree_at(lambda f: f.base, function, base), inputs)
+        return nu
     padded = np.zeros((_UNITS_AT_ONCE, inputs.shape[1]), dtype=np.float32)
     whole: list[FloatArray] = []
     for start in range(0, len(inputs), _UNITS_AT_ONCE):
@@ -176,6 +191,6 @@ def unit_parameters(function: AbstractInferenceFunction, inputs: Float[Array, "N
     return LocalNu(*(jax.device_put(part) for part in whole))
 
 
-@eqx.filter_jit
+@jax.jit
 def _parameters(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> LocalNu:
     return function(inputs)

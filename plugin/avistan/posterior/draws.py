@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +101,7 @@ def marginals(fit: Fitted) -> tuple[FloatArray, FloatArray]:
     return theta.mean(axis=0), theta.std(axis=0, ddof=1)
 
 
-@eqx.filter_jit
+@jax.jit
 def _mean_and_sd(
     family: Family, inputs: Float[Array, "N R"]
 ) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
@@ -176,7 +175,7 @@ def _draw_blocks(
     family: Family, inputs: Float[Array, "N R"], key: PRNGKeyArray, blocks: range, size: int
 ) -> tuple[FloatArray, FloatArray]:
     """Draws of q and log q of some blocks of draws."""
-    drawn = [draw_block(family, inputs, key, on_device(number, np.uint32), size) for number in blocks]
+    drawn = [draw_block(family, inputs, key, number, size) for number in blocks]
     theta, log_q = zip(*drawn, strict=True)
     return np.concatenate(theta), np.concatenate(log_q)
 

@@ -33,7 +33,7 @@ from avistan.training.steps import Chunk
 Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, the same for all families
 
 CHUNK = 25  # steps of a chunk
-MEASURE_DRAWS = 100  # of a batch on which ELBOs are compared
+MEASURE_DRAWS = 96  # of a batch on which ELBOs are compared
 # Batches where one leaves a doubt: these, or as many as chunks since the last look, since training too ends doubts.
 FEWEST_BATCHES, MOST_BATCHES = 4, 16
 MOST_STEPS = 20_000  # a guard, not a setting
