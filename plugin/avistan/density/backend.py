@@ -15,6 +15,7 @@ Backend = Literal["native", "callback"]
 _chosen_backend: contextvars.ContextVar[Backend | None] = contextvars.ContextVar(
     "avistan_backend", default=None
 )
+_traced_for: Backend | None = None
 
 
 def native_available() -> bool:
@@ -32,9 +33,18 @@ def backend() -> Backend:
     return "callback"
 
 
+def trace_for_backend() -> None:
+    """Forget what JAX traced for the other backend: it keeps programs by their arguments alone."""
+    global _traced_for
+    chosen = backend()
+    if _traced_for not in (None, chosen):
+        jax.clear_caches()
+    _traced_for = chosen
+
+
 @contextlib.contextmanager
 def use_backend(name: Backend) -> Iterator[None]:
-    """Choose the backend of all operations inside the block; what was compiled for another one is compiled again.
+    """Choose the backend of all operations inside the block; what JAX compiled for the other one is compiled again.
 
     Raises:
         RuntimeError: "native" is asked for and the handler is not available.
@@ -43,13 +53,10 @@ def use_backend(name: Backend) -> Iterator[None]:
         raise RuntimeError(
             "the compiled handler is not available: unset AVISTAN_NO_NATIVE, or reinstall with a compiler."
         )
-    changed = name != backend()
     token = _chosen_backend.set(name)
     try:
-        if changed:
-            jax.clear_caches()  # what JAX traced before calls Stan the other way
+        trace_for_backend()
         yield
     finally:
         _chosen_backend.reset(token)
-        if changed:
-            jax.clear_caches()
+        trace_for_backend()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avistan.density import handler
-from avistan.density.backend import native_available
+from avistan.density.backend import native_available, trace_for_backend
 from avistan.density.handles import DensityHandles
 from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError
@@ -156,6 +156,7 @@ def register(model: DensityHandles, *, threads: int | None = None) -> Slot:
         ValueError: `threads` is not positive, or the model gives no handle.
     """
     _drop_retired()
+    trace_for_backend()
     count = default_threads() if threads is None else threads
     if count < 1:
         raise ValueError(f"threads is {count}: give a positive number, or None for one per processor.")
