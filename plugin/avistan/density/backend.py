@@ -25,21 +25,21 @@ def native_available() -> bool:
 
 def backend() -> Backend:
     """How operations traced now will call Stan: "native" (compiled handler) or "callback" (`jax.pure_callback`)."""
-    if chosen := _chosen_backend.get():
-        return chosen
-    if native_available():
-        return "native"
-    handler.tell_of_its_absence()
-    return "callback"
+    if not (_chosen_backend.get() or native_available()):
+        handler.tell_of_its_absence()
+    return _present()
+
+
+def _present() -> Backend:
+    return _chosen_backend.get() or ("native" if native_available() else "callback")
 
 
 def trace_for_backend() -> None:
     """Forget what JAX traced for the other backend: it keeps programs by their arguments alone."""
     global _traced_for
-    chosen = backend()
-    if _traced_for not in (None, chosen):
+    if _traced_for not in (None, _present()):
         jax.clear_caches()
-    _traced_for = chosen
+    _traced_for = _present()
 
 
 @contextlib.contextmanager
