@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sliced_cases import CASES, ROOT, bind, inspected, level_of, sliced
+from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.engine.abi import Abi
 from stan_adapters.errors import BindingError, EngineError, StructureError
@@ -383,7 +384,8 @@ def test_a_small_budget_is_kept_by_holding_a_window_of_shards():
 
 @needs_mallinfo
 @pytest.mark.parametrize("name", LEVELS)
-def test_the_memory_of_a_shard_with_its_gradients_is_about_what_the_allocator_hands_out(name):
+def test_the_memory_of_a_shard_with_its_gradients_is_about_what_the_allocator_hands_out(name, monkeypatch):
+    monkeypatch.setattr(BoundModel, "_threads_for", lambda model, points: 2)  # as in training
     maker, grown, shards = bundled(name), [], []
     for _ in range(3):
         before = allocated()
