@@ -10,7 +10,7 @@ import pytest
 import avistan as avi
 from avistan.cli import app as cli
 from avistan.density import handler
-from avistan.density.backend import native_available, use_backend
+from avistan.density.backend import native_available
 from avistan.density.log_density import log_density
 from avistan.density.slots import register
 from fake_engine import Toy, overlaps
@@ -68,7 +68,7 @@ def test_no_two_calls_overlap_whoever_makes_them(library, backend, monkeypatch):
         wrong: list[str] = []
 
         def through_jax(slot) -> None:
-            with jax.enable_x64(True), use_backend(backend):
+            with jax.enable_x64(True):
                 for _ in range(10):
                     if not np.allclose(np.asarray(run(slot.index, points)), expected):
                         wrong.append(backend)
@@ -100,7 +100,7 @@ def test_the_handler_waits_for_code_that_holds_its_mutex(library):
         run = jax.jit(lambda theta: log_density(slot, theta)[0])
 
         def evaluate() -> None:
-            with jax.enable_x64(True), use_backend("native"):
+            with jax.enable_x64(True):
                 lp.append(float(run(np.zeros(N + 1))))
 
         evaluate()  # compiles: from here on nothing but the mutex makes it wait

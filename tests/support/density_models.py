@@ -1,5 +1,6 @@
 """Models bound through stanli for the density operation, and how its tests look at them."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -66,6 +67,14 @@ def require_native():
             "the compiled handler was not built"
         )
         pytest.skip("the compiled handler is not available")
+
+
+@contextlib.contextmanager
+def use_backend(name):
+    """A backend, "native" or "callback", for the operations that this process traces within the block."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AVISTAN_NO_NATIVE", "1" if name == "callback" else "0")
+        yield
 
 
 def points(key, *shape):

@@ -13,6 +13,7 @@ from avistan.calibration.simulator import SimulatorError
 from avistan.calibration.uniformity import p_value, shape
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.draws import unconstrained_draws
+from avistan.runtime.entries import entry_label, evenly
 from avistan.runtime.errors import FitError
 from avistan.runtime.types import FloatArray, IntArray
 
@@ -31,7 +32,7 @@ class Ranking:
         rng: np.random.Generator,
     ) -> None:
         self.truth, self.num_draws, self.log_density, self.rng = truth, num_draws, log_density, rng
-        self.places = {name: _spread(values[0].size, most) for name, values in truth.items()}
+        self.places = {name: evenly(values[0].size, most) for name, values in truth.items()}
         self.rows: list[dict[str, tuple[FloatArray, IntArray]]] = []
 
     @property
@@ -79,7 +80,7 @@ class Ranking:
             if variable != LOG_DENSITY:
                 whole, places = self.truth[variable].shape[1:], self.places[variable]
             found += [
-                (_label(variable, whole, place), variable, truth[:, column], ranks[:, column])
+                (entry_label(variable, whole, place), variable, truth[:, column], ranks[:, column])
                 for column, place in enumerate(places)
                 if np.ptp(truth[:, column]) > 0  # the diagonal of a correlation matrix does not vary
             ]
@@ -106,12 +107,3 @@ class Ranking:
         """Ranks (P,) of true values (P,) in draws (L, P), ties broken at random."""
         below, ties = (draws < truth[None]).sum(axis=0), (draws == truth[None]).sum(axis=0)
         return np.asarray(below + self.rng.integers(0, ties + 1), dtype=np.int64)
-
-
-def _spread(total: int, most: int) -> list[int]:
-    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(most, total)).round())] if total else []
-
-
-def _label(name: str, shape: tuple[int, ...], flat: int) -> str:
-    """`a[2,3]`, counted from 1 as in Stan."""
-    return f"{name}[{','.join(str(i + 1) for i in np.unravel_index(flat, shape))}]" if shape else name

@@ -9,6 +9,7 @@ import numpy as np
 
 from avistan.comparison.results import Comparison
 from avistan.comparison.rows import Row, free_factors
+from avistan.runtime.entries import evenly
 from avistan.runtime.types import FloatArray
 
 
@@ -51,7 +52,7 @@ def agreements(
     level = comparison.level
     if level is None:
         return []
-    units = np.unique(np.linspace(0, level.num_units - 1, min(points, level.num_units)).round().astype(int))
+    units = evenly(level.num_units, points)
     found = []
     for column in range(min(level.block, most)):
         where = level.index[:, column]
@@ -94,10 +95,6 @@ def _latent_label(comparison: Comparison, column: int) -> str:
     assert level is not None
     for name, columns in level.member_columns(comparison.model.layout).items():
         if columns.start <= column < columns.stop:
-            place = column - columns.start + 1
-            return (
-                name
-                if columns.stop - columns.start == 1
-                else f"{name}, {place} of {columns.stop - columns.start}"
-            )
+            size = columns.stop - columns.start
+            return name if size == 1 else f"{name}, {column - columns.start + 1} of {size}"
     return f"latent {column + 1}"

@@ -67,10 +67,6 @@ def _load() -> ctypes.CDLL | None:
     lib.avistan_register.restype = ctypes.c_int
     lib.avistan_release.argtypes = [i64, ctypes.c_int]
     lib.avistan_release.restype = ctypes.c_int
-    lib.avistan_last_message.argtypes = [i64, ctypes.c_char_p, i64]
-    lib.avistan_last_message.restype = i64
-    lib.avistan_gradient_loop.argtypes = [address] * 6 + [i64]
-    lib.avistan_gradient_loop.restype = ctypes.c_double
     lib.avistan_set_layout.argtypes = [i64] * 4 + [address] * 3
     lib.avistan_set_layout.restype = ctypes.c_int
     for target in (TARGET, BLOCK_TARGET):  # names of the library's functions too
@@ -166,13 +162,6 @@ def release(index: int, *, wait: bool) -> bool:
     return bool(_required().avistan_release(index, int(wait)))
 
 
-def last_message(index: int) -> str | None:
-    """Stan's latest message for this index: why it rejected a draw. None where it said nothing."""
-    buffer = ctypes.create_string_buffer(4096)
-    length = _required().avistan_last_message(index, buffer, len(buffer))
-    return buffer.value.decode(errors="replace") if length > 0 else None
-
-
 def set_layout(
     index: int,
     global_at: NDArray[np.int64],
@@ -194,21 +183,3 @@ def set_layout(
     )
     if not done:
         raise ValueError(f"slot {index} is closed, or has a layout already.")
-
-
-def gradient_loop(
-    gradient: int, free_error: int, handle: int, theta: NDArray[np.float64], repeats: int
-) -> float:
-    """Seconds that `repeats` bare gradients at `theta` (D,) take in a C loop: the floor that benchmarks compare with.
-
-    Raises:
-        ValueError: Stan rejects `theta`.
-        RuntimeError: the compiled handler is not available.
-    """
-    theta = np.ascontiguousarray(theta, dtype=np.float64)
-    grad, lp = np.empty_like(theta), np.empty(1)
-    pointers = (array.ctypes.data for array in (theta, grad, lp))
-    seconds = float(_required().avistan_gradient_loop(gradient, free_error, handle, *pointers, repeats))
-    if seconds < 0.0:
-        raise ValueError("Stan rejects this theta: choose another point for the measurement.")
-    return seconds

@@ -33,7 +33,6 @@ def evaluate_rows(
                 ctypes.byref(error),
             )
             if error.value is not None:
-                record.message = ctypes.string_at(error.value).decode(errors="replace")
                 record.free_error(error)
                 error.value = None
             if code != 0 or not np.isfinite(lp[row]) or not np.isfinite(grad[row]).all():

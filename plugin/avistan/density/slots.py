@@ -23,7 +23,6 @@ from avistan.density.backend import native_available, trace_for_backend
 from avistan.density.handles import DensityHandles
 from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError
-from stan_adapters.files.message_paths import in_users_words
 
 
 class SlotLayout(NamedTuple):
@@ -47,7 +46,6 @@ class Record:
     gradient: Any  # ctypes function pointers
     free_error: Any
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a callback evaluates this slot
-    message: str | None = None
     native: bool = False  # the compiled handler knows it too
     exclusive: LibraryLock | _NoLock = field(default_factory=_NoLock)  # held while Stan evaluates
     layout: SlotLayout | None = None
@@ -105,15 +103,6 @@ class Slot:
     @property
     def closed(self) -> bool:
         return not self._finalizer.alive
-
-    @property
-    def last_rejection(self) -> str | None:
-        """What Stan said when it last rejected a draw; None where it said nothing or the slot is closed."""
-        record = _records.get(self.index)
-        if record is None:
-            return None
-        said = (handler.last_message(self.index) if handler.loaded() else None) or record.message
-        return said and in_users_words(said)
 
     def close(self) -> None:
         """Release the model; later use of the slot, in compiled programs too, is an error."""

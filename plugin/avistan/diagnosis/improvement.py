@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from avistan.diagnosis.checks import diagnose
 from avistan.diagnosis.restarts import LIKE
@@ -19,7 +17,7 @@ from avistan.fitting.shard_preparation import LargePreparation
 from avistan.objective.elbo import gap
 from avistan.runtime.deadline import out_of_time
 from avistan.runtime.progress import begin_stage
-from avistan.runtime.text import with_error
+from avistan.runtime.text import finite, with_error
 from avistan.start.preparation import Preparation, prepare
 from avistan.start.quick_fit import QuickFit
 
@@ -67,17 +65,8 @@ class Round:
         return read_record(cls, parts, "a round")
 
     def to_json(self) -> dict[str, Any]:
-        def number(value: float) -> float | None:
-            return value if np.isfinite(value) else None
-
-        return {
-            "elbo": number(self.elbo),
-            "elbo_se": number(self.elbo_se),
-            "gain": number(self.gain),
-            "gain_se": number(self.gain_se),
-            "taken": self.taken,
-            "problem": self.problem,
-        }
+        numbers = ("elbo", "elbo_se", "gain", "gain_se")
+        return asdict(self) | {name: finite(getattr(self, name)) for name in numbers}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

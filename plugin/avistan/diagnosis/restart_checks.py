@@ -23,23 +23,18 @@ def check_restarts(checked: CheckedFit) -> Check:
     model, center = checked.fit.model, checked.q.center
     probes = probe_starts(model, checked.density, center, seed=checked.seed, count=count_for(model.dim))
     if not probes:
-        return Check(
-            name=name,
-            passed=False,
-            finding="No other start had a finite log density: nothing says whether there are other modes.",
-            trouble=Trust.not_judged,
-        )
+        finding = "No other start had a finite log density: nothing says whether there are other modes."
+        return Check(name=name, passed=False, finding=finding, trouble=Trust.not_judged)
     apart = [probe for probe in probes if probe.is_apart and not probe.is_worse]
     worse = [probe for probe in probes if probe.is_apart and probe.is_worse]
     better = [probe for probe in probes if probe.is_better]
-    away = max(probe.distance for probe in probes)
     if better:
         top = max(better, key=lambda probe: probe.gain)
         checked.better_start = top.fit
         finding = (
             f"{len(better)} of {len(probes)} random starts end higher, by up to {top.gain:.1f} nats of ELBO."
         )
-        trouble = Trust.better_optimum
+
     elif apart:
         valley = min(probe.valley for probe in apart)
         away = max(probe.distance for probe in apart)
@@ -47,21 +42,13 @@ def check_restarts(checked: CheckedFit) -> Check:
             f"{len(apart)} of {len(probes)} random starts end in another mode of like mass, {away:.1f} sds "
             f"away behind a valley of {valley:.1f} nats."
         )
-        trouble = Trust.several_modes
     else:
         finding = f"None of {len(probes)} random starts ends in another mode of like mass."
-        trouble = Trust.several_modes
+    trouble = Trust.better_optimum if better else Trust.several_modes
     if worse:
         short = max(-probe.gain for probe in worse)
         finding += f" {len(worse)} of them ended in a worse one, up to {short:.1f} nats lower."
-    return Check(
-        name=name,
-        passed=not better and not apart,
-        value=float(len(apart) + len(better)),
-        threshold=0.0,
-        finding=finding,
-        trouble=trouble,
-    )
+    return Check.of_number(name, float(len(apart) + len(better)), 0.0, finding, trouble)
 
 
 def _check_chains(checked: CheckedFit) -> Check:

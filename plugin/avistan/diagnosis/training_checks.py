@@ -38,12 +38,8 @@ def check_trace(checked: CheckedFit) -> Check:
         finding = "Training led to parameters of the approximation that are not finite."
         return Check(name=name, passed=False, finding=finding, trouble=Trust.diverged)
     if not parts[0].size or not np.isfinite(chain.evaluation.elbo):
-        return Check(
-            name=name,
-            passed=False,
-            finding="No draw at the end of training was accepted by Stan.",
-            trouble=Trust.draws_rejected,
-        )
+        finding = "No draw at the end of training was accepted by Stan."
+        return Check(name=name, passed=False, finding=finding, trouble=Trust.draws_rejected)
     means = np.array([part.mean() if part.size else -np.inf for part in parts])
     errors = np.array([part.std() / np.sqrt(max(1, part.size)) for part in parts])
     rise = float(means[0] - means[1]) if len(means) > 1 else 0.0
@@ -69,12 +65,7 @@ def check_trace(checked: CheckedFit) -> Check:
         finding = f"Between the last two fifths of training the ELBO rose by {rise:.2f} nats."
     return Check(
         name=name,
-        passed=not short
-        and not cut
-        and not fell
-        and rise <= limit
-        and not below
-        and ended is not Ending.spent,
+        passed=rise <= limit and not (short or cut or fell or below or ended is Ending.spent),
         value=-fall if fell else rise,
         threshold=limit,
         unit="nats",
@@ -97,43 +88,25 @@ def check_continuation(checked: CheckedFit) -> Check:
             evaluate(part, inputs, slot.index, evaluation_key(key), draws) for part in (chain.family, family)
         )
     gain, error = gap(before, after)
-    if np.isnan(gain):
-        return Check(
-            name="continued training",
-            passed=False,
-            finding=f"Stan rejects every draw, or does after {steps} more steps: nothing says what training gains.",
-            trouble=Trust.draws_rejected,
-        )
-    if np.isnan(error):
-        return Check(
-            name="continued training",
-            passed=False,
-            value=gain,
-            unit="nats",
-            finding=f"{steps} more steps change the ELBO by {with_error(gain, error, sign=True)}: Stan rejects too "
-            "many draws to tell.",
-            trouble=Trust.draws_rejected,
-        )
-    limit = max(_NATS, _NATS_PER_PARAMETER * fit.model.dim, 3 * error)
-    return Check(
-        name="continued training",
-        passed=gain <= limit,
-        value=gain,
-        threshold=limit,
-        unit="nats",
-        finding=f"{steps} more steps change the ELBO by {with_error(gain, error, sign=True)}.",
-        trouble=Trust.stopped_early,
+    name, change = (
+        "continued training",
+        f"{steps} more steps change the ELBO by {with_error(gain, error, sign=True)}",
     )
+    rejected = Check(name=name, passed=False, finding="", trouble=Trust.draws_rejected)
+    if np.isnan(gain):
+        finding = (
+            f"Stan rejects every draw, or does after {steps} more steps: nothing says what training gains."
+        )
+        return replace(rejected, finding=finding)
+    if np.isnan(error):
+        finding = f"{change}: Stan rejects too many draws to tell."
+        return replace(rejected, value=gain, unit="nats", finding=finding)
+    limit = max(_NATS, _NATS_PER_PARAMETER * fit.model.dim, 3 * error)
+    return Check.of_number(name, gain, limit, f"{change}.", Trust.stopped_early, unit="nats")
 
 
 def check_rejected(checked: CheckedFit) -> Check:
     """Draws of the fit that Stan rejects."""
     share = checked.chain.evaluation.rejected_share
-    return Check(
-        name="rejected draws",
-        passed=share <= _REJECTED_SHARE,
-        value=share,
-        threshold=_REJECTED_SHARE,
-        finding=f"Stan rejects {percent(share)} of the fit's draws.",
-        trouble=Trust.draws_rejected,
-    )
+    finding = f"Stan rejects {percent(share)} of the fit's draws."
+    return Check.of_number("rejected draws", share, _REJECTED_SHARE, finding, Trust.draws_rejected)

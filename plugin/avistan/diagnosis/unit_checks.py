@@ -47,32 +47,19 @@ def check_units(checked: CheckedFit) -> Check:
     known = ~np.isnan(khats)
     unknown = 1 - known.sum() / len(chosen)
     if unknown > _MISFIT_SHARE:
-        return Check(
-            name=name,
-            passed=False,
-            value=float(unknown),
-            threshold=_MISFIT_SHARE,
-            finding=(
-                f"{percent(unknown)} of {len(chosen)} units can't be judged, because Stan rejects points between "
-                "their modes and their draws."
-            ),
-            trouble=Trust.not_judged,
+        finding = (
+            f"{percent(unknown)} of {len(chosen)} units can't be judged, because Stan rejects points between their "
+            "modes and their draws."
         )
+        return Check.of_number(name, float(unknown), _MISFIT_SHARE, finding, Trust.not_judged)
     # Nearly equal weights have a tail index too, of a tail in which nothing lies.
     misfit = known & (khats > _KHAT) & (shares < _EFFECTIVE_SHARE)
     share = float(misfit.sum() / known.sum())
-    return Check(
-        name=name,
-        passed=share <= _MISFIT_SHARE,
-        value=share,
-        threshold=_MISFIT_SHARE,
-        finding=(
-            f"{percent(share)} of {known.sum()} units have a k-hat above {_KHAT} given the globals, and weights "
-            f"worth less than {100 * _EFFECTIVE_SHARE:.0f} % of their draws"
-            f"{checked.worst(np.where(misfit, khats, np.nan))}."
-        ),
-        trouble=Trust.units_misfit,
+    finding = (
+        f"{percent(share)} of {known.sum()} units have a k-hat above {_KHAT} given the globals, and weights worth less "
+        f"than {100 * _EFFECTIVE_SHARE:.0f} % of their draws{checked.worst(np.where(misfit, khats, np.nan))}."
     )
+    return Check.of_number(name, share, _MISFIT_SHARE, finding, Trust.units_misfit)
 
 
 def _effective_share(log_weights: FloatArray) -> float:
@@ -135,18 +122,12 @@ def check_against_hmc(checked: CheckedFit) -> Check:
     checked.units |= {"conditional_error": errors, "conditional_sd_ratio": ratios}
     off = (errors > _SHIFT + noise) | (np.abs(np.log(ratios)) > np.log(_SD_RATIO) + noise)
     share = float(off.mean())
-    return Check(
-        name=name,
-        passed=share <= _SPOT_SHARE,
-        value=share,
-        threshold=_SPOT_SHARE,
-        finding=(
-            f"At {_SPOT_GLOBALS} draws of the globals ({100 * accepted:.0f} % of moves accepted), {percent(share)} "
-            f"of the units have a mean off by more than {_SHIFT} sds or an sd off by more than a factor {_SD_RATIO}"
-            f"{checked.worst(errors)}."
-        ),
-        trouble=Trust.units_misfit,
+    finding = (
+        f"At {_SPOT_GLOBALS} draws of the globals ({100 * accepted:.0f} % of moves accepted), {percent(share)} of the "
+        f"units have a mean off by more than {_SHIFT} sds or an sd off by more than a factor {_SD_RATIO}"
+        f"{checked.worst(errors)}."
     )
+    return Check.of_number(name, share, _SPOT_SHARE, finding, Trust.units_misfit)
 
 
 def conditional_errors(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avistan.files.records import read_record
+from avistan.runtime.text import finite
 from avistan.runtime.types import FloatArray
 
 if TYPE_CHECKING:
@@ -106,23 +107,29 @@ class Check:
     unit: str = ""
     trouble: Trust = Trust.passed
 
+    @classmethod
+    def of_number(
+        cls, name: str, value: float, limit: float, finding: str, trouble: Trust, *, unit: str = ""
+    ) -> Check:
+        """A number that passes up to its limit."""
+        return cls(
+            name=name,
+            passed=value <= limit,
+            finding=finding,
+            value=value,
+            threshold=limit,
+            unit=unit,
+            trouble=trouble,
+        )
+
     @property
     def status(self) -> str:
         return {True: "passed", False: "FAILED", None: "-"}[self.passed]
 
     def to_json(self) -> dict[str, Any]:
-        def number(value: float | None) -> float | None:
-            return value if value is not None and np.isfinite(value) else None
-
-        return {
-            "name": self.name,
-            "passed": self.passed,
-            "value": number(self.value),
-            "threshold": number(self.threshold),
-            "unit": self.unit,
-            "finding": self.finding,
-            "advice": self.trouble.value if self.passed is False else "",
-        }
+        plain = {name: value for name, value in asdict(self).items() if name != "trouble"}
+        advice = self.trouble.value if self.passed is False else ""
+        return plain | {"value": finite(self.value), "threshold": finite(self.threshold), "advice": advice}
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Check:
@@ -165,8 +172,13 @@ class Diagnosis:
 
     @property
     def outcome(self) -> Trust:
+        return next(iter(self._troubles), Trust.passed)
+
+    @property
+    def _troubles(self) -> list[Trust]:
+        """Of the checks that failed, in the order of `Trust`."""
         failed = [check.trouble for check in self.checks if check.passed is False]
-        return next((trouble for trouble in Trust if trouble in failed), Trust.passed)
+        return [trouble for trouble in Trust if trouble in failed]
 
     @property
     def passed(self) -> bool:
@@ -222,22 +234,15 @@ class Diagnosis:
         lines = [f"{self.method} fit of {self.program}: {verdict}", ""]
         for check in self.checks:
             number = "" if check.value is None else f"{check.value:.3g}"
-            limit = "" if check.threshold is None else f"(limit {check.threshold:.3g}{_spaced(check.unit)})"
+            unit = f" {check.unit}" if check.unit else ""
+            limit = "" if check.threshold is None else f"(limit {check.threshold:.3g}{unit})"
             lines.append(f"{check.status:<8}{check.name:<28}{number:>9}  {limit}".rstrip())
-            lines += textwrap.wrap(
-                check.finding, _WIDTH - 8, initial_indent=" " * 8, subsequent_indent=" " * 8
-            )
-        failed = [c.trouble for c in self.checks if c.passed is False]
-        told = [trouble for trouble in Trust if trouble in failed]
-        if told:
+            lines += _wrapped(check.finding, " " * 8, " " * 8)
+        if told := self._troubles:
             lines += ["", "What to do:"]
             for trouble in told:
                 lines += _wrapped(trouble.value, "- ", "  ")
         return "\n".join(lines)
-
-
-def _spaced(unit: str) -> str:
-    return f" {unit}" if unit else ""
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -29,7 +29,7 @@ class Along(NamedTuple):
 
 
 def along(t: Any, straight: Any, curve: Any) -> Along:
-    """Of standard normals t (S, G); JAX arrays, or numpy's if all are.
+    """Of standard normals t (S, G).
 
     Args:
         straight: W, None for the identity.
@@ -38,9 +38,8 @@ def along(t: Any, straight: Any, curve: Any) -> Along:
     s = t if straight is None else t @ straight.T
     if curve is None:
         return Along(s, s[:, :0])
-    xp: Any = np if isinstance(s, np.ndarray) and isinstance(curve, np.ndarray) else jnp
     raw = s @ curve[:, :-1].T + curve[None, :, -1]
-    return Along(xp.concatenate([s, xp.logaddexp(raw, 0.0)], axis=1), 0.5 * (1 + xp.tanh(0.5 * raw)))
+    return Along(jnp.concatenate([s, jnp.logaddexp(raw, 0.0)], axis=1), 0.5 * (1 + jnp.tanh(0.5 * raw)))
 
 
 def through_curve(back: Any, slope: Any, curve: Any) -> Any:

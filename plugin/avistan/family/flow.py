@@ -30,48 +30,35 @@ class Bent(NamedTuple):
 
 
 def bend(numbers: Any, r: Any) -> Bent:
-    """T at r (S, ...) with numbers (2, ...); JAX arrays, or numpy's if both are."""
-    xp: Any = np if isinstance(r, np.ndarray) and isinstance(numbers, np.ndarray) else jnp
-    (epsilon, _), (log_delta, _) = _of_raw(numbers)
-    delta = xp.exp(log_delta)
-    u = delta * xp.arcsinh(r) + epsilon
+    """T at r (S, ...) with numbers (2, ...)."""
+    epsilon, log_delta = _of_raw(numbers)
+    delta = jnp.exp(log_delta)
+    u = delta * jnp.arcsinh(r) + epsilon
     square = 1 + r**2
-    log_cosh = xp.abs(u) + xp.log1p(xp.exp(-2 * xp.abs(u))) - np.log(2)
+    log_cosh = jnp.abs(u) + jnp.log1p(jnp.exp(-2 * jnp.abs(u))) - np.log(2)
     return Bent(
-        value=xp.sinh(u) - xp.sinh(epsilon),
-        log_slope=log_cosh + log_delta - 0.5 * xp.log(square),
-        curvature=xp.tanh(u) * delta / xp.sqrt(square) - r / square,
+        value=jnp.sinh(u) - jnp.sinh(epsilon),
+        log_slope=log_cosh + log_delta - 0.5 * jnp.log(square),
+        curvature=jnp.tanh(u) * delta / jnp.sqrt(square) - r / square,
     )
-
-
-def number_slopes(numbers: Any, r: Any) -> Any:
-    """d T(r) / d numbers, (2, S, ...); arguments as of `bend`, in numpy."""
-    (epsilon, of_skew), (log_delta, of_tail) = _of_raw(numbers)
-    power = np.exp(log_delta) * np.arcsinh(r)
-    cosh = np.cosh(power + epsilon)
-    return np.stack([of_skew * (cosh - np.cosh(epsilon)), of_tail * cosh * power])
 
 
 def straighten(numbers: Any, y: Any) -> Any:
     """r with T(r) = y; arguments as of `bend`."""
-    xp: Any = np if isinstance(y, np.ndarray) and isinstance(numbers, np.ndarray) else jnp
-    (epsilon, _), (log_delta, _) = _of_raw(numbers)
-    return xp.sinh((xp.arcsinh(y + xp.sinh(epsilon)) - epsilon) * xp.exp(-log_delta))
+    epsilon, log_delta = _of_raw(numbers)
+    return jnp.sinh((jnp.arcsinh(y + jnp.sinh(epsilon)) - epsilon) * jnp.exp(-log_delta))
 
 
 def flattened(raw: Any, most: float, least: float | None = None) -> tuple[Any, Any]:
-    """Values that flatten towards `most`, and -`least` (by default -`most`), and their derivative; of a JAX array, or
-    numpy's.
-    """
-    xp: Any = np if isinstance(raw, np.ndarray) else jnp
-    limit = most if least is None else xp.where(raw > 0, most, least)
-    flat = limit * xp.tanh(raw / limit)
+    """Values that flatten towards `most`, and -`least` (by default -`most`), and their derivative."""
+    limit = most if least is None else jnp.where(raw > 0, most, least)
+    flat = limit * jnp.tanh(raw / limit)
     return flat, 1 - (flat / limit) ** 2
 
 
-def _of_raw(numbers: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Epsilon and log delta, each with its derivative by the raw number."""
-    return flattened(numbers[0][None], _MOST_SKEW), flattened(numbers[1][None], _MOST_TAIL)
+def _of_raw(numbers: Any) -> tuple[Any, Any]:
+    """Epsilon and log delta."""
+    return flattened(numbers[0][None], _MOST_SKEW)[0], flattened(numbers[1][None], _MOST_TAIL)[0]
 
 
 def transformed(numbers: Any, sd: Any, moved: Any, pull: Any) -> tuple[Any, Any, Any]:

@@ -45,12 +45,10 @@ class Marginals:
     Attributes:
         values: (S,) nats, up to the program's constant; nan where an integral met a point that Stan rejects.
         error: standard deviation over draws of what is left of the integrals' error, nats.
-        laplace_error: that of Laplace's values, for comparison.
     """
 
     values: FloatArray
     error: float
-    laplace_error: float
 
 
 def log_marginals(density: UnitDensity, q: Approximation, theta: FloatArray, rng: Rng) -> Marginals:
@@ -60,28 +58,24 @@ def log_marginals(density: UnitDensity, q: Approximation, theta: FloatArray, rng
     """
     lines = line_directions(rng, (1, density.num_units), density.block, frames=1 if density.block == 2 else 2)
 
-    def integrals(part: FloatArray, grade: Grade) -> tuple[FloatArray, FloatArray]:
-        values, laplace = np.empty(len(part)), np.empty(len(part))
+    def integrals(part: FloatArray, grade: Grade) -> FloatArray:
+        values = np.empty(len(part))
         for rows in density.batches(len(part), copies=8):
             modes = density.modes(part[rows], q.centers(part[rows]))
             found = density.conditionals(part[rows], modes, lines, grade=grade)
-            laplace[rows] = modes.laplace
             values[rows] = modes.log_density + (modes.log_volume + found.correction).sum(axis=1)
-        return values, laplace
+        return values
 
     if density.index.size > _FEW_LATENTS:
         checked = np.unique(np.linspace(0, len(theta) - 1, min(_CHECKED, len(theta))).round().astype(int))
-        finest, _ = integrals(theta[checked], "finest")
+        finest = integrals(theta[checked], "finest")
         grades: tuple[Grade, ...] = ("coarse", "fine")
         for grade in grades:
-            difference = finest - integrals(theta[checked], grade)[0]
+            difference = finest - integrals(theta[checked], grade)
             error = _spread(difference)
             if error <= _COARSE_ERROR:
-                values, laplace = integrals(theta, grade)
-                values = values + np.nanmean(difference)
-                return Marginals(values=values, error=error, laplace_error=_spread(values - laplace))
-    values, laplace = integrals(theta, "finest")
-    return Marginals(values=values, error=0.0, laplace_error=_spread(values - laplace))
+                return Marginals(values=integrals(theta, grade) + np.nanmean(difference), error=error)
+    return Marginals(values=integrals(theta, "finest"), error=0.0)
 
 
 def _spread(values: FloatArray) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avistan.comparison.results import Comparison
+from avistan.runtime.entries import entry_label, evenly
 from avistan.runtime.errors import FitError
 from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
@@ -85,33 +86,33 @@ def intervals(
         shown = _spread_over(names, shapes, local, units)
     else:
         shown = {
-            name: places if places else _spread(_size(shapes[name]), units if name in local else _MOST_ROWS)
+            name: places if places else evenly(_size(shapes[name]), units if name in local else _MOST_ROWS)
             for name, places in _chosen(shapes, variables).items()
         }
     inside = all(name in names for name in shown)
     draws = max(2, min(draws, _NUMBERS // max(model.dim, 1)))
-    samples = [(row.method, number) for number, row in enumerate(comparison.rows) if not row.failed]
+    samples: list[tuple[str, int | None]] = []
     found: dict[str, list[FloatArray]] = {name: [] for name in shown}
-    for _, number in samples:
-        _summarize(model, comparison.rows[number].draws(draws), shown, inside, comparison.seed, found)
-    every: list[tuple[str, int | None]] = [*samples]
     if comparison.reference is not None:
-        theta = comparison.reference.theta.reshape(-1, model.dim)
-        kept = theta[:: max(1, len(theta) // draws)]
-        summary: dict[str, list[FloatArray]] = {name: [] for name in shown}
-        _summarize(model, kept, shown, inside, comparison.seed, summary)
-        found = {name: [*summary[name], *found[name]] for name in shown}
-        every.insert(0, (comparison.reference.name, None))
+        theta = comparison.reference.theta.reshape(-1, model.dim)[
+            :: max(1, comparison.reference.theta[..., 0].size // draws)
+        ]
+        samples.append((comparison.reference.name, None))
+        _summarize(model, theta, shown, inside, comparison.seed, found)
+    for number, row in enumerate(comparison.rows):
+        if not row.failed:
+            samples.append((row.method, number))
+            _summarize(model, row.draws(draws), shown, inside, comparison.seed, found)
     panels = tuple(
         Panel(
             name,
             name in local,
-            tuple(_label(name, shapes[name], flat) for flat in places),
-            np.stack(found[name], axis=1) if every else np.empty((len(places), 0, len(QUANTILES))),
+            tuple(entry_label(name, shapes[name], flat) for flat in places),
+            np.stack(found[name], axis=1) if samples else np.empty((len(places), 0, len(QUANTILES))),
         )
         for name, places in shown.items()
     )
-    return Intervals(tuple(every), panels)
+    return Intervals(tuple(samples), panels)
 
 
 def _summarize(
@@ -174,20 +175,10 @@ def _spread_over(
     most = _MOST_ROWS
     while most > 1 and sum(min(size, most) for size in sizes.values()) > _MOST_ROWS:
         most -= 1
-    shown = {name: _spread(size, most) for name, size in sizes.items()}
+    shown = {name: evenly(size, most) for name, size in sizes.items()}
     with_units = [name for name in there if name in local][:4]
-    return shown | {name: _spread(_size(shapes[name]), units) for name in with_units}
-
-
-def _spread(total: int, limit: int) -> list[int]:
-    """At most `limit` of the numbers below `total`, evenly."""
-    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(limit, total)).round())]
+    return shown | {name: evenly(_size(shapes[name]), units) for name in with_units}
 
 
 def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=int))
-
-
-def _label(name: str, shape: tuple[int, ...], flat: int) -> str:
-    """`a[2,3]`, counted from 1 as in Stan."""
-    return f"{name}[{','.join(str(i + 1) for i in np.unravel_index(flat, shape))}]" if shape else name

@@ -1,12 +1,15 @@
-"""Figures as SVG inside a page: its fonts, its colours in light and dark, no ids of their own, few bytes."""
+"""Figures as SVG inside a page: its fonts, its colours in light and dark, no ids of their own, few bytes.
+
+Only what matplotlib writes is rewritten, tag by tag; words stay as they are.
+"""
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Mapping
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -22,10 +25,21 @@ VARIABLES: Mapping[str, str] = {
     **{colour: f"--series-{number}" for number, colour in enumerate(COLOURS, start=1)},
 }
 
-_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
-_REFERENCE = re.compile(r"url\(#(\w+)\)")
-_STRAIGHT = re.compile(r"rotate\(-?0 [^)]*\)\s*")
+_TAG, _BETWEEN, _NUMBER = re.compile(r"<[^>]+>"), re.compile(r">\s+<"), re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+_HEAD = re.compile(r'.*?<svg [^>]*viewBox="0 0 (\S+) (\S+)"[^>]*>', re.DOTALL)
+_ID, _REFERENCE = re.compile(r' id="([^"]+)"'), re.compile(r'(?:xlink:)?(href="|url\()#(\w+)')
+_IN_TAGS = (
+    (re.compile(r"\s+"), " "),
+    (re.compile(r"([:;]) "), r"\1"),
+    (re.compile(r'font:[^;"]*?([\d.]+px)[^;"]*'), r"font-size:\1"),
+    (re.compile(r'font-family:[^;"]*;?'), ""),
+    (re.compile(r' transform="rotate\(-?0 [^)]*\)"'), ""),
+)
+_UNSEEN = re.compile(
+    r'<metadata>.*</metadata>|<defs><style.*?</defs>|<path [^>]*style="fill:none(;opacity:0)?"/>'
+)
+_EMPTY = re.compile(r"<g></g>")
+_MARKERS, _MARKER, _STYLE = (re.compile(p) for p in (r"(<use [^>]+>){2,}", r"<use [^>]+>", r' style="[^"]*"'))
 
 
 def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
@@ -39,114 +53,41 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     content = io.StringIO()
     with matplotlib.rc_context(settings):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(content.getvalue())
-    for tag in ("metadata", "defs"):
-        for child in root.findall(f"{{{_SVG}}}{tag}"):
-            if tag == "metadata" or child.find(f"{{{_SVG}}}style") is not None:
-                root.remove(child)
-    _rewrite(root, name)
-    _without_background(root)
-    _share_styles(root)
-    size = [float(number) for number in root.attrib["viewBox"].split()[2:]]
-    root.attrib.clear()
-    root.attrib.update(
-        {
-            "viewBox": f"0 0 {size[0]:g} {size[1]:g}",
-            "width": f"{size[0]:g}",
-            "height": f"{size[1]:g}",
-            "role": "img",
-            "aria-labelledby": f"{name}-title {name}-description",
-        }
+    written = content.getvalue()
+    used = {reference for _, reference in _REFERENCE.findall(written)}
+
+    def rewritten(found: re.Match[str]) -> str:
+        tag = found[0]
+        for pattern, shorter in _IN_TAGS:
+            tag = pattern.sub(shorter, tag)
+        tag = _ID.sub(lambda of: f' id="{name}-{of[1]}"' if of[1] in used else "", tag)
+        tag = _REFERENCE.sub(rf"\1#{name}-\2", tag)
+        for colour, variable in VARIABLES.items():
+            tag = tag.replace(f":{colour}", f":var({variable})")
+        return _NUMBER.sub(_hundredths, tag)
+
+    written = _BETWEEN.sub("><", _TAG.sub(rewritten, _HEAD.sub(r'<svg viewBox="0 0 \1 \2">', written)))
+    written = _MARKERS.sub(_once, _UNSEEN.sub("", written))
+    while _EMPTY.search(written):
+        written = _EMPTY.sub("", written)
+    labels = (
+        f'<title id="{name}-title">{html.escape(title, quote=False)}</title>'
+        f'<desc id="{name}-description">{html.escape(description, quote=False)}</desc>'
     )
-    for tag, text in (("desc", description), ("title", title)):
-        element = ElementTree.Element(
-            f"{{{_SVG}}}{tag}", id=f"{name}-{'title' if tag == 'title' else 'description'}"
-        )
-        element.text = text
-        root.insert(0, element)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(f"{{{_SVG}}}")  # HTML knows the names without their namespace
-        element.tail = None
-    return ElementTree.tostring(root, encoding="unicode")
+    named = f'role="img" aria-labelledby="{name}-title {name}-description"'
+    return _HEAD.sub(rf'<svg viewBox="0 0 \1 \2" width="\1" height="\2" {named}>', written, count=1).replace(
+        ">", f">{labels}", 1
+    )
 
 
-def _rewrite(root: ElementTree.Element, name: str) -> None:
-    """Short numbers, the page's colours and fonts; ids only where something refers to them."""
-    used = set()
-    for element in root.iter():
-        for key, value in element.attrib.items():
-            used.update(_REFERENCE.findall(value))
-            if key == f"{{{_XLINK}}}href":
-                used.add(value[1:])
-    for element in root.iter():
-        element.text = element.text.strip() if element.text else element.text
-        attributes = dict(element.attrib)
-        element.attrib.clear()
-        for key, value in attributes.items():
-            if key == "id":
-                if value in used:
-                    element.set("id", f"{name}-{value}")
-            elif key == f"{{{_XLINK}}}href":
-                element.set("href", f"#{name}-{value[1:]}")
-            elif key == "style":
-                if style := _themed(value):
-                    element.set("style", _REFERENCE.sub(rf"url(#{name}-\1)", style))
-            elif key == "transform":
-                if moved := _short(_STRAIGHT.sub("", value)).strip():
-                    element.set("transform", moved)
-            elif key == "clip-path":
-                element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
-            elif key == "d":
-                element.set(key, " ".join(_short(value).split()))
-            else:
-                element.set(key, _short(value) if key in ("x", "y", "width", "height") else value)
+def _hundredths(number: re.Match[str]) -> str:
+    return f"{round(float(number[0]), 2) + 0.0:.8g}"
 
 
-def _themed(style: str) -> str:
-    kept = []
-    for part in style.split(";"):
-        key, _, value = (text.strip() for text in part.partition(":"))
-        if not key or key == "font-family":
-            continue
-        if key == "font":  # size and family in one
-            key, value = "font-size", next(word for word in value.split() if word.endswith("px"))
-        variable = VARIABLES.get(value.lower())
-        kept.append(f"{key}:{f'var({variable})' if variable else _short(value)}")
-    return ";".join(kept)
-
-
-def _short(text: str) -> str:
-    """Decimals cut to hundredths of a point."""
-    return _NUMBER.sub(lambda found: f"{round(float(found[0]), 2) + 0.0:.8g}", text)
-
-
-def _without_background(root: ElementTree.Element) -> None:
-    """Without paths that draw nothing."""
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag == f"{{{_SVG}}}path" and child.get("style") in ("fill:none", "fill:none;opacity:0"):
-                parent.remove(child)
-    for _ in range(4):
-        for parent in list(root.iter()):
-            for child in list(parent):
-                if child.tag == f"{{{_SVG}}}g" and not len(child) and not child.attrib:
-                    parent.remove(child)
-
-
-def _share_styles(root: ElementTree.Element) -> None:
-    """Markers of one series: their style once, on the group, and each place once."""
-    for group in root.iter(f"{{{_SVG}}}g"):
-        uses = group.findall(f"{{{_SVG}}}use")
-        styles = {use.get("style") for use in uses}
-        if len(uses) < 2 or len(styles) > 1 or group.get("style"):
-            continue
-        style = styles.pop()
-        seen = set()
-        for use in uses:
-            use.attrib.pop("style", None)
-            place = (use.get("href"), use.get("x"), use.get("y"))
-            if place in seen:
-                group.remove(use)
-            seen.add(place)
-        if style:
-            group.set("style", style)
+def _once(markers: re.Match[str]) -> str:
+    """Markers of one series: each place once and, where all have one style, that on their group."""
+    places = dict.fromkeys(_MARKER.findall(markers[0]))
+    styles = {style for place in places for style in _STYLE.findall(place)}
+    if len(styles) != 1:
+        return "".join(places)
+    return f"<g{styles.pop()}>{''.join(_STYLE.sub('', place) for place in places)}</g>"

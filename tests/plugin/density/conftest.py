@@ -2,9 +2,8 @@
 
 import pytest
 
-from avistan.density.backend import use_backend
 from avistan.density.slots import register
-from density_models import linear, require_native
+from density_models import linear, require_native, use_backend
 
 
 @pytest.fixture(params=["native", "callback"])

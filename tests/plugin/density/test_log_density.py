@@ -270,10 +270,15 @@ def values_and_gradients(slot, theta, z, weights):
     return *found, *gradient
 
 
+def compiled_blocks():
+    """Newly compiled: `jax.jit` of one function would share what another backend compiled."""
+    return jax.jit(lambda *arguments: values_and_gradients(*arguments))
+
+
 def check_blocks(slot, layout, theta, z, rest=None, weights=None):
     """Numbers by blocks are those of `log_density`, bit for bit, each in its place."""
     weights = jnp.ones(len(theta)) if weights is None else weights
-    lp, status, of_theta, of_z = jax.jit(values_and_gradients)(slot.index, theta, z, weights)
+    lp, status, of_theta, of_z = compiled_blocks()(slot.index, theta, z, weights)
     points = in_stans_order(layout, theta, z, rest)
     expected = log_density(slot, points)
     gradient = jax.grad(lambda p: jnp.sum(weights * log_density(slot, p)[0]))(points)
@@ -309,7 +314,7 @@ def test_a_slot_without_units_takes_its_rest_and_leaves_the_locals(backend, whol
     theta, z = block_draws(key, BLOCKED)
     with register(whole) as slot:
         set_layout(slot.index, *layout, rest)
-        lp, _, of_theta, of_z = jax.jit(values_and_gradients)(slot.index, theta, z, jnp.ones(DRAWS))
+        lp, _, of_theta, of_z = compiled_blocks()(slot.index, theta, z, jnp.ones(DRAWS))
         points = np.tile(rest, (DRAWS, 1))
         points[:, layout[0]] = theta
         gradient = jax.grad(lambda p: jnp.sum(log_density(slot, p)[0]))(jnp.asarray(points))
@@ -365,7 +370,7 @@ def test_by_blocks_numbers_do_not_depend_on_the_number_of_threads(backend, whole
     for threads in (1, 2, 5):
         with register(whole, threads=threads) as slot:
             set_layout(slot.index, *layout)
-            run = jax.jit(values_and_gradients)
+            run = compiled_blocks()
             for _ in range(20):
                 found = run(slot.index, theta, z, jnp.ones(64))
                 expected = expected or found

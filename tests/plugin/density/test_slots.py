@@ -9,21 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.density.backend import use_backend
 from avistan.density.log_density import log_density
 from avistan.density.slots import default_threads, register, set_layout
-from density_models import REJECTS, RUN_ERRORS, Model, compiled, linear, points, require_native
+from density_models import RUN_ERRORS, compiled, linear, points, require_native
 from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError
-
-
-def test_the_reason_of_a_rejection_can_be_read(backend):
-    with register(Model(REJECTS)) as slot:
-        assert slot.last_rejection is None
-        jax.block_until_ready(log_density(slot, jnp.array([1.5, 0.0])))
-        assert "above one" in slot.last_rejection
-    assert slot.last_rejection is None
-
 
 # --- threads -----------------------------------------------------------------------------------------------
 
@@ -38,10 +28,9 @@ def test_python_threads_may_call_at_the_same_time(backend, key):
     wrong = []
 
     def work(which):
-        with use_backend(backend):
-            for _ in range(50):
-                if not np.array_equal(run(slots[which].index, theta), expected[which]):
-                    wrong.append(which)
+        for _ in range(50):
+            if not np.array_equal(run(slots[which].index, theta), expected[which]):
+                wrong.append(which)
 
     threads = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
     for thread in threads:
@@ -61,10 +50,9 @@ def test_a_slot_can_be_closed_while_another_thread_evaluates_it(backend, key):
 
     def work():
         try:
-            with use_backend(backend):
-                while True:
-                    jax.block_until_ready(run(slot.index, theta))
-                    started.set()
+            while True:
+                jax.block_until_ready(run(slot.index, theta))
+                started.set()
         except Exception as error:
             errors.append(error)
 

@@ -15,8 +15,9 @@ from avistan.comparison.results import Comparison
 from avistan.comparison.rows import Row
 from avistan.comparison.unit_agreement import agreements, pairs
 from avistan.report import figures as plots
-from avistan.report.intervals import _label, intervals
+from avistan.report.intervals import intervals
 from avistan.report.svg import VARIABLES, inline_svg
+from avistan.runtime.entries import entry_label
 
 SCHOOLS = avi.models_root() / "eight_schools"
 
@@ -144,7 +145,7 @@ def test_the_forest_shows_the_reference_first_and_some_units_only(comparison):
     [((), 0, "x"), ((4,), 2, "x[3]"), ((2, 3), 5, "x[2,3]"), ((2, 3), 1, "x[1,2]")],
 )
 def test_labels_count_from_one_with_the_last_index_fastest(shape, flat, label):
-    assert _label("x", shape, flat) == label
+    assert entry_label("x", shape, flat) == label
 
 
 def test_a_method_keeps_its_colour_in_every_picture_even_where_others_are_missing(comparison):

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avistan.density.backend import native_available, use_backend
+from avistan.density.backend import native_available
 from avistan.density.slots import register
 from avistan.family.family import Family
 from avistan.family.method import parse_method
 from avistan.start.preparation import prepare, start_family
 from avistan.training import steps
 from avistan.training.loop import TrainingOptions, train
+from density_models import use_backend
 from family_draws import drawn
 from programs import NORMALS, REJECTS, bind
 from stan_adapters.levels.levels import candidate_levels

@@ -6,10 +6,7 @@
 //
 // By blocks: (slot: int64, theta: float64[S, G], z: float64[S, d, N]) -> (lp: float64[S], gradients like theta and z,
 // status: int32[S]); the slot's layout says where the numbers belong.
-#include <algorithm>
-#include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -144,33 +141,4 @@ AVISTAN_EXPORT int avistan_set_layout(std::int64_t index, std::int64_t globals, 
 // Closes a slot to new calls. Returns 1 when no running call uses it any more, else 0; with wait != 0 it returns 1.
 AVISTAN_EXPORT int avistan_release(std::int64_t index, int wait) {
   return avistan::release_slot(index, wait != 0) ? 1 : 0;
-}
-
-// Copies Stan's latest message for this slot (zero-terminated, cut to `size`) and returns its length; -1 when closed.
-AVISTAN_EXPORT std::int64_t avistan_last_message(std::int64_t index, char* buffer, std::int64_t size) {
-  const avistan::Lease lease = avistan::lease_slot(index);
-  if (!lease) return -1;
-  const std::string message = lease->last_message();
-  if (size > 0) {
-    const std::size_t copied = std::min(message.size(), static_cast<std::size_t>(size) - 1);
-    std::memcpy(buffer, message.data(), copied);
-    buffer[copied] = '\0';
-  }
-  return static_cast<std::int64_t>(message.size());
-}
-
-// The bare gradient in a loop, for benchmarks: seconds for `repeats` calls, or -1 when one is rejected.
-AVISTAN_EXPORT double avistan_gradient_loop(std::uintptr_t gradient, std::uintptr_t free_error, std::uintptr_t handle,
-                                            const double* theta, double* grad, double* lp, std::int64_t repeats) {
-  const auto call = reinterpret_cast<avistan::Gradient>(gradient);
-  const auto* model = reinterpret_cast<const void*>(handle);
-  char* message = nullptr;
-  const auto start = std::chrono::steady_clock::now();
-  for (std::int64_t i = 0; i < repeats; ++i) {
-    if (call(model, true, true, theta, lp, grad, &message) != 0) {
-      if (message != nullptr) reinterpret_cast<avistan::FreeError>(free_error)(message);
-      return -1.0;
-    }
-  }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

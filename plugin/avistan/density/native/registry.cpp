@@ -44,13 +44,7 @@ Slot::Slot(Gradient gradient_, FreeError free_error_, std::vector<const void*> h
 std::int32_t Slot::evaluate(std::size_t handle, const double* theta, double* lp, double* grad) {
   char* message = nullptr;
   const std::int32_t status = evaluate_row(gradient, handles[handle], theta, lp, grad, dim, &message);
-  if (message != nullptr) {
-    {
-      std::lock_guard<std::mutex> lock(message_mutex_);
-      message_ = message;
-    }
-    free_error(message);
-  }
+  if (message != nullptr) free_error(message);
   return status;
 }
 
@@ -69,11 +63,6 @@ std::size_t Slot::take_handle() {
 void Slot::return_handle(std::size_t handle) {
   if (handles.size() > 1) users_[handle].fetch_sub(1, std::memory_order_relaxed);
   if (exclusive_ != nullptr) exclusive_->unlock();
-}
-
-std::string Slot::last_message() const {
-  std::lock_guard<std::mutex> lock(message_mutex_);
-  return message_;
 }
 
 bool add_slot(std::int64_t index, std::unique_ptr<Slot> slot) {

@@ -32,7 +32,7 @@ struct Slot {
   const std::size_t threads;  // most threads that one call may use
   std::unique_ptr<const Layout> layout;  // set once, before it is first evaluated by blocks
 
-  // One row on a handle from `take_handle`; keeps Stan's text and frees it.
+  // One row on a handle from `take_handle`; Stan's text is freed.
   std::int32_t evaluate(std::size_t handle, const double* theta, double* lp, double* grad);
 
   // A free handle where there is one, else one that other threads use too. Libraries without thread safety let one
@@ -44,14 +44,10 @@ struct Slot {
   std::atomic<double> seconds_per_row{0.0};
   std::atomic<std::int64_t> leases{0};
 
-  std::string last_message() const;
-
  private:
   std::mutex* const exclusive_;  // null for a thread-safe library
   std::unique_ptr<std::atomic<int>[]> users_;
   std::atomic<std::size_t> turn_{0};
-  mutable std::mutex message_mutex_;
-  std::string message_;
 };
 
 // Shared access to a slot; empty when the slot is unknown or closed.
