@@ -72,6 +72,11 @@ class Reference:
         )
 
     @property
+    def called(self) -> str:
+        """Its name in prose."""
+        return {"nuts": "NUTS", "cmdstan-nuts": "CmdStan's NUTS"}.get(self.name, self.name)
+
+    @property
     def mean(self) -> FloatArray:
         """Posterior means (D,)."""
         return np.asarray(self.theta.mean(axis=(0, 1)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from avistan.comparison.references import Reference
 from avistan.comparison.rows import Row, best_elbo
-from avistan.comparison.text_table import as_text
+from avistan.comparison.tables import Table, accuracy, as_text, cost, repeats, results
 from avistan.fitting.options import FitOptions
 from avistan.runtime.text import finite
 from stan_adapters.bound.bound_model import BoundModel
@@ -84,12 +84,16 @@ class Comparison:
             "methods": [row.to_json() for row in self.rows],
         }
 
+    @property
+    def tables(self) -> list[Table]:
+        """What the methods reached, how near the reference that is, the same over seeds, and what it cost."""
+        rows = self.rows
+        made = (results(rows), accuracy(rows, self.reference), repeats(rows, self.seeds))
+        return [table for table in (*made, cost(rows, self.seconds_prepare)) if table is not None]
+
     def __str__(self) -> str:
         sizes = f"{self.units} units, {self.unconstrained_dim} unconstrained parameters"
-        return as_text(
-            self.rows,
-            head=f"{self.program}: {sizes}, seed {self.seed}",
-            seeds=self.seeds,
-            reference=self.reference,
-            reference_failure=self.reference_failure,
-        )
+        notes = [f"{row.method}: {row.reason}" for row in self.rows if row.reason and not row.failed]
+        notes += [note for note in (self.reference_failure, self.reference and self.reference.caveat) if note]
+        blocks = [f"{self.program}: {sizes}, seed {self.seed}", as_text(self.tables), "\n".join(notes)]
+        return "\n\n".join(block for block in blocks if block)

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from avistan.comparison.results import Comparison
 from avistan.comparison.unit_agreement import Agreement, RowMarginals, agreements, pairs
 from avistan.report import figures as plots
-from avistan.report import tables as report_tables
+from avistan.report import tables as structure_tables
 from avistan.report.figures import COLOURS, DASHES
 from avistan.report.intervals import Intervals, intervals
-from avistan.report.sentences import findings, headline, reference_called
+from avistan.report.sentences import findings, headline
 from avistan.report.svg import inline_svg
 from avistan.runtime.text import DASH, TIMES, count, fixed, plus_minus, several, typeset
 from avistan.runtime.versions import versions
@@ -58,12 +58,9 @@ def render(comparison: Comparison, shown: Intervals | None = None) -> str:
         headline=headline(comparison.structure),
         findings=findings(comparison),
         subtitle=_subtitle(comparison),
-        results=report_tables.results(comparison),
-        accuracy=report_tables.accuracy(comparison),
-        cost=report_tables.cost(comparison),
-        repeats=report_tables.repeats(comparison),
-        certificate=report_tables.certificate(comparison),
-        levels=report_tables.levels(comparison),
+        methods=comparison.tables,
+        certificate=structure_tables.certificate(comparison),
+        levels=structure_tables.levels(comparison),
         traces=[_trace_picture(comparison, against) for against in ("steps", "seconds")],
         forests=_forests(comparison, shown),
         latents=[_latents(comparison, *pair) for pair in pairs(comparison) if _has_units(comparison)],
@@ -97,7 +94,7 @@ def _subtitle(comparison: Comparison) -> str:
     seeds = comparison.seeds
     parts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}")
     if comparison.reference is not None:
-        parts.append(f"against {reference_called(comparison)}")
+        parts.append(f"against {comparison.reference.called}")
     return ", ".join(parts)
 
 

@@ -65,13 +65,6 @@ def called(comparison: Comparison, row: Row) -> str:
     return kind if len(same) == 1 else f"{kind} ({row.method})"
 
 
-def reference_called(comparison: Comparison) -> str:
-    """The reference in prose: "NUTS", or its own name."""
-    assert comparison.reference is not None
-    name = comparison.reference.name
-    return {"nuts": "NUTS", "cmdstan-nuts": "CmdStan's NUTS"}.get(name, name)
-
-
 def _sds_of(who: str) -> str:
     return f"the sds of {who}" if who.endswith(")") else f"{who}'s sds"
 
@@ -209,7 +202,7 @@ def accuracy_sentences(comparison: Comparison, row: Row, found: Accuracy) -> Ite
     )
     errors = listed([fixed(error, 2) for _, error, _ in parts])
     yield (
-        f"Against {reference_called(comparison)}, {_sds_of(who)} are on average {ratios}; its means are off by "
+        f"Against {comparison.reference.called}, {_sds_of(who)} are on average {ratios}; its means are off by "
         f"{errors} of those sds."
     )
     sharp = [what for what, _, ratio in parts if ratio < _SHARP]

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
 _TOGETHER = re.compile(rf"[AF]-VI\b|[kR]-hat\b|{MINUS}?[\d.]+ ± [\d.]+(?: nats)?|\([\d.]+ s\)")
+_ASCII = {ord(MINUS): "-", ord(DASH): "-", ord(TIMES): "x", ord(_THIN): "", ord("±"): "+-"}
 _APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
 
 
@@ -27,9 +28,9 @@ def fixed(value: float | None, digits: int) -> str:
     return f"{MINUS if text.startswith('-') else ''}{_apart(whole)}{point}{rest}"
 
 
-def plain(value: float | None, digits: int) -> str:
-    """A number with so many decimals in ASCII, for a terminal; "-" for none."""
-    return "-" if value is None or not isfinite(value) else f"{value:.{digits}f}"
+def plain(text: str) -> str:
+    """Numbers in ASCII, for a terminal."""
+    return text.translate(_ASCII)
 
 
 def count(value: int | None) -> str:
