@@ -24,7 +24,7 @@ import os
 import runpy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def fitted(model: BoundModel, start: str, seed: int, make_quick: Callable[[], Qu
         quick = make_quick()
     except StartError:
         return Row(start=start, seed=seed, outcome="no start")
-    preparation = replace(prepare(model, None, seed=seed, num_references=24, max_rank=16), _quick=[quick])
+    preparation = prepare(model, None, seed=seed, num_references=24, max_rank=16).started_at(quick)
     family, inputs = start_family(preparation, parse_method("fvi"))
     key = jax.random.key(seed)
     with register(model) as slot:

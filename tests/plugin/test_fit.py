@@ -146,14 +146,14 @@ def test_every_kind_of_fit_is_saved_and_loaded(eight_schools, tmp_path, method):
     [
         (lambda folder: (folder / "fit.json").unlink(), "is not a saved fit"),
         (lambda folder: (folder / "arrays.npz").write_bytes(b"no zip"), "is damaged"),
-        (lambda folder: (folder / "family.eqx").write_bytes(b""), "is damaged"),
+        (lambda folder: (folder / "arrays.npz").write_bytes(b""), "is damaged"),
         (lambda folder: (folder / "fit.json").write_text("{"), "is damaged"),
         (
             lambda folder: (folder / "program.stan").write_text("parameters { real x; }"),
             r"program\.stan: it was changed",
         ),
     ],
-    ids=["no header", "bad arrays", "empty family", "bad header", "other program"],
+    ids=["no header", "bad arrays", "empty arrays", "bad header", "other program"],
 )
 def test_a_damaged_folder_is_one_clear_error(eight_schools, tmp_path, damage, words):
     eight_schools.fit(method="fvi", steps=20, elbo_draws=100).save(tmp_path / "fit")

@@ -134,7 +134,7 @@ class InterruptedFits:
 
 def bytes_that_matter(folder: Path) -> dict[str, bytes]:
     """All that a fit's folder holds but its times: files, arrays and numbers by name."""
-    parts = {name: (folder / name).read_bytes() for name in ("family.eqx", "program.stan", "data.json")}
+    parts = {name: (folder / name).read_bytes() for name in ("program.stan", "data.json")}
     header = json.loads((folder / "fit.json").read_text())
     assert {"arrays.npz", "diagnosis.json", "diagnosis.npz", "posterior.nc"} < set(header.pop("files"))
     assert header.pop("digest")

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 Edit = Callable[[Path], None]
-HEADER, CORE = "fit.json", ("program.stan", "data.json", "arrays.npz", "family.eqx")
+HEADER, CORE = "fit.json", ("program.stan", "data.json", "arrays.npz")
 
 
 def edits(folder: Path) -> Iterator[tuple[str, Edit]]:
     """Names and edits of a folder like this one."""
     yield from header_edits(json.loads((folder / HEADER).read_text()))
     yield from array_edits(dict(np.load(folder / "arrays.npz")))
-    yield from leaf_edits(folder / "family.eqx")
     for name in (HEADER, *CORE):
         yield from file_edits(name)
     yield from data_edits(json.loads((folder / "data.json").read_text()))
@@ -150,35 +149,6 @@ def _array(name: str, values: np.ndarray | None) -> Edit:
         if values is not None:
             arrays[name] = values
         np.savez(folder / "arrays.npz", **arrays)
-
-    return edit
-
-
-def leaf_edits(file: Path) -> Iterator[tuple[str, Edit]]:
-    with file.open("rb") as opened:
-        sizes = []
-        while opened.peek(1):
-            sizes.append(np.load(opened).size)
-    for number in np.flatnonzero(sizes):
-        for word, change in {
-            "NaN": lambda values: np.full_like(values, np.nan),
-            "zeroed": np.zeros_like,
-            "larger": lambda values: np.ones((*values.shape, 2), values.dtype),
-            "moved": lambda values: values + values.dtype.type(0.5),
-        }.items():
-            yield f"family.eqx: array {number} {word}", _leaf(number, change)
-
-
-def _leaf(number: int, change: Callable[[np.ndarray], np.ndarray]) -> Edit:
-    def edit(folder: Path) -> None:
-        leaves = []
-        with (folder / "family.eqx").open("rb") as file:
-            while file.peek(1):
-                leaves.append(np.load(file))
-        leaves[number] = change(leaves[number])
-        with (folder / "family.eqx").open("wb") as file:
-            for values in leaves:
-                np.save(file, values)
 
     return edit
 

@@ -13,12 +13,11 @@ from avistan.diagnosis.verdict import Check, Diagnosis, Trust
 from avistan.files.records import read_record
 from avistan.fitting.fitted import Fitted, Origin, fit_method
 from avistan.fitting.outcome import FitOutcome
-from avistan.fitting.shard_preparation import LargePreparation
 from avistan.objective.elbo import gap
 from avistan.runtime.deadline import out_of_time
 from avistan.runtime.progress import begin_stage
 from avistan.runtime.text import finite, with_error
-from avistan.start.preparation import Preparation, prepare
+from avistan.start.preparation import prepare
 from avistan.start.quick_fit import QuickFit
 
 _logger = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ def _trained_from(fit: Fitted, start: QuickFit, given: Callable[[], Origin] | No
     """The same method trained from a start; its seconds are those of both fits."""
     origin = fit.origin or (_origin_of(fit) if given is None else given())
     other = fit_method(
-        started_at(origin.preparation, start),
+        origin.preparation.started_at(start),
         origin.method,
         fit.options,
         grow=origin.grow,
@@ -161,13 +160,6 @@ def _origin_of(fit: Fitted) -> Origin:
         others=() if fit.second is None else (fit.second,),
     )
     return Origin(preparation=preparation, method=fit.method, grow=False)
-
-
-def started_at(preparation: Preparation, start: QuickFit) -> Preparation:
-    """The preparation whose quick fit is the given one; signatures are read anew, around it."""
-    if isinstance(preparation, LargePreparation):
-        return preparation.started_at(start)
-    return replace(preparation, _quick=[start], _chains={}, _inputs={}, _long_fit=[], _second_inputs={})
 
 
 def _with_start_tried(diagnosis: Diagnosis, what_became: str) -> Diagnosis:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Array, Float
 
 from avistan.family.family import Family
@@ -23,7 +23,7 @@ from avistan.runtime.progress import begin_stage
 from avistan.runtime.streams import Stream, generator, stream_key
 from avistan.runtime.threads import one_blas_thread
 from avistan.runtime.types import FloatArray
-from avistan.start.preparation import Preparation, prepare
+from avistan.start.preparation import Preparation, once, prepare
 from avistan.start.quick_fit import QuickFit, quick_fit
 from avistan.start.unit_inputs import UnitInput
 from avistan.training.loop import NO_SLOT, TrainingOptions, train
@@ -54,26 +54,16 @@ class LargePreparation(Preparation):
     """
 
     minibatches: Minibatches
-    _own_long_fit: list[QuickFit] = field(default_factory=list, repr=False)
-    _of_two_levels: list[Minibatches] = field(default_factory=list, repr=False)
 
-    @property
-    def quick(self) -> QuickFit:
-        """As of `Preparation`."""
-        if not self._quick:
-            try:
-                family, _ = self.minibatches.start_family(_ONE_LEVEL)
-                self._quick.append(self._of_all(family, self.unit_input(_ONE_LEVEL)[1]))
-            except StructureError:  # no signatures: what `auto` then says, and tables need none
-                self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
-        return self._quick[0]
+    def _quick_fit(self) -> QuickFit:
+        try:
+            family, _ = self.minibatches.start_family(_ONE_LEVEL)
+            return self._of_all(family, self.unit_input(_ONE_LEVEL)[1])
+        except StructureError:  # no signatures: what `auto` then says, and tables need none
+            return quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered)
 
-    @property
-    def long_fit(self) -> QuickFit:
-        """As of `Preparation`, of all units."""
-        if not self._long_fit:
-            self._long_fit.append(self._trained_in_rounds())
-        return self._long_fit[0]
+    def _continued(self) -> QuickFit:
+        return self._own_long_fit()
 
     def minibatches_of(self, method: Method) -> Minibatches:
         """Minibatches for a method: with two amortized levels they start at the long fit.
@@ -88,10 +78,14 @@ class LargePreparation(Preparation):
         return self._two_level_minibatches()
 
     def _two_level_minibatches(self) -> Minibatches:
-        if not self._of_two_levels:
-            around = self.long_fit
-            self._of_two_levels.append(self._starting(self._trained_in_rounds(), around, self._second_inputs))
-        return self._of_two_levels[0]
+        return once(
+            self._own,
+            "two levels",
+            lambda: self._starting(self._own_long_fit(), self.long_fit, self._second_inputs),
+        )
+
+    def _own_long_fit(self) -> QuickFit:
+        return once(self._own, "long fit", self._trained_in_rounds)
 
     @one_blas_thread
     @in_float64
@@ -103,32 +97,27 @@ class LargePreparation(Preparation):
         training of the first alone, and again with signatures read around where that went, until the second level's
         means stay where they are.
         """
-        if not self._own_long_fit:
-            second = self.second_level(_TWO_LEVELS)
-            fit = self._trained(self.minibatches, _ONE_LEVEL, 0)
-            for number in range(1, _MOST_ROUNDS + 1):
-                inputs = {second.latents: self._second_signatures(second, fit)}
-                begun = self._starting(fit, fit, inputs, globals_in_doubt=self.globals_in_doubt)
-                before, fit = fit, self._trained(begun, _TWO_LEVELS, number)
-                moved = ((fit.mean - before.mean) / fit.sd)[second.index]
-                if np.sqrt(np.mean(moved**2)) < _STILL or out_of_time():
-                    break
-            self._own_long_fit.append(fit)
-        return self._own_long_fit[0]
+        second = self.second_level(_TWO_LEVELS)
+        fit = self._trained(self.minibatches, _ONE_LEVEL, 0)
+        for number in range(1, _MOST_ROUNDS + 1):
+            inputs: dict[Hashable, FloatArray] = {second.latents: self._second_signatures(second, fit)}
+            begun = self._starting(fit, fit, inputs, globals_in_doubt=self.globals_in_doubt)
+            before, fit = fit, self._trained(begun, _TWO_LEVELS, number)
+            moved = ((fit.mean - before.mean) / fit.sd)[second.index]
+            if np.sqrt(np.mean(moved**2)) < _STILL or out_of_time():
+                break
+        return fit
 
     def _starting(
         self,
         fit: QuickFit,
         around: QuickFit,
-        second_inputs: dict[tuple[str, ...], FloatArray],
+        second_inputs: dict[Hashable, FloatArray],
         *,
         globals_in_doubt: float = 1.0,
     ) -> Minibatches:
         """Minibatches for two levels that start at a fit of all units, with signatures around one."""
-        start, in_whole = self.minibatches.start, self._in_whole()
-
-        def in_shard(fit: QuickFit) -> QuickFit:
-            return replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])
+        start = self.minibatches.start
 
         def placed(level: Level) -> Level:
             place = np.searchsorted(self.globals_index, level.index)
@@ -138,20 +127,19 @@ class LargePreparation(Preparation):
             start,
             others=tuple(placed(level) for level in self.others),
             globals_in_doubt=globals_in_doubt,
-            _quick=[in_shard(fit)],
-            _long_fit=[in_shard(around)],
-            _inputs={},
+            _own={"quick": self._in_shard(fit)},
+            _shared={"long fit": self._in_shard(around)},
             _second_inputs=second_inputs,
         )
         return replace(self.minibatches, start=begun, of_all=True)
 
-    def _in_whole(self) -> npt.NDArray[np.int64]:
-        """Positions in the whole's vector of the parameters of the shard that training starts with."""
+    def _in_shard(self, fit: QuickFit) -> QuickFit:
+        """A fit of all units, for those of the shard that training starts with."""
         start = self.minibatches.start
         in_whole = np.empty(start.model.dim, dtype=np.int64)
         in_whole[start.globals_index] = self.globals_index
         in_whole[start.index] = self.index[self.minibatches.units]
-        return in_whole
+        return replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])
 
     def _trained(self, minibatches: Minibatches, method: Method, number: int) -> QuickFit:
         """What some steps on minibatches of the method's family end with."""
@@ -181,45 +169,23 @@ class LargePreparation(Preparation):
         return replace(self.minibatches.start.quick, mean=mean, sd=sd)
 
     def started_at(self, fit: QuickFit) -> LargePreparation:
-        """The same preparation with a quick fit of all units in place of its own; signatures are read around that."""
-        start, in_whole = self.minibatches.start, self._in_whole()
-        begun = replace(
-            start,
-            globals_in_doubt=1.0,
-            _quick=[replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])],
-            _inputs={},
-            _chains={},
-            _long_fit=[],
-            _second_inputs={},
-        )
+        """As of `Preparation`, with a quick fit of all units."""
+        begun = replace(self.minibatches.start.started_at(self._in_shard(fit)), globals_in_doubt=1.0)
+        minibatches = replace(self.minibatches, start=begun, of_all=True)
         return replace(
             self,
-            minibatches=replace(self.minibatches, start=begun, of_all=True),
+            minibatches=minibatches,
             globals_in_doubt=1.0,
-            _quick=[fit],
-            _chains={},
-            _inputs={},
-            _long_fit=[],
+            _own={"quick": fit},
+            _shared={},
             _second_inputs={},
-            _own_long_fit=[],
-            _of_two_levels=[],
         )
 
     def restarted(self, number: int) -> LargePreparation:
         """As of `Preparation`."""
         start = self.minibatches.start.restarted(number)
         again = replace(self.minibatches, start=start)
-        seed = start.quick_seed
-        return replace(
-            self,
-            minibatches=again,
-            quick_seed=seed,
-            scattered=True,
-            _quick=[],
-            _chains={},
-            _own_long_fit=[],
-            _of_two_levels=[],
-        )
+        return replace(self, minibatches=again, quick_seed=start.quick_seed, scattered=True, _own={})
 
     def _signature(self, neighbours: int, long_fit: bool) -> tuple[UnitInput, FloatArray]:
         """The inputs of all units, from what the shards read."""

@@ -137,7 +137,7 @@ class SharedStarts:
             while len(self.kept) > _MOST:
                 del self.kept[next(iter(self.kept))]
         preparation, seconds = self.kept[key]
-        if long_fit and preparation.others and not preparation._long_fit:
+        if long_fit and preparation.others and not preparation.has_long_fit:
             started = time.perf_counter()
             with contextlib.suppress(StructureError):  # what has no signatures says so when it reads them
                 _ = preparation.long_fit

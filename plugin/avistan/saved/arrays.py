@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import numpy.typing as npt
-
-from avistan.runtime.device import on_device
 
 Array = npt.NDArray[Any]
 _KINDS = "biuf"  # booleans, integers and floating-point numbers
@@ -44,14 +41,14 @@ def read_arrays(path: Path) -> dict[str, Array]:
                 stored = member.compress_type == zipfile.ZIP_STORED and member.file_size <= size
                 if kind != ".npy" or not stored or name in arrays:
                     raise ArrayError(f"{member.filename!r} is not what was saved")
-                content = archive.read(member)
-                arrays[name] = _one(io.BytesIO(content), content, name)
+                arrays[name] = _one(archive.read(member), name)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArrayError(f"{error or type(error).__name__}") from error
     return arrays
 
 
-def _one(file: io.BytesIO, content: bytes, name: str) -> Array:
+def _one(content: bytes, name: str) -> Array:
+    file = io.BytesIO(content)
     shape, dtype, order = _header(file, name)
     start = file.tell()
     if len(content) - start != math.prod(shape) * dtype.itemsize:
@@ -59,7 +56,7 @@ def _one(file: io.BytesIO, content: bytes, name: str) -> Array:
     return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order=order)
 
 
-def _header(file: io.BufferedIOBase, name: str) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
+def _header(file: io.BytesIO, name: str) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
     """Shape, type and order of the array that comes next."""
     try:
         version = np.lib.format.read_magic(file)
@@ -78,38 +75,3 @@ def _header(file: io.BufferedIOBase, name: str) -> tuple[tuple[int, ...], np.dty
     if not sizes or dtype.kind not in _KINDS or not dtype.isnative:
         raise ArrayError(f"{name} is no plain array: shape {shape}, type {dtype}")
     return shape, dtype, "F" if fortran else "C"
-
-
-def write_leaves(path: Path, tree: Any) -> None:
-    """The arrays of a tree one after the other, each as `numpy.save` writes it."""
-    with path.open("wb") as file:
-        for leaf in jax.tree.leaves(tree):
-            whole = io.BytesIO()  # numpy writes to a file past Python, and does not say why it can't
-            np.save(whole, np.asarray(leaf), allow_pickle=False)
-            file.write(whole.getbuffer())
-
-
-def read_leaves(path: Path, like: Any) -> Any:
-    """What `write_leaves` wrote, as a tree whose arrays have the types and shapes of those of `like`.
-
-    Raises:
-        ArrayError: an array has another shape or type, holds a number that is not finite, or is cut; or there are more.
-    """
-    wanted, form = jax.tree.flatten(like)
-    found = []
-    with path.open("rb") as file:
-        for number, leaf in enumerate(wanted, start=1):
-            name = f"array {number} of {len(wanted)}"
-            shape, dtype, order = _header(file, name)
-            if (shape, dtype) != (leaf.shape, leaf.dtype):
-                raise ArrayError(f"{name} is {dtype}{shape}, expected {leaf.dtype}{leaf.shape}")
-            content = file.read(math.prod(shape) * dtype.itemsize)
-            if len(content) < math.prod(shape) * dtype.itemsize:
-                raise ArrayError(f"{name} is cut")
-            values = np.frombuffer(content, dtype).reshape(shape, order=order)
-            if dtype.kind == "f" and not np.isfinite(values).all():
-                raise ArrayError(f"{name} holds numbers that are not finite")
-            found.append(on_device(values))
-        if file.read(1):
-            raise ArrayError(f"there is more than its {len(wanted)} arrays")
-    return jax.tree.unflatten(form, found)

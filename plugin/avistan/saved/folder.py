@@ -23,14 +23,7 @@ from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path
 from avistan.runtime.progress import begin_stage
 from avistan.runtime.versions import versions
-from avistan.saved.arrays import (
-    Array,
-    ArrayError,
-    read_arrays,
-    read_leaves,
-    write_arrays,
-    write_leaves,
-)
+from avistan.saved.arrays import Array, ArrayError, read_arrays, write_arrays
 from avistan.saved.header import SavedFile, SavedHeader
 from avistan.saved.sizes import SizeError
 from stan_adapters.data.declared_memory import declared_numbers
@@ -38,17 +31,16 @@ from stan_adapters.data.stan_data import StanData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
 
-FORMAT = 6
-_HEADER, _LEAVES, _ARRAYS = "fit.json", "family.eqx", "arrays.npz"
+FORMAT = 7
+_HEADER, _ARRAYS = "fit.json", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
-_CORE = (_PROGRAM, _DATA, _ARRAYS, _LEAVES)
+_CORE = (_PROGRAM, _DATA, _ARRAYS)
 _MOST_BYTES_OF_HEADER = 1 << 28
 _MOST_BYTES_OF_EXTRAS = 1 << 28  # of what others added, whose digests a load looks at; of more at their bytes
 
 DIAGNOSIS, UNITS = "diagnosis.json", "diagnosis.npz"
 FIT_FILES = (
     _HEADER,
-    _LEAVES,
     _ARRAYS,
     _PROGRAM,
     _DATA,
@@ -72,14 +64,13 @@ class DamageError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SavedParts:
-    """What a folder holds. `read_leaves(like)` fills a tree of arrays of the right shapes."""
+    """What a folder holds, and how many bytes its arrays take."""
 
     header: SavedHeader
     arrays: dict[str, Array]
     program: Program
     data: StanData
-    read_leaves: Callable[[Any], Any]
-    bytes_of_leaves: int
+    bytes_of_arrays: int
 
 
 def write_fit(
@@ -87,7 +78,6 @@ def write_fit(
     *,
     header: Mapping[str, Any],
     arrays: Mapping[str, Array],
-    leaves: Any,
     program: Program,
     data: StanData,
     asked: Mapping[str, Any] | None = None,
@@ -103,7 +93,6 @@ def write_fit(
         (folder / _PROGRAM).write_text(program.source, encoding="utf-8", newline="")
         (folder / _DATA).write_text(data.to_json(), encoding="utf-8")
         write_arrays(folder / _ARRAYS, arrays)
-        write_leaves(folder / _LEAVES, leaves)
         fixed = {
             "format": FORMAT,
             "program": program.name,
@@ -196,8 +185,7 @@ def open_fit(path: str | os.PathLike[str]) -> Iterator[SavedParts]:
             arrays=_read_arrays(folder),
             program=program,
             data=_read_data(folder, program, header),
-            read_leaves=lambda like: _read_leaves(folder, like),
-            bytes_of_leaves=header.files[_LEAVES].bytes,
+            bytes_of_arrays=header.files[_ARRAYS].bytes,
         )
 
 
@@ -327,10 +315,3 @@ def _read_arrays(folder: Path) -> dict[str, Array]:
         return read_arrays(folder / _ARRAYS)
     except ArrayError as error:
         raise DamageError(_ARRAYS, str(error)) from error
-
-
-def _read_leaves(folder: Path, like: Any) -> Any:
-    try:
-        return read_leaves(folder / _LEAVES, like)
-    except ArrayError as error:
-        raise DamageError(_LEAVES, str(error)) from error

@@ -38,7 +38,7 @@ from stan_adapters.errors import AvistanError
 from stan_adapters.levels.levels import Level, Member, make_level
 
 _TRACE = tuple(Trace.__dataclass_fields__)
-_ARRAYS, _LEAVES, _HEADER = "arrays.npz", "family.eqx", "fit.json"
+_ARRAYS, _HEADER = "arrays.npz", "fit.json"
 # Of its log weights, nats and a part of their size, which another machine's single precision explains; of the
 # difference between its two draws, where what all units have in common cancels, less.
 _SLACK, _SLACK_OF_DIFFERENCE = (1e-4, 1e-6), (1e-4, 1e-8)
@@ -74,7 +74,6 @@ def write(fit: Fitted, path: str | os.PathLike[str], asked: Mapping[str, Any] | 
         path,
         header=header,
         arrays=arrays,
-        leaves=tuple(_leaves(chain.family) for chain in fit.chains),
         program=fit.model.program,
         data=fit.model.data,
         asked=asked,
@@ -243,13 +242,20 @@ class _Arrays:
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self._left = dict(arrays)
 
-    def take(self, name: str, shape: Sequence[int | None] | None = None, *, finite: bool = True) -> Array:
-        """An array, of a shape if one is given (None: any size). Raises DamageError."""
+    def take(
+        self,
+        name: str,
+        shape: Sequence[int | None] | None = None,
+        *,
+        finite: bool = True,
+        dtype: np.dtype[Any] | None = None,
+    ) -> Array:
+        """An array, of a type, and of a shape, if one is given (None: any size). Raises DamageError."""
         if name not in self._left:
             raise DamageError(_ARRAYS, f"it has no {name!r}")
         values = self._left.pop(name)
-        wanted = "b" if name in _FLAGS else "iu" if name.endswith(_WHOLE) else "f"
-        if values.dtype.kind not in wanted:
+        kinds = "b" if name in _FLAGS else "iu" if name.endswith(_WHOLE) else "f"
+        if values.dtype != dtype if dtype is not None else values.dtype.kind not in kinds:
             raise DamageError(_ARRAYS, f"{name!r} has the type {values.dtype}")
         if shape is not None:
             same = len(values.shape) == len(shape) and all(
@@ -260,6 +266,12 @@ class _Arrays:
         if finite and values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DamageError(_ARRAYS, f"{name!r} holds numbers that are not finite")
         return values
+
+    def take_leaves(self, start: str, like: Any) -> Any:
+        """A tree with the shapes and types of `like`. Raises DamageError."""
+        leaves, form = jax.tree.flatten(like)
+        read = [self.take(f"{start}{n}", leaf.shape, dtype=leaf.dtype) for n, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(form, map(on_device, read))
 
     def refuse_more(self) -> None:
         if self._left:
@@ -289,6 +301,7 @@ def _chain_header(model: BoundModel, chain: Chain, seed: int) -> SavedChain:
 
 def _chain_arrays(chain: Chain) -> dict[str, Array]:
     arrays: dict[str, Array] = {"log_weights": chain.evaluation.log_weights}
+    arrays |= {f"leaf_{n}": np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(_leaves(chain.family)))}
     for stage, trace in enumerate(chain.traces):
         arrays |= {f"trace_{stage}_{name}": np.asarray(getattr(trace, name)) for name in _TRACE}
     return arrays
@@ -309,40 +322,33 @@ def _read_chains(
     read: dict[str, Any] = {}
     if header.second is not None:
         read = {"second": second, "num_second_inputs": header.second.inputs}
-        if 4 * header.second.inputs * max(1, second.num_units if second else 1) > saved.bytes_of_leaves:
-            raise SizeError(f"{_HEADER}: the second level has more `inputs` than {_LEAVES} has room for")
+        if 4 * header.second.inputs * max(1, second.num_units if second else 1) > saved.bytes_of_arrays:
+            raise SizeError(f"{_HEADER}: the second level has more `inputs` than {_ARRAYS} has room for")
     refined = [chain.refined for chain in header.chains]
     num_inputs = max(inputs.shape[1], header.second.inputs if header.second else 0)
     least = fewest_bytes(
         method, units, block, len(globals_index), num_inputs, len(header.chains), sum(refined)
     )
-    if least > saved.bytes_of_leaves or max(refined) > units:
+    if least > saved.bytes_of_arrays or max(refined) > units:
         raise SizeError(
-            f"{_HEADER}: {method.name} with {len(header.chains)} chains needs {least} bytes at least, and {_LEAVES} "
-            f"has {saved.bytes_of_leaves}"
+            f"{_HEADER}: {method.name} with {len(header.chains)} chains needs {least} bytes at least, and {_ARRAYS} "
+            f"has {saved.bytes_of_arrays}"
         )
     empty = skeleton(method, local_index, globals_index, inputs.shape[1], **read)
-    likes = [with_rows(empty, count) for count in refined]
-    leaves = saved.read_leaves(tuple(_leaves(like) for like in likes))
     return tuple(
-        _read_chain(number, chain, arrays, like, parts, inputs)
-        for number, (chain, like, parts) in enumerate(zip(header.chains, likes, leaves, strict=True))
+        _read_chain(number, chain, arrays, with_rows(empty, chain.refined), inputs)
+        for number, chain in enumerate(header.chains)
     )
 
 
-def _read_chain(
-    number: int, saved: SavedChain, arrays: _Arrays, like: Family, leaves: Any, inputs: Array
-) -> Chain:
+def _read_chain(number: int, saved: SavedChain, arrays: _Arrays, like: Family, inputs: Array) -> Chain:
     start = f"chain_{number}_"
     traces = [_read_trace(f"{start}trace_{stage}_", arrays) for stage in range(saved.stages)]
     log_weights = arrays.take(f"{start}log_weights", (None,), finite=False)
-    if (
-        not len(log_weights)
-        or len(log_weights) % 2
-        or np.isnan(log_weights).any()
-        or log_weights.max() == np.inf
-    ):
+    pairs = len(log_weights) > 0 and len(log_weights) % 2 == 0
+    if not pairs or np.isnan(log_weights).any() or log_weights.max() == np.inf:
         raise DamageError(_ARRAYS, f"'{start}log_weights' are no log weights of pairs of draws")
+    leaves = arrays.take_leaves(f"{start}leaf_", _leaves(like))
     family = eqx.tree_at(_leaves, like, leaves, is_leaf=lambda leaf: leaf is None)
     _check_places(family, like)
     return Chain(
@@ -376,10 +382,10 @@ def _check_places(family: Family, like: Family) -> None:
     if isinstance(inference, Refined):
         units, count = np.asarray(inference.units), family.placement.local_index.shape[0]
         if (np.diff(units) <= 0).any() or units.min(initial=0) < 0 or units.max(initial=0) >= count:
-            raise DamageError(_LEAVES, "refined units are no units")
+            raise DamageError(_ARRAYS, "refined units are no units")
     for one, other in zip(jax.tree.leaves(family.globals), jax.tree.leaves(like.globals), strict=True):
         if one.dtype.kind in "iu" and not np.array_equal(np.asarray(one), np.asarray(other)):
-            raise DamageError(_LEAVES, "globals are in other places than the program has them")
+            raise DamageError(_ARRAYS, "globals are in other places than the program has them")
 
 
 def _leaves(family: Family) -> tuple[Any, ...]:

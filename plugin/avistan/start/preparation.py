@@ -5,7 +5,9 @@ Everything here comes from one quick fit, so that globals, locals and reference 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -70,13 +72,9 @@ class Preparation:
     sample: Shard | None = None
     globals_in_doubt: float = 1.0
     scattered: bool = False
-    _quick: list[QuickFit] = field(default_factory=list, repr=False)
-    _chains: dict[int, ChainStart | None] = field(default_factory=dict, repr=False)
-    _inputs: dict[tuple[tuple[DataColumn, ...], int, bool], tuple[UnitInput, FloatArray]] = field(
-        default_factory=dict, repr=False
-    )
-    _long_fit: list[QuickFit] = field(default_factory=list, repr=False)
-    _second_inputs: dict[tuple[str, ...], FloatArray] = field(default_factory=dict, repr=False)
+    _own: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # of this start: what was made of it
+    _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # the same, for all restarts
+    _second_inputs: dict[Hashable, FloatArray] = field(default_factory=dict, repr=False)
 
     @property
     def quick(self) -> QuickFit:
@@ -85,17 +83,20 @@ class Preparation:
         Raises:
             StartError: no point of finite density to start from.
         """
-        if not self._quick:
-            self._quick.append(quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered))
-        return self._quick[0]
+        return once(self._own, "quick", self._quick_fit)
+
+    def _quick_fit(self) -> QuickFit:
+        return quick_fit(self.model, seed=self.quick_seed, scattered=self.scattered)
+
+    def started_at(self, fit: QuickFit) -> Preparation:
+        """The same preparation with this quick fit in place of its own; signatures are read anew, around it."""
+        return replace(self, _own={"quick": fit}, _shared={}, _second_inputs={})
 
     def restarted(self, number: int) -> Preparation:
         """The same preparation with another quick fit, from a random start (uniform on (-2, 2), as Stan's); unit inputs
         are shared, so that restart `number` differs only in where it begins and in its random numbers.
         """
-        return replace(
-            self, quick_seed=seed_of_restart(self.seed, number), scattered=True, _quick=[], _chains={}
-        )
+        return replace(self, quick_seed=seed_of_restart(self.seed, number), scattered=True, _own={})
 
     def unit_input(self, method: Method) -> tuple[UnitInput | None, FloatArray]:
         """The input that a method's function reads, and its values (N, R); (N, 0) where it reads none.
@@ -106,13 +107,9 @@ class Preparation:
         """
         if not method.amortized:
             return None, np.empty((len(self.index), 0))
-        key = (method.data, method.neighbours, method.second is not None)
-        if key not in self._inputs:
-            if method.data:
-                self._inputs[key] = self._data_input(method.data)
-            else:
-                self._inputs[key] = self._signature(method.neighbours, method.second is not None)
-        return self._inputs[key]
+        if method.data:
+            return once(self._shared, method.data, lambda: self._data_input(method.data))
+        return self._signatures(method.neighbours, method.second is not None)
 
     @property
     def long_fit(self) -> QuickFit:
@@ -121,18 +118,16 @@ class Preparation:
         A unit's posterior depends on the latents of the other level that it meets, each known from few data: where
         these are away from their own posterior means, its signature misses that.
         """
-        if not self._long_fit:
-            self._long_fit.append(
-                quick_fit(
-                    self.model,
-                    seed=self.quick_seed,
-                    start=self.quick.mean,
-                    draws=4,
-                    round_steps=300,
-                    learning_rate=0.02,
-                )
-            )
-        return self._long_fit[0]
+        return once(self._shared, "long fit", self._continued)
+
+    @property
+    def has_long_fit(self) -> bool:
+        """Whether the long fit has been made."""
+        return "long fit" in self._shared
+
+    def _continued(self) -> QuickFit:
+        start, seed = self.quick.mean, self.quick_seed
+        return quick_fit(self.model, seed=seed, start=start, draws=4, round_steps=300, learning_rate=0.02)
 
     def second_level(self, method: Method) -> Level:
         """The second level that a method amortizes.
@@ -157,9 +152,7 @@ class Preparation:
         Raises:
             StructureError: a signature needs more points of finite density than there are.
         """
-        if level.latents not in self._second_inputs:
-            self._second_inputs[level.latents] = self._second_signatures(level, self.long_fit)
-        return self._second_inputs[level.latents]
+        return once(self._second_inputs, level.latents, lambda: self._second_signatures(level, self.long_fit))
 
     def _second_signatures(self, level: Level, fit: QuickFit) -> FloatArray:
         at = level.index, level.globals_index(self.model.dim)
@@ -169,11 +162,8 @@ class Preparation:
 
     def chain(self, reach: int) -> ChainStart | None:
         """Laplace's approximation for a banded factor of that reach; None where there is none."""
-        if reach not in self._chains:
-            self._chains[reach] = chain_start(
-                self.model, self.index, self.globals_index, self.quick.mean, reach
-            )
-        return self._chains[reach]
+        at = self.model, self.index, self.globals_index
+        return once(self._own, reach, lambda: chain_start(*at, self.quick.mean, reach))
 
     def _data_input(self, columns: tuple[DataColumn, ...]) -> tuple[UnitInput, FloatArray]:
         given = make_data_input(self.model.data, columns, len(self.index))
@@ -181,10 +171,10 @@ class Preparation:
 
     def signature(self, neighbours: int = 0, *, long_fit: bool = False) -> UnitInput:
         """What reads signatures, with those of so many neighbours to each side, around the quick or the long fit."""
-        key = ((), neighbours, long_fit)
-        if key not in self._inputs:
-            self._inputs[key] = self._signature(neighbours, long_fit)
-        return self._inputs[key][0]
+        return self._signatures(neighbours, long_fit)[0]
+
+    def _signatures(self, neighbours: int, long_fit: bool) -> tuple[UnitInput, FloatArray]:
+        return once(self._shared, (neighbours, long_fit), lambda: self._signature(neighbours, long_fit))
 
     def _signature(self, neighbours: int, long_fit: bool) -> tuple[UnitInput, FloatArray]:
         """References around a fit, their scores and the transform."""
@@ -224,6 +214,14 @@ class Preparation:
                 place = np.searchsorted(globals_index, level.index)
                 theta[1:, place] = fit.mean[level.index] + fit.sd[level.index] * moves
         return References(theta, references.z)
+
+
+def once[T](made: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    """What is kept under a key, made when it is first asked for."""
+    if key not in made:
+        made[key] = make()
+    found: T = made[key]
+    return found
 
 
 def prepare(

@@ -90,7 +90,7 @@ def test_an_interrupted_step_is_the_only_one_to_do_again(place, left, whole, tmp
     assert result.exit_code == 130
     assert result.stdout == ""
     assert f"The fit itself is in {output}" in result.stderr
-    assert set(names(output)) - {"fit.json", "family.eqx", "arrays.npz", "program.stan", "data.json"} == left
+    assert set(names(output)) - {"fit.json", "arrays.npz", "program.stan", "data.json"} == left
     assert names(tmp_path) == ["fit"]
     monkeypatch.setattr(Model, "fit", no_training)
     resumed = fit(output, "--resume", "--force", "--json")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import avistan as avi
 from avistan.cli.app import app
 from avistan.diagnosis import improvement
-from avistan.diagnosis.improvement import REASON, started_at
+from avistan.diagnosis.improvement import REASON
 from avistan.diagnosis.verdict import Trust
 from avistan.family.method import parse_method
 from avistan.fitting.fitted import fit_method
@@ -140,7 +140,7 @@ def test_minibatches_begin_there_too():
         quick = prepared.quick
         mean = quick.mean.copy()
         mean[prepared.globals_index] += 20 * quick.sd[prepared.globals_index]
-        begun = started_at(prepared, replace(quick, mean=mean))
+        begun = prepared.started_at(replace(quick, mean=mean))
         family, _ = begun.minibatches.start_family(parse_method("avi"))
         center = np.asarray(family.frame.global_center + family.frame.global_scale * family.globals.loc)
         np.testing.assert_allclose(center, mean[prepared.globals_index], rtol=1e-6)
