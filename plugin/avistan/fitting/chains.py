@@ -111,30 +111,19 @@ def run_chains(
     by_path = isinstance(preparation, LargePreparation)
     sizes = block, len(preparation.globals_index)
     tried = stages(method, *sizes, num_units=units, by_path=by_path) if grow else []
-    if (method.flow or method.conditional == "curved") and method.amortized and not tried:
+    shaped = (method.flow or method.conditional == "curved") and method.amortized and not tried
+    way, given = [method, *tried], (options, progress, checkpoint)
+    if shaped:
         way = [without_shapes(method), method]
-        made = [
-            _run_chain(
-                preparation.restarted(n) if n else preparation,
-                n,
-                way,
-                options,
-                progress,
-                checkpoint,
-                judged=False,
-            )
-            for n in range(chains)
-            if n == 0 or not out_of_time()
-        ]
-        return method, tuple(chain for _, chain in made)
-    found, first = _run_chain(preparation, 0, [method, *tried], options, progress, checkpoint, judged=True)
-    kept = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
+    found, first = _run_chain(preparation, 0, way, *given, judged=not shaped)
+    if not shaped:
+        way = [method, *(m for m in tried if any(s.kept and s.method == m.name for s in first.growth))]
     others = [
-        _run_chain(preparation.restarted(n), n, kept, options, progress, checkpoint, judged=False)[1]
+        _run_chain(preparation.restarted(n), n, way, *given, judged=False)[1]
         for n in range(1, chains)
         if not out_of_time()
     ]
-    return found, (first, *others)
+    return method if shaped else found, (first, *others)
 
 
 class _Weights:
