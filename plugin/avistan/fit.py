@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import ProgressCallback, reporting
 from avistan.saved import parts as saving
+from avistan.start.preparation import once
 from stan_adapters.bound.bound_model import ConstrainedDraws
 from stan_adapters.sources import DataSource
 
@@ -42,7 +43,7 @@ class Fit(Fitted):
         ('J', True, 8)
     """
 
-    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, fitted: Fitted) -> Fit:
@@ -53,12 +54,6 @@ class Fit(Fitted):
             True
         """
         return cls(**{part.name: getattr(fitted, part.name) for part in fields(Fitted)})
-
-    def _once[T](self, name: str, make: Callable[[], T]) -> T:
-        if name not in self._kept:
-            self._kept[name] = make()
-        found: T = self._kept[name]
-        return found
 
     # -- trust --------------------------------------------------------------------------------------------------
 
@@ -104,7 +99,9 @@ class Fit(Fitted):
         from avistan.diagnosis.checks import diagnose
 
         with reporting(progress_callback):
-            diagnosis = self._once(f"diagnosis {seed} {nuts}", lambda: diagnose(self, seed=seed, nuts=nuts))
+            diagnosis = once(
+                self._kept, f"diagnosis {seed} {nuts}", lambda: diagnose(self, seed=seed, nuts=nuts)
+            )
         self._kept["diagnosis"] = diagnosis
         return diagnosis
 
@@ -284,7 +281,7 @@ class Fit(Fitted):
             warn_of_rejected(failed, len(theta), self.model.program.name, stacklevel=5)
             return values
 
-        return self._once("draws", made)
+        return once(self._kept, "draws", made)
 
     def stan_variable(self, name: str) -> npt.NDArray[Any]:
         """1000 draws of a variable, shape (1000, *declared shape), on the program's own scale.
@@ -399,7 +396,7 @@ class Fit(Fitted):
         from avistan.posterior.predict import predict, read_fitted_units
 
         def fitted() -> FittedUnits:
-            return self._once("fitted units", lambda: read_fitted_units(self))
+            return once(self._kept, "fitted units", lambda: read_fitted_units(self))
 
         return predict(self, data, draws, seed, fitted=fitted, **datatree)
 

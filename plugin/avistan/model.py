@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from avistan.runtime.limits import check_callable, check_engine, check_level, ch
 from avistan.runtime.progress import ProgressCallback, begin_stage, reporting
 from avistan.runtime.progress_bars import bars, quiet, shown
 from avistan.runtime.types import StrPath
+from avistan.start.preparation import once
 from avistan.training.checkpoints import check_checkpoint_place
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import AvistanError
@@ -89,8 +90,8 @@ class Model:
         self.bound = BoundModel(self.program, self.data, engine=check_engine(engine))
         self._level_name = level
         self._slicing_rules = dict(slicing or {})
-        self._structures: dict[tuple[str | None, int], Structure] = {}
-        self._inspections: dict[tuple[str | None, int], Structure] = {}
+        self._structures: dict[Hashable, Structure] = {}
+        self._inspections: dict[Hashable, Structure] = {}
         self._starts = SharedStarts(self.bound, self._slicing_of)
 
     def __repr__(self) -> str:
@@ -120,14 +121,14 @@ class Model:
         """
         check_level(level)
         key = (level or self._level_name, check_seed(seed))
-        if key not in self._inspections:
-            with reporting(progress_callback):
-                structure = self._structure(level, seed)
-                begin_stage("inspection: data of the units")
-                self._inspections[key] = with_unit_data(
-                    self.bound, structure, rules=self._slicing_rules, seed=seed
-                )
-        return self._inspections[key]
+
+        def inspected() -> Structure:
+            structure = self._structure(level, seed)
+            begin_stage("inspection: data of the units")
+            return with_unit_data(self.bound, structure, rules=self._slicing_rules, seed=seed)
+
+        with reporting(progress_callback):
+            return once(self._inspections, key, inspected)
 
     def _structure(self, level: str | None, seed: int = 1) -> Structure:
         """The verdict alone, which fits rest on."""
@@ -303,10 +304,8 @@ class Model:
         for each in parsed:
             with contextlib.suppress(MethodError):  # its row says why it can't serve
                 check_method(self.bound, target, each, chosen_options)
-        needs = {
-            "whole": needs_whole(parsed, chosen_options),
-            "long_fit": any(method.second is not None for method in parsed),
-        }
+        long_fit = any(method.second is not None for method in parsed)
+        needs = {"whole": needs_whole(parsed, chosen_options), "long_fit": long_fit}
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if shown(show_progress) else quiet() as progress,

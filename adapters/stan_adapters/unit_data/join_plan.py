@@ -12,7 +12,7 @@ from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData, read_data
 from stan_adapters.errors import DataError, StructureError
 from stan_adapters.unit_data.plan import Plan
-from stan_adapters.unit_data.ragged import Family
+from stan_adapters.unit_data.ragged import OwnedRows
 from stan_adapters.unit_data.rules import SPANS, Role, Rule, Rules
 
 
@@ -255,7 +255,7 @@ class JoinPlan:
                     raise Unreadable(f"slicing {part.source} out of the joined data changes `{name}`.")
 
 
-def _agrees(role: Role, value: IndexArray, family: Family) -> bool:
+def _agrees(role: Role, value: IndexArray, family: OwnedRows) -> bool:
     """Whether spans in one role (N,) are those of the rows, counted from 0 or 1."""
     used = family.size > 0
     first = family.by_unit[family.first[used]]

@@ -14,7 +14,7 @@ from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.errors import StructureError
 from stan_adapters.language.program import Declaration
-from stan_adapters.unit_data.ragged import Family, Spans, spans_of, write_spans
+from stan_adapters.unit_data.ragged import OwnedRows, Spans, spans_of, write_spans
 from stan_adapters.unit_data.rules import OWNERS, SPANS, Role, Rule, Rules
 
 
@@ -103,7 +103,7 @@ class Plan:
                     f"{name} as '{rule}' needs {expected} entries, and `{declared}` has {len(value)}."
                 )
 
-    def _make_families(self) -> dict[str, Family]:
+    def _make_families(self) -> dict[str, OwnedRows]:
         spans: dict[str, dict[str, str]] = {}
         for name, rule in self.rules.items():
             if rule.role in SPANS:
@@ -125,18 +125,18 @@ class Plan:
                 waiting.remove(name)
         return families
 
-    def _spanned_family(self, rows: str, names: Mapping[str, str]) -> Family:
+    def _spanned_family(self, rows: str, names: Mapping[str, str]) -> OwnedRows:
         count = self._row_count(rows)
         listed = " and ".join(names.values())
         try:
             parts = {word: self._array(name) for word, name in names.items()}
             spans = spans_of(parts, count)
-            return Family.make(rows, spans.owner(count), self.units, grouped=True)
+            return OwnedRows.make(rows, spans.owner(count), self.units, grouped=True)
         except ValueError as error:
             words = " and ".join(f"'{word}'" for word in names)
             raise RuleError(f"With {listed} as {words} of the {count} rows of {rows}, {error}.") from None
 
-    def _add_index(self, name: str, families: dict[str, Family]) -> None:
+    def _add_index(self, name: str, families: dict[str, OwnedRows]) -> None:
         rule, value = self.rules[name], self._array(name)
         into = None if rule.into is None else families[rule.into]
         highest = self.units if into is None else len(into.owner)
@@ -156,7 +156,7 @@ class Plan:
                 )
             return
         steps = np.diff(owner)
-        families[rows] = Family.make(rows, owner, self.units, grouped=bool((steps >= 0).all()))
+        families[rows] = OwnedRows.make(rows, owner, self.units, grouped=bool((steps >= 0).all()))
 
     def _row_count(self, rows: str) -> int:
         for declaration in self.data.program.data:

@@ -59,7 +59,7 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Family:
+class OwnedRows:
     """Rows by owner.
 
     Attributes:

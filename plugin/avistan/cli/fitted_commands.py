@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,13 +18,6 @@ OwnSeed = Annotated[
     int | None,
     typer.Option("--seed", min=0, max=2**32 - 1, show_default="the fit's", help="Of the random numbers."),
 ]
-
-
-class Resample(enum.StrEnum):
-    """The choices of `Fit.posterior`."""
-
-    PSIS = "psis"
-    ELBO = "elbo"
 
 
 @answers
@@ -64,7 +56,7 @@ def posterior(
     draws: Draws = 1000,
     seed: OwnSeed = None,
     resample: Annotated[
-        Resample | None,
+        Literal["psis", "elbo"] | None,
         typer.Option(
             "--resample", help="psis: correct the globals by importance weights; elbo: mix restarts."
         ),
@@ -82,7 +74,6 @@ def posterior(
     from avistan.cli.fit_folder import allows_draws, one_step, opened_fit, put_draws, read_diagnosis
 
     check_numbers(draws=draws)
-    chosen = None if resample is None else resample.value
     with opened_fit(fit_folder, engine) as loaded:
         diagnosis = read_diagnosis(fit_folder)
         if diagnosis is None and not force:
@@ -90,11 +81,11 @@ def posterior(
                 f"{fit_folder} has no diagnosis, so nothing says whether its draws can be trusted: run "
                 f"`avistan diagnose {fit_folder}` first, or add --force."
             )
-        if diagnosis is not None and not force and not allows_draws(diagnosis, resample=chosen):
+        if diagnosis is not None and not force and not allows_draws(diagnosis, resample=resample):
             text = f"{diagnosis}\n\nno draws, because the diagnosis failed (--force writes them)"
             return Refusal(to_json({"written": None, "diagnosis": diagnosis.to_json()}) if json else text)
         with one_step("draws were written", fit_folder, "posterior"):
-            written = put_draws(loaded, diagnosis, fit_folder, draws, seed=seed, resample=chosen)
+            written = put_draws(loaded, diagnosis, fit_folder, draws, seed=seed, resample=resample)
     if not json:
         return f"{draws} draws of {loaded.method.name}, written to {fit_folder / written}"
     return to_json(
@@ -103,7 +94,7 @@ def posterior(
             "method": loaded.method.name,
             "draws": draws,
             "seed": loaded.seed if seed is None else seed,
-            "resample": chosen,
+            "resample": resample,
             "written": str(fit_folder / written),
         }
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -54,13 +53,6 @@ IncludePath = Annotated[
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
 
 
-class Estimator(enum.StrEnum):
-    """The choices of `objective.neg_elbo`."""
-
-    PATH = "path"
-    ENTROPY = "entropy"
-
-
 # Options of a fit. Their defaults stand in FitOptions; here they are only shown.
 FIT_OPTIONS: dict[str, Any] = {
     "steps": Annotated[
@@ -76,7 +68,7 @@ FIT_OPTIONS: dict[str, Any] = {
         float | None, typer.Option("--learning-rate", show_default="0.02", help="Adam's learning rate.")
     ],
     "estimator": Annotated[
-        Estimator | None,
+        Literal["path", "entropy"] | None,
         typer.Option("--estimator", show_default="path", help="How the ELBO's gradient is estimated."),
     ],
     "num_references": Annotated[
@@ -182,8 +174,4 @@ def given(**options: Any) -> dict[str, Any]:
         FitError: one is out of range.
     """
     check_numbers(**options)
-    return {
-        name: value.value if isinstance(value, enum.Enum) else value
-        for name, value in options.items()
-        if value is not None
-    }
+    return {name: value for name, value in options.items() if value is not None}

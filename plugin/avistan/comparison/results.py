@@ -7,7 +7,7 @@ from typing import Any
 
 from avistan.comparison.references import Reference
 from avistan.comparison.rows import Row, best_elbo
-from avistan.comparison.tables import Table, accuracy, as_text, cost, repeats, results
+from avistan.comparison.tables import ReportTable, accuracy, as_text, cost, repeats, results
 from avistan.fitting.options import FitOptions
 from avistan.runtime.text import finite
 from stan_adapters.bound.bound_model import BoundModel
@@ -85,7 +85,7 @@ class Comparison:
         }
 
     @property
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ReportTable]:
         """What the methods reached, how near the reference that is, the same over seeds, and what it cost."""
         rows = self.rows
         made = (results(rows), accuracy(rows, self.reference), repeats(rows, self.seeds))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from avistan.comparison.competitors import OutsideDraws
 from avistan.comparison.elbo_curves import Curve, Reached, first_at
@@ -142,18 +141,11 @@ def accuracy(mean: FloatArray, sd: FloatArray, reference: Reference, level: Leve
     if level is not None:
         is_local[level.index.ravel()] = True
 
-    def average(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> float:
-        return float(values[chosen].mean()) if chosen.any() else float("nan")
-
-    every = np.ones(len(sd), dtype=bool)
-    return Accuracy(
-        mean_error=average(error, every),
-        sd_ratio=average(ratio, every),
-        mean_error_globals=average(error, ~is_local),
-        sd_ratio_globals=average(ratio, ~is_local),
-        mean_error_locals=average(error, is_local),
-        sd_ratio_locals=average(ratio, is_local),
-    )
+    averages = {}
+    for part, chosen in (("", np.ones_like(is_local)), ("_globals", ~is_local), ("_locals", is_local)):
+        for what, values in (("mean_error", error), ("sd_ratio", ratio)):
+            averages[what + part] = float(values[chosen].mean()) if chosen.any() else float("nan")
+    return Accuracy(**averages)
 
 
 def with_gap(row: Row, rows: Sequence[Row]) -> Row:

@@ -50,7 +50,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     name: str
     caption: str
     head: str
@@ -70,7 +70,7 @@ class Table:
         return spans if any(name for name, _ in spans) else []
 
 
-def results(rows: Sequence[Row]) -> Table:
+def results(rows: Sequence[Row]) -> ReportTable:
     elbo_digits = max((decimals(row.elbo_se, 1) for row in rows if row.elbo_se), default=2)
     gap_digits = max((decimals(row.gap_se, 1) for row in rows if row.gap_se), default=2)
     lines = []
@@ -95,10 +95,10 @@ def results(rows: Sequence[Row]) -> Table:
         "from the draws that both share where both densities are known. ± is one standard error."
     ]
     notes += [f"{row.method} failed: {row.reason}" for row in rows if row.failed]
-    return Table("results", "What each method reached", "method", columns, tuple(lines), tuple(notes))
+    return ReportTable("results", "What each method reached", "method", columns, tuple(lines), tuple(notes))
 
 
-def cost(rows: Sequence[Row], seconds_prepare: float) -> Table | None:
+def cost(rows: Sequence[Row], seconds_prepare: float) -> ReportTable | None:
     lines = []
     for number, row in enumerate(rows):
         if (cost := row.cost) is None:
@@ -133,10 +133,10 @@ def cost(rows: Sequence[Row], seconds_prepare: float) -> Table | None:
         "To 1 nat and to 0.1 %: until training first came so near to the best ELBO of all methods, read from the "
         f"smoothed trace. The start that avistan's own methods share took {seconds(seconds_prepare)} s more."
     )
-    return Table("cost", "What it cost", "method", columns, tuple(lines), (note,))
+    return ReportTable("cost", "What it cost", "method", columns, tuple(lines), (note,))
 
 
-def accuracy(rows: Sequence[Row], reference: Reference | None) -> Table | None:
+def accuracy(rows: Sequence[Row], reference: Reference | None) -> ReportTable | None:
     lines = []
     for number, row in enumerate(rows):
         if (found := row.accuracy) is None:
@@ -168,10 +168,10 @@ def accuracy(rows: Sequence[Row], reference: Reference | None) -> Table | None:
         f"{diverged}."
     )
     caption = f"Against {reference.called}"
-    return Table("accuracy", caption, "method", columns, tuple(lines), (note,))
+    return ReportTable("accuracy", caption, "method", columns, tuple(lines), (note,))
 
 
-def repeats(rows: Sequence[Row], seeds: Sequence[int]) -> Table | None:
+def repeats(rows: Sequence[Row], seeds: Sequence[int]) -> ReportTable | None:
     if len(seeds) < 2:
         return None
     lines = []
@@ -198,7 +198,7 @@ def repeats(rows: Sequence[Row], seeds: Sequence[int]) -> Table | None:
         Column("median", "s", "train"),
     )
     caption = f"Over {several(len(seeds), 'seed')}, {seeds[0]} to {seeds[-1]}"
-    return Table("repeats", caption, "method", columns, tuple(lines))
+    return ReportTable("repeats", caption, "method", columns, tuple(lines))
 
 
 def _spread(values: Sequence[float], digits: int) -> tuple[str, str, str]:
@@ -210,13 +210,13 @@ def _spread(values: Sequence[float], digits: int) -> tuple[str, str, str]:
 # ---- On a terminal -----------------------------------------------------------------------------------------
 
 
-def as_text(tables: Sequence[Table]) -> str:
+def as_text(tables: Sequence[ReportTable]) -> str:
     """Tables one below the other, in ASCII: aligned columns under headings, and their notes."""
     names = max(len(line.name) for table in tables for line in (Line(table.head, ()), *table.lines))
     return plain("\n\n".join(_block(table, names) for table in tables))
 
 
-def _block(table: Table, names: int) -> str:
+def _block(table: ReportTable, names: int) -> str:
     """A table as text; `names` is the width of its first column."""
     titles = [f"{column.title}, {column.unit}" if column.unit else column.title for column in table.columns]
     rows = [(table.head, titles), *((line.name, line.cells) for line in table.lines)]

@@ -54,16 +54,8 @@ def _load() -> ctypes.CDLL | None:
     if not hasattr(lib, "avistan_abi_version") or lib.avistan_abi_version() != _ABI_VERSION:
         raise RuntimeError(f"{path} {_STALE}")
     i64, address = ctypes.c_int64, ctypes.c_size_t
-    lib.avistan_register.argtypes = [
-        i64,
-        address,
-        address,
-        ctypes.POINTER(address),
-        i64,
-        i64,
-        i64,
-        ctypes.c_int,
-    ]
+    handles = ctypes.POINTER(address)
+    lib.avistan_register.argtypes = [i64, address, address, handles, i64, i64, i64, ctypes.c_int]
     lib.avistan_register.restype = ctypes.c_int
     lib.avistan_release.argtypes = [i64, ctypes.c_int]
     lib.avistan_release.restype = ctypes.c_int
@@ -110,12 +102,12 @@ def _required() -> ctypes.CDLL:
 
 def register(
     index: int,
-    *,
     gradient: int,
     free_error: int,
     handles: tuple[int, ...],
     dim: int,
     threads: int,
+    *,
     thread_safe: bool,
 ) -> None:
     """Register a model with the handler under an index that was never used before.

@@ -158,23 +158,10 @@ def register(model: DensityHandles, *, threads: int | None = None) -> Slot:
     if native_available():
         if lock is not None:
             lock.share(handler.acquire_exclusive, handler.release_exclusive)
-        handler.register(
-            index,
-            gradient=gradient,
-            free_error=free_error,
-            handles=handles,
-            dim=model.dim,
-            threads=count,
-            thread_safe=lock is None,
-        )
-    functions = _GRADIENT(gradient), _FREE_ERROR(free_error)
+        handler.register(index, gradient, free_error, handles, model.dim, count, thread_safe=lock is None)
+    functions, held = (_GRADIENT(gradient), _FREE_ERROR(free_error)), lock or _NoLock()
     _records[index] = Record(
-        model,
-        model.dim,
-        handles[0],
-        *functions,
-        native=native_available(),
-        exclusive=lock or _NoLock(),
+        model, model.dim, handles[0], *functions, native=native_available(), exclusive=held
     )
     return Slot(index, model.dim)
 
@@ -221,17 +208,6 @@ def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
     return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
-def _closed_message(index: int) -> str:
-    return (
-        f"avistan: slot {index} is closed: its bound model was released before this computation ran. "
-        "Keep the Slot open until the last result is ready."
-    )
-
-
-def _dim_message(index: int, dim: int, given: int) -> str:
-    return f"avistan: slot {index} takes {dim} unconstrained coordinates, theta has {given} in its last axis."
-
-
 def open_record(index: int, dim: int | None = None) -> Record:
     """The model behind a slot number, for evaluation on the host.
 
@@ -240,9 +216,14 @@ def open_record(index: int, dim: int | None = None) -> Record:
     """
     record = _records.get(index)
     if record is None:
-        raise BindingError(_closed_message(index))
+        raise BindingError(
+            f"avistan: slot {index} is closed: its bound model was released before this computation ran. Keep the Slot "
+            "open until the last result is ready."
+        )
     if dim is not None and record.dim != dim:
-        raise BindingError(_dim_message(index, record.dim, dim))
+        raise BindingError(
+            f"avistan: slot {index} takes {record.dim} unconstrained coordinates, theta has {dim} in its last axis."
+        )
     return record
 
 

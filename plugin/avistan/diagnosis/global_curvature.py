@@ -18,6 +18,7 @@ import numpy as np
 
 from avistan.posterior.approximation import Approximation
 from avistan.runtime.types import FloatArray, Rng
+from avistan.start.full_rank_start import score_regression
 from stan_adapters.levels.probes import Density
 
 MOST_GLOBALS = 500
@@ -26,7 +27,7 @@ _FLATTEST = 1e-6  # of a precision in q's sds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LocalGaussian:
+class GradientGaussian:
     """The Gaussian that gradients at q's draws speak of, against q: both before q's flow, entry by entry.
 
     Attributes:
@@ -43,32 +44,26 @@ class LocalGaussian:
     gradient_evaluations: int
 
 
-def local_gaussian(model: Density, q: Approximation, rng: Rng) -> LocalGaussian | None:
+def local_gaussian(model: Density, q: Approximation, rng: Rng) -> GradientGaussian | None:
     """Read the Gaussian of a model whose parameters are all globals of q; None for too many, or where Stan rejects most
     draws.
     """
     size = q.num_globals
     if not 0 < size <= MOST_GLOBALS:
         return None
-    half = max(_DRAWS, _FOR_EACH * size) // 2
-    t = rng.standard_normal((half, size))
-    t = np.concatenate([t, -t])
-    log_p, gradient = model.log_density_gradient(q.globals_at(t))
-    usable = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1)
-    if usable.sum() < max(2 * (size + 1), len(t) // 2):
+    pairs = max(_DRAWS, _FOR_EACH * size) // 2
+    read = score_regression(model, size, pairs, rng, at=q.globals_at, score=q.globals_score)
+    if read is None:
         return None
-    score = q.globals_score(t[usable], gradient[usable])
-    design = np.column_stack([np.ones(int(usable.sum())), t[usable]])
-    rows, *_ = np.linalg.lstsq(design, score, rcond=None)
-    values, vectors = np.linalg.eigh(-0.5 * (rows[1:] + rows[1:].T))
+    place, values, vectors = read
     flat = bool(values.min() <= _FLATTEST)
     values = np.maximum(values, _FLATTEST)
     turned = q.factor @ vectors
-    mean = turned @ ((vectors.T @ rows[0]) / values)
+    mean = turned @ ((vectors.T @ place) / values)
     sd = np.sqrt((turned**2 / values).sum(axis=1))
-    return LocalGaussian(
+    return GradientGaussian(
         shift=np.abs(mean) / sd,
         sd_ratio=sd / np.sqrt((q.factor**2).sum(axis=1)),
         flat=flat,
-        gradient_evaluations=len(t),
+        gradient_evaluations=2 * pairs,
     )

@@ -105,6 +105,7 @@ def improve(
         keep: called with a fit that took the place of the one before, and all rounds so far, before it is diagnosed.
     """
     diagnosis, rounds = diagnosis or diagnose(fit), list(made)
+    tried = {"trouble": Trust.better_start_tried}  # other advice than to go on from there
     while diagnosis.better_start is not None and len(rounds) < most_rounds and not out_of_time():
         begin_stage("going on from a better optimum", next="training, and another diagnosis")
         try:
@@ -112,18 +113,18 @@ def improve(
         except Exception as error:  # whatever it is, the fit before is not lost
             _logger.debug("training from a better optimum failed", exc_info=True)
             rounds.append(Round(problem=f"{type(error).__name__}: {error}"))
-            diagnosis = _with_start_tried(diagnosis, "Training from the best of them failed.")
+            diagnosis = _told(diagnosis, "Training from the best of them failed.", **tried)
             break
         gain, gain_se = gap(fit.evaluation, other.evaluation)
         taken = bool(gain > _ERRORS * gain_se)
         rounds.append(Round(elbo=other.elbo, elbo_se=other.elbo_se, gain=gain, gain_se=gain_se, taken=taken))
         if not taken:
             if gain < -LIKE - _ERRORS * gain_se and other.outcome is not FitOutcome.out_of_time:
-                diagnosis = _with_worse_start(diagnosis, gain)
+                became = f"Trained to its end, the best of them is {-gain:.1f} nats lower."  # another, worse optimum
+                diagnosis = replace(_told(diagnosis, became, passed=True), better_start=None)
             elif other.outcome is not FitOutcome.out_of_time:
-                diagnosis = _with_start_tried(
-                    diagnosis, "Training went on from the best of them, and its end is not clearly better."
-                )
+                became = "Training went on from the best of them, and its end is not clearly better."
+                diagnosis = _told(diagnosis, became, **tried)
             break
         if keep is not None:
             keep(other, tuple(rounds))
@@ -162,24 +163,12 @@ def _origin_of(fit: Fitted) -> Origin:
     return Origin(preparation=preparation, method=fit.method, grow=False)
 
 
-def _with_start_tried(diagnosis: Diagnosis, what_became: str) -> Diagnosis:
-    """The diagnosis where training from the better start has been tried, so that its advice is another one."""
-
-    def told(check: Check) -> Check:
-        if check.trouble is not Trust.better_optimum:
-            return check
-        return replace(check, finding=f"{check.finding} {what_became}", trouble=Trust.better_start_tried)
-
-    return replace(diagnosis, checks=tuple(told(check) for check in diagnosis.checks))
-
-
-def _with_worse_start(diagnosis: Diagnosis, gain: float) -> Diagnosis:
-    """The diagnosis where training from the better start ended lower after all: it was another optimum, a worse one."""
+def _told(diagnosis: Diagnosis, what_became: str, **changes: Any) -> Diagnosis:
+    """The diagnosis whose check of other starts says what became of the better one."""
 
     def told(check: Check) -> Check:
         if check.name != "other starts":
             return check
-        finding = f"{check.finding} Trained to its end, the best of them is {-gain:.1f} nats lower."
-        return replace(check, passed=True, finding=finding)
+        return replace(check, finding=f"{check.finding} {what_became}", **changes)
 
-    return replace(diagnosis, checks=tuple(told(check) for check in diagnosis.checks), better_start=None)
+    return replace(diagnosis, checks=tuple(told(check) for check in diagnosis.checks))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from avistan.family.flow import flattened
-from avistan.family.parts import Moved, Units
+from avistan.family.parts import Moved, UnitParameters
 
 BAND_RANGE = 1.0  # of D_n a(t), beyond which it flattens
 
@@ -94,7 +94,7 @@ def _adjoint(bands: Float[Array, "N b d d s"]) -> Float[Array, "N b d d s"]:
     return jnp.swapaxes(jnp.stack(parts, axis=1), 2, 3)
 
 
-def neighbours(units: Units, x: Moved) -> Moved:
+def neighbours(units: UnitParameters, x: Moved) -> Moved:
     """x for units that depend on those before them; B_n + D_n a(t) where scales depend on the globals."""
     local, nu = units.local, units.nu
     d, reach = local.block, local.reach

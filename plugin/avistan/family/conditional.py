@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avistan.family.flow import flattened
-from avistan.family.parts import Moved, Units
+from avistan.family.parts import Moved, UnitParameters
 from avistan.runtime.streams import Stream, generator
 
 HIDDEN = 8  # H
@@ -57,7 +57,7 @@ def start_curve(num_straight: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return weights
 
 
-def scales(units: Units, x: Moved) -> Moved:
+def scales(units: UnitParameters, x: Moved) -> Moved:
     """exp(C_n a(t)) x."""
     rates = units.per_direction(units.nu.growth)[: units.local.block]
     raw = jnp.einsum("dkn,sk->sdn", rates, units.at)
@@ -71,7 +71,7 @@ def scales(units: Units, x: Moved) -> Moved:
     )
 
 
-def means(units: Units, x: Moved) -> Moved:
+def means(units: UnitParameters, x: Moved) -> Moved:
     """x + A_n a(t)."""
     slope = units.per_direction(units.nu.slope)
     value = x.value + jnp.einsum("dkn,sk->sdn", slope, units.at)

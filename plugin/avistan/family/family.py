@@ -29,7 +29,7 @@ from avistan.family.functions import AbstractInferenceFunction, LocalNu, Table
 from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
 from avistan.family.locals import HALF_LOG_2PI, LocalGaussian
 from avistan.family.normals import Noise
-from avistan.family.parts import Units
+from avistan.family.parts import UnitParameters
 from avistan.family.placement import Frame, Placement, make_frame, make_placement
 from avistan.runtime.device import zeros
 from stan_adapters.data.layout import IndexArray
@@ -125,7 +125,7 @@ class Family(eqx.Module):
         follows = local.conditional != "none"
         at, slopes = along(t, self.directions, self.curve) if follows else (t[:, :0], t[:, :0])
         per_unit = jnp.asarray(weight, dtype=jnp.float64).reshape(1, 1, -1)
-        moved = local.draw(noise, Units(nu, local, at, self.scales_of_bands(), per_unit))
+        moved = local.draw(noise, UnitParameters(nu, local, at, self.scales_of_bands(), per_unit))
         pull_t = t
         if follows:
             back = through_curve(moved.back, slopes, self.curve)

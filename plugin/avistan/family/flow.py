@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from avistan.family.parts import Moved, Units
+from avistan.family.parts import Moved, UnitParameters
 
 NUMBERS = 2  # of an entry: epsilon and log delta, both raw
 _MOST_SKEW, _MOST_TAIL = 1.5, 1.0  # of epsilon and log delta: raw numbers flatten towards them
@@ -71,7 +71,7 @@ def transformed(numbers: Any, sd: Any, moved: Any, pull: Any) -> tuple[Any, Any,
     )
 
 
-def of_units(units: Units, x: Moved) -> Moved:
+def of_units(units: UnitParameters, x: Moved) -> Moved:
     """T_n of what units have of their own, in their sds."""
     numbers = units.nu.warp.reshape(units.local.block, NUMBERS, -1).swapaxes(0, 1)
     value, pull, log_slopes = transformed(numbers, jnp.exp(units.nu.log_sd), x.value, x.pull)

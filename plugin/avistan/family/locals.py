@@ -25,7 +25,7 @@ from avistan.family.functions import LocalNu
 from avistan.family.globals import GlobalGaussian, LevelGlobals
 from avistan.family.method import Conditional, LocalKind, Method
 from avistan.family.normals import Noise
-from avistan.family.parts import Moved, Units
+from avistan.family.parts import Moved, UnitParameters
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.streams import Stream, generator
 
@@ -107,9 +107,9 @@ class LocalGaussian(eqx.Module):
         return self.conditional == "none" and alone and not self.flow and not self.student
 
     @property
-    def parts(self) -> tuple[Callable[[Units, Moved], Moved], ...]:
+    def parts(self) -> tuple[Callable[[UnitParameters, Moved], Moved], ...]:
         """The maps that follow the base, in their order."""
-        chosen: list[tuple[bool, Callable[[Units, Moved], Moved]]] = [
+        chosen: list[tuple[bool, Callable[[UnitParameters, Moved], Moved]]] = [
             (True, cholesky if self.within else scaled),
             (self.flow, flow.of_units),
             (self.scaled, conditional.scales),
@@ -118,7 +118,7 @@ class LocalGaussian(eqx.Module):
         ]
         return tuple(part for there, part in chosen if there)
 
-    def draw(self, noise: Noise, units: Units) -> Moved:
+    def draw(self, noise: Noise, units: UnitParameters) -> Moved:
         """Draws of all units around their means, from standard normals."""
         moved = student.base(units, noise) if self.student else gaussian(units, noise)
         for part in self.parts:
@@ -131,14 +131,14 @@ class LocalGaussian(eqx.Module):
         return LocalNu(zeros(self.block, units), log_sd, *(zeros(size, units) for size in self.sizes[2:]))
 
 
-def gaussian(units: Units, noise: Noise) -> Moved:
+def gaussian(units: UnitParameters, noise: Noise) -> Moved:
     """The base of all forms but Student's: e itself."""
     e = noise.e.astype(jnp.float64)
     log_q = -0.5 * jnp.sum(e**2, axis=1) - e.shape[1] * HALF_LOG_2PI
     return Moved(e, e, log_q, jnp.zeros_like(units.at))
 
 
-def scaled(units: Units, x: Moved) -> Moved:
+def scaled(units: UnitParameters, x: Moved) -> Moved:
     """sd_n x."""
     sd = jnp.exp(units.nu.log_sd)[None]
     return x._replace(
@@ -146,7 +146,7 @@ def scaled(units: Units, x: Moved) -> Moved:
     )
 
 
-def cholesky(units: Units, x: Moved) -> Moved:
+def cholesky(units: UnitParameters, x: Moved) -> Moved:
     """L_n x with a lower L_n; its pull is L_n^-T p, by back substitution."""
     nu, d = units.nu, units.local.block
     sd, entry = (

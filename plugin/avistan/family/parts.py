@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from avistan.family.functions import LocalNu
 
 
-class Units(NamedTuple):
+class UnitParameters(NamedTuple):
     """What a part reads.
 
     Attributes:

@@ -20,7 +20,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import PRNGKeyArray
 
 from avistan.family.normals import Noise
-from avistan.family.parts import Moved, Units
+from avistan.family.parts import Moved, UnitParameters
 
 NUMBERS = 1  # of a unit: raw
 _FEWEST, _MOST = 2.0, 98.0  # degrees of freedom that all have, and those that vanish
@@ -33,7 +33,7 @@ def degrees_of_freedom(raw: jax.Array) -> jax.Array:
     return _FEWEST + _MOST * jnp.exp(-_RANGE * jnp.tanh(_RATE * raw / _RANGE))
 
 
-def base(units: Units, noise: Noise) -> Moved:
+def base(units: UnitParameters, noise: Noise) -> Moved:
     """Student's t draws from standard normals."""
     e = noise.e.astype(jnp.float64)
     draws, d = e.shape[:2]

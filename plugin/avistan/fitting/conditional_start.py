@@ -33,6 +33,7 @@ from avistan.runtime.streams import Stream, generator, stream_key
 from avistan.runtime.types import FloatArray, Rng
 from avistan.start.preparation import Preparation
 from stan_adapters.data.layout import IndexArray
+from stan_adapters.shards.shard import Shard
 
 Inputs = npt.NDArray[np.float32]
 
@@ -176,23 +177,21 @@ def _parts(
     preparation: Preparation, family: Family, inputs: Inputs, rng: Rng, stack: ExitStack
 ) -> Iterator[_Part]:
     """All units as one part, or some shards of very many."""
+
+    def part(of: Preparation | Shard, numbers: IndexArray) -> _Part:
+        mean, factor = _means_and_factors(family, inputs[numbers])
+        at = {"index": of.index, "globals_index": of.globals_index}
+        return _Part(UnitPlaces(model=of.model, mean=mean, factor=factor, **at), numbers)
+
     if not isinstance(preparation, LargePreparation):
-        mean, factor = _means_and_factors(family, inputs)
-        at = preparation.index, preparation.globals_index
-        units = UnitPlaces(
-            model=preparation.model, index=at[0], globals_index=at[1], mean=mean, factor=factor
-        )
-        yield _Part(units, np.arange(len(inputs)))
+        yield part(preparation, np.arange(len(inputs)))
         return
     large = preparation.minibatches
     chosen = rng.permutation(large.num_units)[: _SHARDS * large.size]
     for numbers in np.array_split(chosen, -(-len(chosen) // large.size)):
         shard = large.maker(numbers)
         stack.callback(shard.model.close)
-        mean, factor = _means_and_factors(family, inputs[shard.units])
-        at = shard.index, shard.globals_index
-        units = UnitPlaces(model=shard.model, index=at[0], globals_index=at[1], mean=mean, factor=factor)
-        yield _Part(units, shard.units)
+        yield part(shard, shard.units)
 
 
 def _parameters(family: Family, inputs: Inputs) -> Any:

@@ -36,11 +36,16 @@ _LARGE = 2**30  # bytes of all draws from which a posterior is better written th
 
 def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
     """The DataTree of a fit with `draws` draws of every chain; options as in `Fit.posterior`."""
+    drawn, attrs = _drawn(fit, draws, seed), attributes(fit, draws, seed)
+    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), attrs=attrs, **options)
+
+
+def _drawn(fit: Fitted, draws: int, seed: int | None) -> Batch:
+    """Draws of all chains, one after the other."""
     _check(fit, draws, seed)
     drawn = joined(list(_batches(fit, draws, seed)))
-    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
-    attrs = attributes(fit, draws, seed)
-    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), attrs=attrs, **options)
+    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=4)
+    return drawn
 
 
 def is_large(fit: Fitted, draws: int) -> bool:
@@ -84,12 +89,10 @@ def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any
     `sample_stats` says which restart a draw is from, the attribute `weights` how the restarts weigh. The ELBO bounds
     the mass that q covers: restarts in separate modes are weighted by it, restarts in one mode compete.
     """
-    _check(fit, draws, seed)
+    drawn = _drawn(fit, draws, seed)
     elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
     weights = np.exp(elbos - elbos.max())
     weights /= weights.sum()
-    drawn = joined(list(_batches(fit, draws, seed)))
-    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=3)
     rng = generator(fit.seed if seed is None else seed, Stream.MIXTURE)
     restart = rng.choice(len(weights), size=draws, p=weights)
     rows = restart * draws + np.arange(draws)

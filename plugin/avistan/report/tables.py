@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from avistan.comparison.results import Comparison
-from avistan.comparison.tables import Column, Line, Table
+from avistan.comparison.tables import Column, Line, ReportTable
 from avistan.runtime.text import count, several, small
 from stan_adapters.unit_data import Slicing, SlicingRefusal
 
 
-def certificate(comparison: Comparison) -> Table | None:
+def certificate(comparison: Comparison) -> ReportTable | None:
     structure = comparison.structure
     lines = [
         Line(
@@ -34,10 +34,10 @@ def certificate(comparison: Comparison) -> Table | None:
         "Largest relative change at random points of what should not change. Strong evidence and no proof; "
         f"{several(structure.evaluations, 'gradient')} in all."
     )
-    return Table("certificate", "Certificate", "probe", columns, tuple(lines), (note,))
+    return ReportTable("certificate", "Certificate", "probe", columns, tuple(lines), (note,))
 
 
-def levels(comparison: Comparison) -> Table | None:
+def levels(comparison: Comparison) -> ReportTable | None:
     structure = comparison.structure
     lines = [
         Line(
@@ -69,4 +69,4 @@ def levels(comparison: Comparison) -> Table | None:
         notes.append(f"Data of some units alone: verified, {rules}.")
     elif isinstance(structure.slicing, SlicingRefusal):
         notes.append(f"Data of some units alone: refused. {structure.slicing.reason}")
-    return Table("levels", "Levels", "level", columns, tuple(lines), tuple(notes))
+    return ReportTable("levels", "Levels", "level", columns, tuple(lines), tuple(notes))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from avistan.fitting.family_selection import GrowthStep
+from avistan.fitting.fitted import Timing
 from avistan.fitting.options import FitOptions
 from stan_adapters.levels.probes import Probe
 
@@ -39,19 +40,6 @@ class SavedLevel:
     def __post_init__(self) -> None:
         if not self.members or not 0 <= self.inputs <= _MOST or any(axis < 0 for _, axis in self.members):
             raise ValueError("a level needs parameters, their axes and a number of inputs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedTiming:
-    """As `fit.Timing`."""
-
-    prepare: float
-    compile: float
-    train: float
-    evaluate: float
-
-    def __post_init__(self) -> None:
-        _refuse_seconds(self.prepare, self.compile, self.train, self.evaluate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +91,7 @@ class SavedHeader:
     level: SavedLevel | None
     second: SavedLevel | None
     unit_input: Literal["signature", "data"] | None
-    timing: SavedTiming
+    timing: Timing
     chains: tuple[SavedChain, ...]
     certificate: tuple[Probe, ...]
     asked: Mapping[str, Any]
@@ -112,6 +100,7 @@ class SavedHeader:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"`seed` is {self.seed}, expected a number from 0 to {2**32 - 1}")
+        _refuse_seconds(*asdict(self.timing).values())
         if not self.chains:
             raise ValueError("`chains` is empty")
         if not 0 <= self.parameters <= _MOST:

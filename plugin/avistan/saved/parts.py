@@ -19,14 +19,14 @@ from avistan.family.functions import Refined
 from avistan.family.globals import LevelGlobals
 from avistan.family.method import Method, parse_method
 from avistan.fitting.chains import Chain, best_of
-from avistan.fitting.fitted import Fitted, Timing
+from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import Evaluation, evaluate
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
 from avistan.runtime.streams import Stream, stream_key
 from avistan.saved.arrays import Array
 from avistan.saved.folder import DamageError, SavedParts, open_fit, write_fit
-from avistan.saved.header import ENGINES, LIBRARY, SavedChain, SavedHeader, SavedLevel, SavedTiming
+from avistan.saved.header import ENGINES, LIBRARY, SavedChain, SavedHeader, SavedLevel
 from avistan.saved.sizes import SizeError, fewest_bytes, refuse_beyond_memory
 from avistan.start.preparation import skeleton, split
 from avistan.start.unit_inputs import DataInput, SignatureInput, UnitInput, read_unit_input
@@ -61,7 +61,7 @@ def write(fit: Fitted, path: str | os.PathLike[str], asked: Mapping[str, Any] | 
         "level": fit.level and asdict(_level_header(fit.level)),
         "second": fit.second and asdict(_level_header(fit.second, _second_inputs(fit.family))),
         "unit_input": None if fit.unit_input is None else fit.unit_input.kind,
-        "timing": asdict(SavedTiming(**asdict(fit.timing))),
+        "timing": asdict(fit.timing),
         "chains": [asdict(_chain_header(fit.model, chain, fit.seed)) for chain in fit.chains],
         "certificate": [asdict(probe) for probe in fit.certificate],
     }
@@ -124,7 +124,7 @@ def _fitted(saved: SavedParts, method: Method, model: BoundModel, *, same_engine
         reason=header.reason,
         unit_input=unit_input,
         chains=chains,
-        timing=Timing(**asdict(header.timing)),
+        timing=header.timing,
         certificate=header.certificate,
         second=second,
     )

@@ -10,6 +10,7 @@ Source: natural gradients of Gaussians by Stein's identity, as in Khan & Rue, "T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -74,23 +75,51 @@ def _round(
     gradients that it took; None where Stan rejects most draws.
     """
     size = len(mean)
-    half = max(_DRAWS, _FOR_EACH * size) // 2
-    t = rng.standard_normal((half, size))
-    t = np.concatenate([t, -t])
-    theta = np.empty((len(t), size))
-    theta[:, at] = mean + t @ lower.T
-    log_p, gradient = model.log_density_gradient(theta)
-    usable = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1)
-    if usable.sum() < max(2 * (size + 1), len(t) // 2):
+    pairs = max(_DRAWS, _FOR_EACH * size) // 2
+
+    def points(t: FloatArray) -> FloatArray:
+        theta = np.empty(t.shape)
+        theta[:, at] = mean + t @ lower.T
+        return theta
+
+    read = score_regression(
+        model, size, pairs, rng, at=points, score=lambda t, gradient: gradient[:, at] @ lower
+    )
+    if read is None:
         return None
-    score = gradient[usable][:, at] @ lower
-    rows, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(score)), t[usable]]), score, rcond=None)
-    values, vectors = np.linalg.eigh(-0.5 * (rows[1:] + rows[1:].T))
+    place, values, vectors = read
     wider = np.where(values > _FLATTEST, 1 / np.maximum(values, _FLATTEST), _TRUST)
     wider = np.clip(wider, 1 / _TRUST, _TRUST)
-    step = vectors @ (wider * (vectors.T @ rows[0]))
+    step = vectors @ (wider * (vectors.T @ place))
     length = float(np.linalg.norm(step / np.sqrt(wider.max())))
     step *= min(1.0, _FAR / length) if length > 0 else 1.0
     turned = lower @ (vectors * np.sqrt(wider))
     change = float(np.maximum(wider, 1 / wider).max())
-    return mean + lower @ step, np.linalg.cholesky(turned @ turned.T), change, len(t)
+    return mean + lower @ step, np.linalg.cholesky(turned @ turned.T), change, 2 * pairs
+
+
+def score_regression(
+    model: Density,
+    size: int,
+    pairs: int,
+    rng: np.random.Generator,
+    *,
+    at: Callable[[FloatArray], FloatArray],
+    score: Callable[[FloatArray, FloatArray], FloatArray],
+) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """The Gaussian in standard normals t that scores at antithetic pairs of them speak of: b, and the eigenvalues and
+    eigenvectors of its precision A, from a regression of the score b - A t on t. None where Stan rejects most draws.
+
+    Args:
+        at: points (S, size) of a density at normals (S, size).
+        score: by t (S, size), from t and the density's gradient there.
+    """
+    t = rng.standard_normal((pairs, size))
+    t = np.concatenate([t, -t])
+    log_p, gradient = model.log_density_gradient(at(t))
+    usable = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1)
+    if usable.sum() < max(2 * (size + 1), pairs):
+        return None
+    design = np.column_stack([np.ones(int(usable.sum())), t[usable]])
+    rows, *_ = np.linalg.lstsq(design, score(t[usable], gradient[usable]), rcond=None)
+    return rows[0], *np.linalg.eigh(-0.5 * (rows[1:] + rows[1:].T))

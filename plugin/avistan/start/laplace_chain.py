@@ -32,7 +32,7 @@ _WIDEST = 3.0  # unconstrained sd of a global
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chain:
+class UnitChain:
     """Units' modes given globals, and the Gaussian Markov chain with their curvature: x_n = L_n e_n + sum_k B_nk x_n-k.
 
     Attributes:
@@ -61,8 +61,8 @@ class ChainStart:
 
     theta: FloatArray
     sd: FloatArray
-    chain: Chain
-    beside: tuple[tuple[Chain, Chain], ...]
+    chain: UnitChain
+    beside: tuple[tuple[UnitChain, UnitChain], ...]
 
 
 class _Units:
@@ -143,7 +143,7 @@ class _Units:
                 continue
         return None
 
-    def chain(self, theta: FloatArray, z: FloatArray) -> Chain | None:
+    def chain(self, theta: FloatArray, z: FloatArray) -> UnitChain | None:
         """The units' modes by Newton's method from z (N, d), and their curvature; None where there is none."""
         from scipy.linalg import cho_solve_banded
 
@@ -171,7 +171,7 @@ class _Units:
         factor = self._factored(theta, z)
         if factor is None:
             return None
-        return Chain(z, *self._unpacked(factor), float(lp - np.log(factor[0]).sum()))
+        return UnitChain(z, *self._unpacked(factor), float(lp - np.log(factor[0]).sum()))
 
     def _unpacked(self, factor: FloatArray) -> tuple[FloatArray, FloatArray]:
         """L_n and B_n of a Cholesky factor C in reverse order: R = C' in the right order has P = R' R."""

@@ -29,7 +29,7 @@ from avistan.runtime.device import on_device, zeros
 from avistan.runtime.errors import MethodError
 from avistan.runtime.streams import Stream, derived_seeds, generator
 from avistan.runtime.types import FloatArray
-from avistan.start.laplace_chain import Chain, ChainStart, chain_start
+from avistan.start.laplace_chain import ChainStart, UnitChain, chain_start
 from avistan.start.quick_fit import QuickFit, quick_fit
 from avistan.start.unit_inputs import SignatureInput, UnitInput, make_data_input
 from stan_adapters.bound.bound_model import BoundModel
@@ -372,7 +372,7 @@ def _started_chain(preparation: Preparation, method: Method, laplace: ChainStart
     local, directions, curve = local_form(method, index.shape[1], factor)
     rows, columns = np.tril_indices(local.block, -1)
 
-    def parts(chain: Chain) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def parts(chain: UnitChain) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Log sds (d, N), what stands below them in L_n, and B_n (b d d, N)."""
         bands = np.zeros((len(index), local.reach, local.block, local.block))
         bands[:, : chain.bands.shape[1]] = chain.bands
