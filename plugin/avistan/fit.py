@@ -407,7 +407,7 @@ class Fit(Fitted):
         """Write the fit, its program and its data to a folder, which `avistan.load` reads back.
 
         Args:
-            asked: plain JSON to keep with the fit, such as how it was asked for; `storage.read_asked` returns it.
+            asked: plain JSON to keep with the fit, such as how it was asked for; `saved.folder.read_asked` returns it.
 
         Raises:
             FitError: the path holds something else or can't be written.

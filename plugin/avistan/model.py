@@ -163,7 +163,7 @@ class Model:
                 "avi", "avi:mlp(32)", "avi:polynomial(2)", "avi:data(x)", "fvi", "constant", each also with ":full";
                 "avi:levels", which amortizes a second level too ("auto" does where that has more than 200 units, and so
                 does family="auto"); "fvi:banded" for units that are coupled along their axis. See
-                `methods.parse_method`.
+                `method.parse_method`.
             seed: repeats the result to the byte on one machine.
             level: the level to amortize, by its declared size or one of its latents.
             family: "auto" tries families richer than the method's own (correlations within units, along the axis of

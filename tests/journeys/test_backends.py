@@ -6,7 +6,7 @@ import pytest
 
 import avistan as avi
 from avistan.density import host
-from avistan.density.backend import native_available, use_backend
+from avistan.density.backend import native_available
 from avistan.density.slots import register
 from avistan.family.method import parse_method
 from avistan.fitting.natural_gradient import shift_of_globals
@@ -15,6 +15,7 @@ from avistan.objective.elbo import evaluate
 from avistan.runtime.device import on_device
 from avistan.runtime.precision import in_float64
 from avistan.training.steps import Training
+from density_models import use_backend
 from programs import bundled, simulator
 from stan_adapters.structure.structure import inspect_structure, with_unit_data
 

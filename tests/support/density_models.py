@@ -13,7 +13,7 @@ import pytest
 import stanli
 
 from avistan.density import handler
-from avistan.density.backend import native_available
+from avistan.density.backend import native_available, trace_for_backend
 from avistan.density.log_density import log_density
 
 RUN_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # jax raises the second where it reuses a program
@@ -71,10 +71,12 @@ def require_native():
 
 @contextlib.contextmanager
 def use_backend(name):
-    """A backend, "native" or "callback", for the operations that this process traces within the block."""
+    """A backend, "native" or "callback", for all operations of this process within the block."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("AVISTAN_NO_NATIVE", "1" if name == "callback" else "0")
+        trace_for_backend()
         yield
+    trace_for_backend()
 
 
 def points(key, *shape):

@@ -44,7 +44,7 @@ class Rows:
         know. So are entries coupled as a band or a graph: coefficients and components share all rows and are dense.
 
         Args:
-            shape: of their coupling, as in `certificate.Coupling`; None for separable entries.
+            shape: of their coupling, as in `probes.Coupling`; None for separable entries.
         """
         match self.evidence:
             case RowEvidence.COMPONENTS:

@@ -88,6 +88,16 @@ class Row:
         return self.outcome == "failed"
 
     @property
+    def function(self) -> str | None:
+        """Where the variational parameters of a unit come from, as in `Method`; None for a method from outside."""
+        return None if self.fit is None else self.fit.method.function
+
+    @property
+    def amortized(self) -> bool:
+        """Whether it learned a function of the unit's input."""
+        return self.fit is not None and self.fit.method.amortized
+
+    @property
     def khat(self) -> float | None:
         """Pareto k-hat of all parameters together, where the density of the approximation is known."""
         return None if self.evaluation is None else self.evaluation.khat
@@ -166,7 +176,7 @@ def free_factors(rows: Sequence[Row], like: Row | None = None) -> Row | None:
     own = FACTORIZED if like is None or like.fit is None else like.fit.method.family
     for family in (own, FACTORIZED):
         for row in rows:
-            if row.fit is not None and row.fit.method.function == "table" and row.fit.method.family == family:
+            if row.function == "table" and row.fit is not None and row.fit.method.family == family:
                 return row
     return None
 

@@ -79,8 +79,7 @@ def marginals(comparison: Comparison, row: Row) -> RowMarginals | None:
 
 def pairs(comparison: Comparison) -> Sequence[tuple[RowMarginals, RowMarginals]]:
     """What to set against what: the first amortized method against F-VI and the reference, else F-VI against that."""
-    done = [row for row in comparison.rows if row.fit is not None]
-    of = next((row for row in done if row.fit is not None and row.fit.method.amortized), None)
+    of = next((row for row in comparison.rows if row.amortized), None)
     fvi = free_factors(comparison.rows, of)
     reference = comparison.reference
     truth = None if reference is None else RowMarginals(reference.name, None, reference.mean, reference.sd)

@@ -187,6 +187,14 @@ def mean_field_family(mean: ArrayLike, sd: ArrayLike, local_index: IndexArray | 
     )
 
 
+@jax.jit
+def mean_and_sd(family: Family, inputs: Float[Array, "N R"]) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
+    """Means and sds of a mean-field Gaussian on the unconstrained scale: what `mean_field_family` takes."""
+    nu, of_globals, frame = family.local_parameters(inputs), family.globals.resolved(), family.frame
+    mean = family.placement(frame.global_center + frame.global_scale * of_globals.loc, nu.loc)
+    return mean, jnp.exp(family.placement(frame.global_log_scale + of_globals.log_sd, nu.log_sd))
+
+
 def trainable(family: Family) -> Family:
     """A tree of booleans: true at the leaves that training moves (globals, inference functions, directions)."""
     spec: Family = jax.tree.map(lambda _: False, family)

@@ -6,7 +6,7 @@ but for heavy tails, which begin within 1e-4 nats a latent of the Gaussian (`fam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from avistan.family.family import Family
 from avistan.family.functions import MLP, Constant, LocalNu, Polynomial, Table
 from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
 from avistan.family.locals import LocalGaussian, local_form
-from avistan.family.method import DEFAULT_RANK, Conditional, Method
+from avistan.family.method import Method, parse_method
 from avistan.objective.elbo import Evaluation, gap
 from avistan.runtime.device import on_device
 from avistan.training.stopping import tolerance
@@ -140,32 +140,20 @@ def without_shapes(method: Method) -> Method:
     their scales don't.
     """
     parts = ["conditional" if part.startswith("conditional") else part for part in method.name.split(":")]
-    name = ":".join(part for part in parts if part not in ("flow", "student"))
-    conditional: Conditional = "none" if method.conditional == "none" else "mean"
-    return replace(method, name=name, flow=False, student=False, conditional=conditional)
-
-
-_RICHER: dict[str, Callable[[Method], Method]] = {
-    "full": lambda method: replace(method, local="full"),
-    "flow": lambda method: replace(method, flow=True),
-    "student": lambda method: replace(method, student=True),
-    "banded": lambda method: replace(method, local="banded", reach=1),
-    "banded(2)": lambda method: replace(method, local="banded", reach=2),
-    "low-rank": lambda method: replace(method, globals="low-rank", rank=DEFAULT_RANK),
-    "full-rank": lambda method: replace(method, globals="full-rank"),
-    "conditional": lambda method: replace(method, conditional="mean"),
-    "conditional(mean+scale)": lambda method: replace(method, conditional="mean+scale"),
-    "conditional(curved)": lambda method: replace(method, conditional="curved"),
-}
+    return _of_parts(method, [part for part in parts if part not in ("flow", "student")])
 
 
 def _with(method: Method, part: str) -> Method:
     """The method with a part that its name then carries; itself if it has it already."""
-    richer = _RICHER[part](method)
-    if richer == method:
-        return method
-    said = [own for own in method.name.split(":") if own.partition("(")[0] != part.partition("(")[0]]
-    return replace(richer, name=":".join([*said, part]))
+    word = part.partition("(")[0]
+    others = [own for own in method.name.split(":") if own.partition("(")[0] != word]
+    richer = _of_parts(method, [*others, part])
+    return method if replace(richer, name=method.name) == method else richer
+
+
+def _of_parts(method: Method, parts: Sequence[str]) -> Method:
+    """The method of a name's parts, which may take up the same coupling."""
+    return replace(parse_method(":".join(parts)), coupling=method.coupling)
 
 
 def judge_step(method: Method, evaluation: Evaluation, before: Evaluation) -> GrowthStep:

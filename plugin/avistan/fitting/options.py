@@ -25,7 +25,7 @@ class FitOptions:
         draws_per_step: Stan gradients a step, the budget that all methods of a comparison share; on minibatches of
             units a quarter of it, because the noise is then mostly that of the units.
         learning_rate: of free parameters, on the standardized scale; see `optimizer`.
-        estimator: "path" or "entropy", see `objective.neg_elbo`.
+        estimator: "path" or "entropy", see `gradient.neg_elbo`.
         num_references: K, gradients that make a signature.
         max_rank: most components of a signature that the inference function reads.
         elbo_draws: draws of the final ELBO estimate, in antithetic pairs; fewer where a draw has very many numbers.

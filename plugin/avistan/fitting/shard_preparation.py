@@ -7,13 +7,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
-from avistan.family.family import Family
-from avistan.family.functions import AbstractInferenceFunction, LocalNu
+from avistan.family.family import Family, mean_and_sd
 from avistan.family.method import Method, parse_method
 from avistan.objective.elbo import tabulated
 from avistan.runtime.deadline import out_of_time
@@ -155,17 +152,8 @@ class LargePreparation(Preparation):
     def _of_all(self, family: Family, inputs: FloatArray) -> QuickFit:
         """Means and sds of the globals and of all units, whose inputs are (N, R), in a factorized family of a shard."""
         read = on_device(inputs, np.float32)
-        nu, of_globals = _outputs(tabulated(family, read).inference, read), family.globals.resolved()
-        frame, at = family.frame, self.globals_index
-        mean, sd = np.empty(self.model.dim), np.empty(self.model.dim)
-        mean[at] = np.asarray(frame.global_center) + np.asarray(frame.global_scale) * np.asarray(
-            of_globals.loc
-        )
-        sd[at] = np.asarray(frame.global_scale) * np.exp(of_globals.log_sd)
-        mean[self.index] = (
-            np.asarray(frame.local_center) + np.asarray(frame.local_scale) * np.asarray(nu.loc)
-        ).T
-        sd[self.index] = (np.asarray(frame.local_scale) * np.exp(nu.log_sd)).T
+        found = mean_and_sd(tabulated(self.minibatches.whole_family(family), read), read)
+        mean, sd = (np.asarray(part, dtype=np.float64) for part in found)
         return replace(self.minibatches.start.quick, mean=mean, sd=sd)
 
     def started_at(self, fit: QuickFit) -> LargePreparation:
@@ -192,11 +180,6 @@ class LargePreparation(Preparation):
         shards = self._two_level_minibatches() if long_fit else self.minibatches
         given = shards.start.signature(neighbours, long_fit=long_fit)
         return given, given(self.model, self.index, self.globals_index)
-
-
-@eqx.filter_jit
-def _outputs(function: AbstractInferenceFunction, inputs: Float[Array, "N R"]) -> LocalNu:
-    return function(inputs)
 
 
 def prepare_large(

@@ -9,12 +9,11 @@ from math import prod
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from avistan.family.family import Family
+from avistan.family.family import Family, mean_and_sd
 from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import block_size, draw_block, tabulated
 from avistan.runtime.device import on_device
@@ -95,20 +94,10 @@ def marginals(fit: Fitted) -> tuple[FloatArray, FloatArray]:
     """Means and sds (D,) of q on the unconstrained scale: exact where q is factorized, else from 4000 draws."""
     if fit.family.factorized:
         inputs = on_device(fit.inputs, np.float32)
-        mean, sd = _mean_and_sd(tabulated(fit.family, inputs), inputs)
+        mean, sd = mean_and_sd(tabulated(fit.family, inputs), inputs)
         return np.asarray(mean), np.asarray(sd)
     theta = unconstrained_draws(fit, 4000)[0]
     return theta.mean(axis=0), theta.std(axis=0, ddof=1)
-
-
-@jax.jit
-def _mean_and_sd(
-    family: Family, inputs: Float[Array, "N R"]
-) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
-    """Of a factorized family."""
-    nu, of_globals, frame = family.local_parameters(inputs), family.globals.resolved(), family.frame
-    mean = family.placement(frame.global_center + frame.global_scale * of_globals.loc, nu.loc)
-    return mean, jnp.exp(family.placement(frame.global_log_scale + of_globals.log_sd, nu.log_sd))
 
 
 def draw_batches(

@@ -125,15 +125,9 @@ def _forests(comparison: Comparison, shown: Intervals) -> list[PageFigure]:
         part = shown.only(has_units=has_units)
         if not part.panels or not part.samples:
             continue
-        some = ", ".join(panel.name for panel in part.panels)
-        kind = (
-            "Some units"
-            if has_units
-            else "Globals"
-            if all(p.name in parameters for p in part.panels)
-            else "Variables"
-        )
-        title = f"{kind}: {some}"
+        names = [panel.name for panel in part.panels]
+        kind = "Globals" if parameters.issuperset(names) else "Variables"
+        title = f"{'Some units' if has_units else kind}: {', '.join(names)}"
         keys = [Key(label, number) for label, number in part.samples]
         pictures.append(
             _picture(

@@ -58,10 +58,10 @@ def findings(comparison: Comparison) -> list[Finding]:
 
 def called(comparison: Comparison, row: Row) -> str:
     """A method in prose: "A-VI", "F-VI", "the constant factor", with its name where there are several of a kind."""
-    if row.fit is None:
-        return row.method
     kind = _kind(row)
-    same = [other for other in comparison.rows if other.fit is not None and _kind(other) == kind]
+    if kind is None:
+        return row.method
+    same = [other for other in comparison.rows if _kind(other) == kind]
     return kind if len(same) == 1 else f"{kind} ({row.method})"
 
 
@@ -69,10 +69,8 @@ def _sds_of(who: str) -> str:
     return f"the sds of {who}" if who.endswith(")") else f"{who}'s sds"
 
 
-def _kind(row: Row) -> str:
-    assert row.fit is not None
-    function = row.fit.method.function
-    return {"table": "F-VI", "constant": "the constant factor"}.get(function, "A-VI")
+def _kind(row: Row) -> str | None:
+    return {None: None, "table": "F-VI", "constant": "the constant factor"}.get(row.function, "A-VI")
 
 
 # ---- Paragraphs --------------------------------------------------------------------------------------------
@@ -83,7 +81,7 @@ def _structure(comparison: Comparison) -> Iterator[str]:
 
 
 def _gaps(comparison: Comparison) -> Iterator[str]:
-    amortized = [row for row in comparison.rows if row.fit is not None and row.fit.method.amortized]
+    amortized = [row for row in comparison.rows if row.amortized]
     if amortized and free_factors(comparison.rows) is None:
         yield "F-VI is not among the methods, so the amortization gap was not measured."
     short = []
@@ -138,12 +136,7 @@ def _sizes(row: Row, free: Row) -> str:
 
 def _constant(comparison: Comparison) -> Iterator[str]:
     for row in comparison.rows:
-        if (
-            row.fit is None
-            or row.fit.method.function != "constant"
-            or row.gap_to_fvi is None
-            or row.gap_se is None
-        ):
+        if row.function != "constant" or row.gap_to_fvi is None or row.gap_se is None:
             continue
         gap, size = row.gap_to_fvi, plus_minus(abs(row.gap_to_fvi), row.gap_se)
         who = _capital(called(comparison, row))
@@ -172,8 +165,7 @@ def _accuracy(comparison: Comparison) -> Iterator[str]:
         return
     measured = [row for row in comparison.rows if row.accuracy is not None]
     own = [row for row in measured if row.fit is not None]
-    amortized = [row for row in own if row.fit is not None and row.fit.method.amortized]
-    first = next(iter([*amortized, *own, *measured]), None)
+    first = next(iter([*(row for row in own if row.amortized), *own, *measured]), None)
     if first is not None and first.accuracy is not None:
         yield from accuracy_sentences(comparison, first, first.accuracy)
     if reference.caveat:
@@ -214,7 +206,7 @@ def accuracy_sentences(comparison: Comparison, row: Row, found: Accuracy) -> Ite
         yield f"It understates the uncertainty of the {listed(sharp)}{why}."
         free = free_factors(comparison.rows, row)
         theirs = None if free is None or free is row else free.accuracy
-        if "globals" in sharp and theirs is not None and row.fit is not None and row.fit.method.amortized:
+        if "globals" in sharp and theirs is not None and row.amortized:
             assert free is not None
             if abs(theirs.sd_ratio_globals - found.sd_ratio_globals) < 0.05:
                 yield (
@@ -269,7 +261,7 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
     told = []
     for row in comparison.rows:
         gaps = [r.gap_to_fvi for r in (row, *row.repeats) if r.gap_to_fvi is not None]
-        if row.fit is None or row.fit.method.function == "table" or len(gaps) < 2:
+        if row.function in (None, "table") or len(gaps) < 2:
             continue
         low, high = fixed(min(gaps), 2), fixed(max(gaps), 2)
         told.append(f"from {low} to {high} nats for {called(comparison, row)}")

@@ -90,7 +90,7 @@ def best_row(comparison: Comparison) -> Row:
         reasons = "; ".join(f"{row.method}: {row.reason}" for row in comparison.rows)
         raise FitError(f"every method failed. {reasons or 'No method was named.'}")
     own = [row for row in done if row.fit is not None]
-    return next((row for row in own if row.fit is not None and row.fit.method.amortized), (own or done)[0])
+    return next((row for row in own if row.amortized), (own or done)[0])
 
 
 def row_posterior(comparison: Comparison, row: Row, draws: int) -> xr.DataTree:

@@ -174,15 +174,15 @@ def open_fit(path: str | os.PathLike[str]) -> Iterator[SavedParts]:
     folder = Path(path)
     with _one_error(folder):
         raw = _read_header(folder)
-        try:
+        with damage(_HEADER):
             header = read_record(SavedHeader, raw, "it")
-        except RecordError as error:
-            raise DamageError(_HEADER, str(error)) from error
         _check_files(folder, header.files)
         program = _read_program(folder, header)
+        with damage(_ARRAYS):
+            arrays = read_arrays(folder / _ARRAYS)
         yield SavedParts(
             header=header,
-            arrays=_read_arrays(folder),
+            arrays=arrays,
             program=program,
             data=_read_data(folder, program, header),
             bytes_of_arrays=header.files[_ARRAYS].bytes,
@@ -279,10 +279,8 @@ def _check_files(folder: Path, files: Mapping[str, SavedFile]) -> None:
 
 def _read_program(folder: Path, header: SavedHeader) -> Program:
     source = (folder / _PROGRAM).read_bytes().decode()
-    try:
+    with damage(_PROGRAM):
         program = Program.from_source(source, name=header.program)
-    except AvistanError as error:
-        raise DamageError(_PROGRAM, str(error)) from error
     if program.digest != header.program_digest:
         raise DamageError(_PROGRAM, "it is not the program of this fit: its text was changed")
     return program
@@ -293,10 +291,8 @@ def _read_data(folder: Path, program: Program, header: SavedHeader) -> StanData:
     with file.open("rb") as opened:
         if opened.read(1) != b"{":
             raise DamageError(_DATA, "it is no JSON object")
-    try:
+    with damage(_DATA):
         data = read_data(program, file)
-    except AvistanError as error:
-        raise DamageError(_DATA, str(error)) from error
     found = _num_parameters(program, data)
     if found != header.parameters:
         raise DamageError(
@@ -310,8 +306,10 @@ def _num_parameters(program: Program, data: StanData) -> int:
     return sum(declared_numbers(declaration, data) for declaration in program.parameters)
 
 
-def _read_arrays(folder: Path) -> dict[str, Array]:
+@contextlib.contextmanager
+def damage(file: str) -> Iterator[None]:
+    """What is wrong with the content of a file is a `DamageError` of it."""
     try:
-        return read_arrays(folder / _ARRAYS)
-    except ArrayError as error:
-        raise DamageError(_ARRAYS, str(error)) from error
+        yield
+    except (AvistanError, ArrayError, RecordError) as error:
+        raise DamageError(file, str(error)) from error

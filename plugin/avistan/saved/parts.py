@@ -25,7 +25,7 @@ from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
 from avistan.runtime.streams import Stream, stream_key
 from avistan.saved.arrays import Array
-from avistan.saved.folder import DamageError, SavedParts, open_fit, write_fit
+from avistan.saved.folder import DamageError, SavedParts, damage, open_fit, write_fit
 from avistan.saved.header import ENGINES, LIBRARY, SavedChain, SavedHeader, SavedLevel
 from avistan.saved.sizes import SizeError, fewest_bytes, refuse_beyond_memory
 from avistan.start.preparation import skeleton, split
@@ -88,10 +88,8 @@ def read(path: str | os.PathLike[str], engine: str | None) -> Fitted:
     """
     with open_fit(path) as saved:
         header = saved.header
-        try:
+        with damage(_HEADER):
             method = parse_method(header.method)
-        except AvistanError as error:
-            raise DamageError(_HEADER, str(error)) from error
         refuse_beyond_memory(saved.program, saved.data)
         model = _bound(path, saved, engine)
         try:
