@@ -51,9 +51,16 @@ def failed(diagnosis):
 # -- good fits ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [pytest.param("lsat_2pl", marks=pytest.mark.slow), "random_slopes"])
-def test_good_fits_pass(name):
-    diagnosis = diagnose(bundled(name).fit(method=RICH, seed=1))
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        pytest.param("lsat_2pl", "auto", marks=pytest.mark.slow),
+        ("random_slopes", RICH),
+    ],
+)
+def test_good_fits_pass(name, method):
+    """LSAT by `auto`: a normal family of it is at the limit, with every third seed or so beyond."""
+    diagnosis = diagnose(bundled(name).fit(method=method, seed=1))
     assert diagnosis.passed, str(diagnosis)
     assert diagnosis.outcome is Trust.passed
     assert np.isfinite(diagnosis.units["amortization_gap"]).all()
