@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from avistan.family.conditional import along, through_curve
 from avistan.family.flow import straighten, transformed
-from avistan.family.functions import AbstractInferenceFunction, LocalNu, Table
+from avistan.family.functions import AbstractInferenceFunction, Inputs, LocalNu, Table, parameters
 from avistan.family.globals import GlobalGaussian, LevelGlobals, start_globals
 from avistan.family.locals import HALF_LOG_2PI, LocalGaussian
 from avistan.family.normals import Noise
@@ -86,9 +86,9 @@ class Family(eqx.Module):
         """Whether q is a mean-field Gaussian."""
         return self.globals.kind == "mean-field" and self.globals.warp is None and self.local.plain
 
-    def local_parameters(self, inputs: Float[Array, "N R"]) -> LocalNu:
+    def local_parameters(self, inputs: Inputs) -> LocalNu:
         """Parameters of all units on the unconstrained scale; `loc` is the mean at the centre of the globals."""
-        nu, frame, local = self.inference(inputs), self.frame, self.local
+        nu, frame, local = parameters(self.inference, inputs), self.frame, self.local
         slopes = np.repeat(np.arange(local.block), local.directions)
         return nu._replace(
             loc=frame.local_center + frame.local_scale * nu.loc,
@@ -110,7 +110,7 @@ class Family(eqx.Module):
         parts = [(scale[:, None] / other[None]).reshape(-1, scale.shape[1]) for other in before]
         return jnp.concatenate([scale[:0], *parts])
 
-    def draw(self, noise: Noise, inputs: Float[Array, "N R"], weight: ArrayLike = 1.0) -> Draws:
+    def draw(self, noise: Noise, inputs: Inputs, weight: ArrayLike = 1.0) -> Draws:
         """Draws of q from standard normals.
 
         Args:

@@ -29,6 +29,21 @@ LOG_SD_RANGE = 10.0
 MAX_TERMS = 2000  # of a polynomial
 
 
+class DistinctInputs(NamedTuple):
+    """Inputs of N units of which only U are distinct: a function passes over these, and units share its outputs.
+
+    Attributes:
+        rows: the distinct inputs.
+        which: of them each unit has.
+    """
+
+    rows: Float32[Array, "U R"]
+    which: Int[Array, " N"]
+
+
+Inputs = Float[Array, "N R"] | DistinctInputs  # of N units
+
+
 class LocalNu(NamedTuple):
     """Variational parameters of N units with d latents each, standardized; each latent's lie together.
 
@@ -64,6 +79,14 @@ class AbstractInferenceFunction(eqx.Module):
     def projected(self, inputs: Float[np.ndarray, "N R"], nu: LocalNu) -> AbstractInferenceFunction:
         """The function nearest to given parameters, by weighted least squares in what it is linear in."""
         return self
+
+
+def parameters(function: AbstractInferenceFunction, inputs: Inputs) -> LocalNu:
+    """Variational parameters of N units on the standardized scale."""
+    if not isinstance(inputs, DistinctInputs):
+        return function(inputs)
+    nu: LocalNu = jax.tree.map(lambda part: part[:, inputs.which], function(inputs.rows))
+    return nu
 
 
 class Table(AbstractInferenceFunction):

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from avistan.family.family import Family
+from avistan.family.functions import Inputs
 from avistan.family.normals import Noise
 
 # log p(theta, z, x) of draws, theta (S, G) and z (S, d, N), in nats, and their statuses (0 accepted).
@@ -29,7 +30,7 @@ def neg_elbo(
     family: Family,
     density: Density,
     noise: Noise,
-    inputs: Float[Array, "N R"],
+    inputs: Inputs,
     weight: ArrayLike = 1.0,
     estimator: Estimator = "path",
 ) -> tuple[Float[Array, ""], StepInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 import numpy.typing as npt
 from jax.typing import ArrayLike
@@ -13,9 +14,14 @@ from jaxtyping import Array, Float, Int
 from avistan.density.log_density import block_log_density
 from avistan.density.slots import set_layout
 from avistan.family.family import Family
+from avistan.family.functions import MLP, DistinctInputs
 from avistan.objective.gradient import Density
 from avistan.runtime.device import on_device
 from avistan.runtime.types import IntArray
+
+MANY = 4096  # units from which on the time of steps counts more than that of compiling them
+_SHARED = 4  # units an input, from which on they share it
+_LOOKED_AT = 10_000  # units that are looked at first
 
 
 class Terms(NamedTuple):
@@ -50,13 +56,19 @@ class Units(NamedTuple):
 
     Attributes:
         numbers: of the units in their level, which choose their normals.
-        inputs: single precision.
+        inputs: single precision; each distinct one once where a network reads them and they are few.
         weight: what each counts in log q: 0 of padding.
     """
 
     numbers: Int[Array, "K B"]
-    inputs: Float[Array, "K B R"]
+    inputs: Float[Array, "K B R"] | DistinctInputs
     weight: Float[Array, "K B"]
+
+    def batch(self, number: Int[Array, ""]) -> Units:
+        """Batch `number` alone, without the axis of batches."""
+        alone = len(self.numbers) == 1
+        units: Units = jax.tree.map(lambda part: part[0] if alone else part[number], self)
+        return units
 
 
 class Steps(NamedTuple):
@@ -103,7 +115,10 @@ class WholeModel:
         self._slot = slot
         self._terms = Terms(on_device(1.0), *map(on_device, (np.zeros(0, np.int64), np.zeros(0))))
         units = np.arange(int(inputs.shape[0]))
-        self._units = padded([(units, np.asarray(inputs))], size, weight=1.0)
+        rows = np.asarray(inputs)
+        self._units = padded([(units, rows)], size, weight=1.0)
+        if isinstance(family.inference, MLP) and size >= MANY:
+            self._units = self._units._replace(inputs=distinct(rows, size) or self._units.inputs)
 
     def chunk(self, first: int, steps: int) -> Steps:
         """As of `Batches`."""
@@ -113,6 +128,17 @@ class WholeModel:
     def example(self, steps: int) -> Steps:
         """As of `Batches`."""
         return self.chunk(0, steps)
+
+
+def distinct(inputs: Float[np.ndarray, "N R"], size: int) -> DistinctInputs | None:
+    """Inputs of one batch, padded to so many units; None where most are distinct."""
+    some = inputs[:: max(1, len(inputs) // _LOOKED_AT)]
+    if _SHARED * max(1, len(np.unique(some, axis=0))) > len(some):
+        return None
+    rows, which = np.unique(inputs.astype(np.float32), axis=0, return_inverse=True)
+    more = (1 << (len(rows) - 1).bit_length()) - len(rows)  # programs are compiled for few sizes
+    rows, which = np.pad(rows, ((0, more), (0, 0))), np.pad(which.reshape(-1), (0, size - len(inputs)))
+    return DistinctInputs(on_device(rows[None]), on_device(which[None], np.int32))
 
 
 def padded(

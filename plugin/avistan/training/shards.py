@@ -191,7 +191,7 @@ def _estimates(family: Family, steps: Steps, key: PRNGKeyArray) -> Float[Array, 
 
     def one(_: None, given: tuple[Array, ...]) -> tuple[None, Array]:
         slot, number = given
-        numbers, inputs, weight = (part[number] for part in steps.units)
+        numbers, inputs, weight = steps.units.batch(number)
         noise = normals(key, numbers, _MEASURED_DRAWS, size, block)
         return None, neg_elbo(family, steps.terms.density(slot), noise, inputs, weight)[1].elbo
 

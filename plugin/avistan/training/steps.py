@@ -21,14 +21,13 @@ from avistan.family.normals import Noise, normals
 from avistan.objective.gradient import Estimator, StepInfo, neg_elbo
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.types import FloatArray, IntArray
-from avistan.training.batches import Batches, Steps, WholeModel
+from avistan.training.batches import MANY, Batches, Steps, WholeModel
 from avistan.training.fingerprint import Arrays, digest
 from avistan.training.optimizer import learning_rule
 
 _NORMALS = 1 << 18  # drawn at once
 _KEPT = 32  # compiled programs, the latest used
 _WATCHED = 50  # units, some of them several times where there are fewer
-_EXACT = 4096  # units from which on the time of the steps counts more than that of compiling them
 
 
 class State(NamedTuple):
@@ -132,7 +131,7 @@ class Training:
             options = {"draws": self._draws, "estimator": self._estimator, "how": backend()}
             lowered = program.lower(*given, **options)
             # Of few units compiling takes longer than the steps, and code that is optimized less runs as fast.
-            quickly = {"xla_backend_optimization_level": "1"} if steps.units.numbers.size < _EXACT else None
+            quickly = {"xla_backend_optimization_level": "1"} if steps.units.numbers.size < MANY else None
             _compiled[key] = lowered.compile(quickly)
             while len(_compiled) > _KEPT:
                 _compiled.popitem(last=False)
@@ -160,20 +159,17 @@ def _chunk(
         how: the backend, which is read while tracing: JAX keeps what it traced by the arguments alone.
     """
     rule, size, block = learning_rule(), fixed.frame.global_center.shape[0], fixed.local.block
-    many, units = steps.units.numbers.shape
+    units = steps.units.numbers.shape[1]
     count = rates.shape[0]
 
-    def read(number: Array) -> tuple[Array, ...]:
-        return tuple(part[0] if many == 1 else part[number] for part in steps.units)
-
     def drawn(step: Array, which: Array) -> Noise:
-        numbers, _, _ = read(which)
+        numbers = steps.units.batch(which).numbers
         return normals(jax.random.fold_in(state.key, step), numbers, draws, size, block, jnp.float32)
 
     def one(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[tuple[Any, ...], StepInfo]:
         moved, optimizer, total = carry
         noise, slot, which, rate = given
-        _, inputs, weight = read(which)
+        _, inputs, weight = steps.units.batch(which)
 
         def loss(moved: Family) -> tuple[Array, StepInfo]:
             family: Family = eqx.combine(moved, fixed)
@@ -216,7 +212,7 @@ def _divisor(number: int, most: int) -> int:
 
 def padded_size(units: int) -> int:
     """A number of units that programs are compiled for: at most a quarter more, and none more where they are many."""
-    if not 0 < units < _EXACT:
+    if not 0 < units < MANY:
         return units
     step = 1 << max(0, (units - 1).bit_length() - 3)
     return -(-units // step) * step
