@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from avistan.density.log_density import block_log_density
 from avistan.density.slots import set_layout
 from avistan.family.family import Family
-from avistan.family.functions import MLP, DistinctInputs
+from avistan.family.functions import MLP, DistinctInputs, Inputs
 from avistan.objective.gradient import Density
 from avistan.runtime.device import on_device
 from avistan.runtime.types import IntArray
@@ -114,11 +114,11 @@ class WholeModel:
         set_layout(slot, np.asarray(place.global_index), np.asarray(place.local_index).T)
         self._slot = slot
         self._terms = Terms(on_device(1.0), *map(on_device, (np.zeros(0, np.int64), np.zeros(0))))
-        units = np.arange(int(inputs.shape[0]))
-        rows = np.asarray(inputs)
-        self._units = padded([(units, rows)], size, weight=1.0)
-        if isinstance(family.inference, MLP) and size >= MANY:
-            self._units = self._units._replace(inputs=distinct(rows, size) or self._units.inputs)
+        # Programs of few units are compiled for others too, and a table reads no inputs.
+        given = UnitInputs(
+            np.asarray(inputs), size if isinstance(family.inference, MLP) and size >= MANY else 0
+        )
+        self._units = given.padded([np.arange(len(inputs))], size, weight=1.0)
 
     def chunk(self, first: int, steps: int) -> Steps:
         """As of `Batches`."""
@@ -130,25 +130,38 @@ class WholeModel:
         return self.chunk(0, steps)
 
 
-def distinct(inputs: Float[np.ndarray, "N R"], size: int) -> DistinctInputs | None:
-    """Inputs of one batch, padded to so many units; None where most are distinct."""
-    some = inputs[:: max(1, len(inputs) // _LOOKED_AT)]
-    if _SHARED * max(1, len(np.unique(some, axis=0))) > len(some):
-        return None
-    rows, which = np.unique(inputs.astype(np.float32), axis=0, return_inverse=True)
-    more = (1 << (len(rows) - 1).bit_length()) - len(rows)  # programs are compiled for few sizes
-    rows, which = np.pad(rows, ((0, more), (0, 0))), np.pad(which.reshape(-1), (0, size - len(inputs)))
-    return DistinctInputs(on_device(rows[None]), on_device(which[None], np.int32))
+class UnitInputs:
+    """Inputs of all units of a level, as batches read them: each distinct one once, where these are few in a batch.
 
+    Args:
+        inputs: of the units (N, R).
+        size: of a batch; 0 where every unit is to have inputs of its own.
+    """
 
-def padded(
-    batches: Iterable[tuple[IntArray, npt.NDArray[np.floating]]], size: int, weight: ArrayLike
-) -> Units:
-    """Batches as numbers of units (n,) and their inputs (n, R), brought to one size; each unit of them counts alike."""
-    numbers, inputs, weights = [], [], []
-    for units, rows in batches:
-        more = size - len(units)
-        numbers.append(np.pad(units.astype(np.int32), (0, more)))
-        inputs.append(np.pad(rows.astype(np.float32), ((0, more), (0, 0))))
-        weights.append(np.pad(np.full(len(units), weight, dtype=np.float64), (0, more)))
-    return Units(*(on_device(np.stack(part)) for part in (numbers, inputs, weights)))
+    def __init__(self, inputs: npt.NDArray[np.floating], size: int) -> None:
+        self._rows, self._which = inputs.astype(np.float32), None
+        some = self._rows[:: max(1, len(inputs) // _LOOKED_AT)]
+        if _SHARED * max(1, len(np.unique(some, axis=0))) > size:
+            return
+        rows, which = np.unique(self._rows, axis=0, return_inverse=True)
+        padded = 1 << (len(rows) - 1).bit_length()  # programs are compiled for few sizes
+        if _SHARED * padded <= size:
+            self._rows, self._which = np.pad(rows, ((0, padded - len(rows)), (0, 0))), which.reshape(-1)
+
+    def padded(self, batches: Sequence[IntArray], size: int, weight: ArrayLike) -> Units:
+        """Batches of units by number (n,), brought to one size; each unit of them counts alike."""
+
+        def stacked(parts: Iterable[npt.NDArray[Any]], dtype: type[np.generic]) -> Array:
+            wide = [np.pad(part, [(0, size - len(part)), *[(0, 0)] * (part.ndim - 1)]) for part in parts]
+            return on_device(np.stack(wide), dtype)
+
+        inputs: Inputs
+        if self._which is None:
+            inputs = stacked((self._rows[units] for units in batches), np.float32)
+        else:
+            which = stacked((self._which[units] for units in batches), np.int32)
+            inputs = DistinctInputs(
+                on_device(np.broadcast_to(self._rows, (len(batches), *self._rows.shape))), which
+            )
+        weights = stacked((np.full(len(units), weight, dtype=np.float64) for units in batches), np.float64)
+        return Units(stacked(batches, np.int32), inputs, weights)

@@ -31,7 +31,7 @@ from avistan.runtime.device import on_device
 from avistan.runtime.streams import Stream, derived_seeds, generator, stream_key
 from avistan.runtime.types import FloatArray
 from avistan.start.preparation import Preparation, start_family
-from avistan.training.batches import Steps, Terms, padded
+from avistan.training.batches import Steps, Terms, UnitInputs
 from avistan.training.loop import TrainingOptions
 from avistan.training.stopping import Measure
 from stan_adapters.data.layout import IndexArray
@@ -135,12 +135,13 @@ class Minibatches:
                 slot = stack.enter_context(register(shard.model))
                 set_layout(slot.index, shard.globals_index, shard.index.T)
                 slots.append(slot.index)
-            parts = padded(((shard.units, inputs[shard.units]) for shard in shards), self.size, terms.weight)
-            given = Steps(terms, parts, *(on_device(np.array(part)) for part in (slots, range(count))))
+            given = UnitInputs(inputs, self.size)
+            parts = given.padded([shard.units for shard in shards], self.size, terms.weight)
+            steps = Steps(terms, parts, *(on_device(np.array(part)) for part in (slots, range(count))))
 
             def measured(family: Family, number: int) -> Evaluation:
                 small = eqx.tree_at(lambda f: f.placement, family, None)
-                found = _estimates(small, given, stream_key(key, Stream.STOPPING, number))
+                found = _estimates(small, steps, stream_key(key, Stream.STOPPING, number))
                 return Evaluation(np.repeat(np.asarray(found), 2))  # each as a pair of draws
 
             yield measured
@@ -206,7 +207,8 @@ class ShardBatches:
 
     def __init__(self, pool: ShardPool, terms: Terms, size: int, inputs: FloatArray, dim: int) -> None:
         self.dim: int | None = dim
-        self._pool, self._terms, self._size, self._inputs = pool, terms, size, inputs
+        self._pool, self._terms, self._size = pool, terms, size
+        self._inputs = UnitInputs(inputs, size)
         self._first_round = 0
         self._held = pool.schedule.held
         self.steps_per_round = _MULTIPLE * math.ceil(max(self._held, _STEPS_PER_ROUND) / _MULTIPLE)
@@ -240,7 +242,7 @@ class ShardBatches:
 
     def _read(self, shards: Sequence[Shard]) -> Steps:
         weight = float(self._terms.weight)
-        units = padded(((shard.units, self._inputs[shard.units]) for shard in shards), self._size, weight)
+        units = self._inputs.padded([shard.units for shard in shards], self._size, weight)
         slots = np.array([self._ready[shard].index for shard in shards], dtype=np.int64)
         return Steps(self._terms, units, on_device(slots), on_device(np.arange(len(shards), dtype=np.int32)))
 
