@@ -212,7 +212,7 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
 def test_growth_is_off_where_the_method_is_named_unless_asked_for():
     model = bundled("eight_schools")
     assert model.fit(method="avi", seed=1, steps=200).growth == ()
-    assert len(model.fit(method="avi", family="auto", seed=1, steps=200).growth) >= 2
+    assert model.fit(method="avi", family="auto", seed=1, steps=200).growth
     assert model.fit(seed=1, family="fixed", steps=200).growth == ()
     with pytest.raises(avi.AvistanError, match="unknown family 'rich'"):
         model.fit(family="rich")
