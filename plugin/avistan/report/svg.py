@@ -26,7 +26,7 @@ VARIABLES: Mapping[str, str] = {
 }
 
 _TAG, _BETWEEN, _NUMBER = re.compile(r"<[^>]+>"), re.compile(r">\s+<"), re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
-_HEAD = re.compile(r'.*?<svg [^>]*viewBox="0 0 (\S+) (\S+)"[^>]*>', re.DOTALL)
+_HEAD = re.compile(r'<svg [^>]*viewBox="0 0 (\S+) (\S+)"[^>]*>')
 _ID, _REFERENCE = re.compile(r' id="([^"]+)"'), re.compile(r'(?:xlink:)?(href="|url\()#(\w+)')
 _IN_TAGS = (
     (re.compile(r"\s+"), " "),
@@ -53,7 +53,8 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     content = io.StringIO()
     with matplotlib.rc_context(settings):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    written = content.getvalue()
+    _, svg, written = content.getvalue().partition("<svg ")
+    written = svg + written
     used = {reference for _, reference in _REFERENCE.findall(written)}
 
     def rewritten(found: re.Match[str]) -> str:
@@ -66,7 +67,9 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
             tag = tag.replace(f":{colour}", f":var({variable})")
         return _NUMBER.sub(_hundredths, tag)
 
-    written = _BETWEEN.sub("><", _TAG.sub(rewritten, _HEAD.sub(r'<svg viewBox="0 0 \1 \2">', written)))
+    written = _BETWEEN.sub(
+        "><", _TAG.sub(rewritten, _HEAD.sub(r'<svg viewBox="0 0 \1 \2">', written, count=1))
+    )
     written = _MARKERS.sub(_once, _UNSEEN.sub("", written))
     while _EMPTY.search(written):
         written = _EMPTY.sub("", written)
