@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-_GLOBALS, _UNITS, _MIXING = 0, 1, 2  # folded into the key
-
 
 class Noise(NamedTuple):
     """What S draws of q are functions of.
@@ -18,7 +16,7 @@ class Noise(NamedTuple):
     Attributes:
         t: standard normals of the globals.
         e: of the units' latents.
-        keys: of each unit, for what a form draws besides (`student`).
+        keys: of each unit; what a form draws besides (`student`) folds a number of its own into them.
     """
 
     t: Float[Array, "S G"]
@@ -42,7 +40,7 @@ def normals(
     block: int,
     dtype: DTypeLike = jnp.float64,
 ) -> Noise:
-    """Standard normals of `draws` draws.
+    """Standard normals of `draws` draws. The globals' are those of units with negative numbers.
 
     Args:
         units: numbers of the units in their level: unit n has the same normals in every batch that it is in.
@@ -50,8 +48,9 @@ def normals(
 
     Example: `normals(jax.random.key(1), jnp.arange(50), 8, num_globals=3, block=1)`.
     """
-    of_units = jax.random.fold_in(key, _UNITS)
-    keys = jax.vmap(lambda unit: jax.random.fold_in(of_units, unit))(units)
-    e = jax.vmap(lambda own: jax.random.normal(own, (draws, block), dtype=dtype), out_axes=2)(keys)
-    t = jax.random.normal(jax.random.fold_in(key, _GLOBALS), (draws, num_globals), dtype=dtype)
-    return Noise(t, e, jax.vmap(lambda own: jax.random.fold_in(own, _MIXING))(keys))
+    width = max(1, block)
+    of_globals = jnp.arange(-(-num_globals // width), dtype=units.dtype)  # in blocks of a unit's width
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.concatenate([-1 - of_globals, units]))
+    e = jax.vmap(lambda own: jax.random.normal(own, (draws, width), dtype=dtype), out_axes=2)(keys)
+    t, e = jnp.split(e, [len(of_globals)], axis=2)
+    return Noise(t.reshape(draws, -1)[:, :num_globals], e[:, :block], keys[len(of_globals) :])

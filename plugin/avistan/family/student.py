@@ -49,4 +49,4 @@ def base(units: UnitParameters, noise: Noise) -> Moved:
 
 
 def _gammas(key: PRNGKeyArray, shape: jax.Array, draws: int) -> jax.Array:
-    return jax.random.gamma(key, shape, (draws,), dtype=jnp.float64)
+    return jax.random.gamma(jax.random.fold_in(key, 0), shape, (draws,), dtype=jnp.float64)
