@@ -27,6 +27,7 @@ from avistan.runtime.types import FloatArray
 
 LOG_SD_RANGE = 10.0
 MAX_TERMS = 2000  # of a polynomial
+_TOGETHER = 2048  # units in one pass of a network
 
 
 class DistinctInputs(NamedTuple):
@@ -175,6 +176,15 @@ class MLP(AbstractInferenceFunction):
         return jnp.concatenate([nu[:d], _bounded(nu[d : 2 * d]), nu[2 * d :]])
 
     def _outputs(self, inputs: Float[Array, "N R"]) -> Float32[Array, "P N"]:
+        """Of many units some at a time, and again for the gradient: hidden layers stay in the processor's cache."""
+        units = inputs.shape[0]
+        if units <= _TOGETHER:
+            return self._together(inputs)
+        blocks = jnp.pad(inputs, ((0, -units % _TOGETHER), (0, 0))).reshape(-1, _TOGETHER, inputs.shape[1])
+        found = jax.lax.map(jax.checkpoint(lambda some: self._together(some)), blocks)
+        return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)[:, :units]
+
+    def _together(self, inputs: Float[Array, "N R"]) -> Float32[Array, "P N"]:
         """Units along the last axis throughout: twice as fast on a CPU as with the units first."""
         x = inputs.astype(jnp.float32).T
         hidden = x
