@@ -144,11 +144,12 @@ class Family(eqx.Module):
         """Draws of q(theta) from standard normals; `pull_t` is -d log q / dt of all that follows t, by default t."""
         frame, factor = self.frame, self.globals.resolved()
         moved, pull = factor.moved(t), factor.solved(t if pull_t is None else pull_t)
-        log_q = -0.5 * jnp.sum(t**2, axis=1) - t.shape[1] * HALF_LOG_2PI
-        log_q = log_q - jnp.sum(frame.global_log_scale) - factor.log_det()
+        surprise = 0.5 * t**2 + HALF_LOG_2PI + frame.global_log_scale[None]
         if factor.warp is not None:
-            moved, pull, log_slopes = transformed(factor.warp, jnp.exp(factor.log_sd), moved, pull)
-            log_q = log_q - jnp.sum(log_slopes, axis=1)
+            sd = jnp.exp(factor.log_sd)[None]
+            value, pull, log_slopes = transformed(factor.warp, moved / sd, pull * sd)
+            moved, pull, surprise = sd * value, pull / sd, surprise + log_slopes
+        log_q = -jnp.sum(surprise, axis=1) - factor.log_det()
         theta = frame.global_center[None] + frame.global_scale[None] * (factor.loc[None] + moved)
         return GlobalDraws(theta, log_q, pull / frame.global_scale[None])
 

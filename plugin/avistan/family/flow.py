@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from avistan.family.parts import Moved, UnitParameters
 
@@ -22,24 +21,27 @@ _MOST_SKEW, _MOST_TAIL = 1.5, 1.0  # of epsilon and log delta: raw numbers flatt
 
 
 class Bent(NamedTuple):
-    """T(r), log T'(r) and d log T'(r) / dr, entry by entry."""
+    """T(r), T'(r) and d log T'(r) / dr, entry by entry."""
 
     value: Any
-    log_slope: Any
+    slope: Any
     curvature: Any
 
 
 def bend(numbers: Any, r: Any) -> Bent:
     """T at r (S, ...) with numbers (2, ...)."""
     epsilon, log_delta = _of_raw(numbers)
-    delta = jnp.exp(log_delta)
-    u = delta * jnp.arcsinh(r) + epsilon
-    square = 1 + r**2
-    log_cosh = jnp.abs(u) + jnp.log1p(jnp.exp(-2 * jnp.abs(u))) - np.log(2)
+    # By exponentials, exact to rounding in absolute terms: hyperbolic functions that are exact in relative terms, which
+    # nothing here needs, are made of many more operations, to run and to compile.
+    delta, skew = jnp.exp(log_delta), jnp.exp(epsilon)
+    side, root = jnp.where(r < 0, -1.0, 1.0), jnp.sqrt(1 + r**2)
+    power = jnp.exp(delta * side * jnp.log(side * r + root))
+    up = skew * power
+    down = 1 / up
     return Bent(
-        value=jnp.sinh(u) - jnp.sinh(epsilon),
-        log_slope=log_cosh + log_delta - 0.5 * jnp.log(square),
-        curvature=jnp.tanh(u) * delta / jnp.sqrt(square) - r / square,
+        value=0.5 * (power - 1) * (skew + down),
+        slope=0.5 * (up + down) * delta / root,
+        curvature=((up - down) / (up + down) * delta - r / root) / root,
     )
 
 
@@ -61,18 +63,14 @@ def _of_raw(numbers: Any) -> tuple[Any, Any]:
     return flattened(numbers[0][None], _MOST_SKEW)[0], flattened(numbers[1][None], _MOST_TAIL)[0]
 
 
-def transformed(numbers: Any, sd: Any, moved: Any, pull: Any) -> tuple[Any, Any, Any]:
-    """What moves entries (S, ...), its pull, and the log slopes, after the flow in units of their sds (...)."""
-    found = bend(numbers, moved / sd[None])
-    return (
-        sd[None] * found.value,
-        (pull + found.curvature / sd[None]) * jnp.exp(-found.log_slope),
-        found.log_slope,
-    )
+def transformed(numbers: Any, r: Any, pull: Any) -> tuple[Any, Any, Any]:
+    """T of entries (S, ...) in their sds, the pull there, and the log slopes."""
+    found = bend(numbers, r)
+    return found.value, (pull + found.curvature) / found.slope, jnp.log(found.slope)
 
 
 def of_units(units: UnitParameters, x: Moved) -> Moved:
     """T_n of what units have of their own, in their sds."""
     numbers = units.nu.warp.reshape(units.local.block, NUMBERS, -1).swapaxes(0, 1)
-    value, pull, log_slopes = transformed(numbers, jnp.exp(units.nu.log_sd), x.value, x.pull)
+    value, pull, log_slopes = transformed(numbers, x.value, x.pull)
     return x._replace(value=value, pull=pull, log_q=x.log_q - jnp.sum(log_slopes, axis=1))

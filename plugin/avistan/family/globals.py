@@ -66,8 +66,11 @@ class FullRankGlobals(GlobalGaussian):
     kind: ClassVar[GlobalKind] = "full-rank"
 
     def factor(self) -> Float[Array, "G G"]:
-        lower = jnp.zeros((self.size, self.size)).at[np.tril_indices(self.size, -1)].set(self.below)
-        return lower + jnp.diag(jnp.exp(self.log_sd))
+        entries = jnp.concatenate([self.below, jnp.exp(self.log_sd), jnp.zeros(1)])
+        where, below = np.full((self.size, self.size), len(entries) - 1), len(self.below)
+        where[np.tril_indices(self.size, -1)] = np.arange(below)
+        np.fill_diagonal(where, below + np.arange(self.size))
+        return entries[where]
 
     def moved(self, t: Float[Array, "S G"]) -> Float[Array, "S G"]:
         return t @ self.factor().T

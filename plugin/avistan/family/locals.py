@@ -1,6 +1,6 @@
 """The units' factors q(z_n | theta): a chain of parts, each a map of what a unit's latents are moved by.
 
-    e -> base -> within -> flow -> scales by the globals -> neighbours -> + mean by the globals
+    e -> base -> within -> flow -> sd -> scales by the globals -> neighbours -> + mean by the globals
 
 A part maps x to y = T(x) for each unit. Beside y it keeps what estimators need: the log density of y, and the pull
 -d log q / d y, the path derivative's half, which for a map with slope J is J^-T (pull of x + d log |det J| / dx). Forms
@@ -110,8 +110,9 @@ class LocalGaussian(eqx.Module):
     def parts(self) -> tuple[Callable[[UnitParameters, Moved], Moved], ...]:
         """The maps that follow the base, in their order."""
         chosen: list[tuple[bool, Callable[[UnitParameters, Moved], Moved]]] = [
-            (True, cholesky if self.within else scaled),
+            (self.within > 0, cholesky),
             (self.flow, flow.of_units),
+            (True, scaled),
             (self.scaled, conditional.scales),
             (self.reach > 0, band.neighbours),
             (self.conditional != "none", conditional.means),
@@ -147,25 +148,15 @@ def scaled(units: UnitParameters, x: Moved) -> Moved:
 
 
 def cholesky(units: UnitParameters, x: Moved) -> Moved:
-    """L_n x with a lower L_n; its pull is L_n^-T p, by back substitution."""
+    """D_n^-1 L_n x with a lower L_n and its diagonal D_n; the pull by back substitution."""
     nu, d = units.nu, units.local.block
-    sd, entry = (
-        jnp.exp(nu.log_sd),
-        {pair: k for k, pair in enumerate((i, j) for i in range(d) for j in range(i))},
-    )
-    moved = [
-        sum((nu.below[None, entry[i, j]] * x.value[:, j] for j in range(i)), sd[None, i] * x.value[:, i])
-        for i in range(d)
-    ]
+    pairs = [(i, j) for i in range(d) for j in range(i)]
+    entry = {pair: nu.below[None, k] * jnp.exp(-nu.log_sd[None, pair[0]]) for k, pair in enumerate(pairs)}
+    moved = [sum((entry[i, j] * x.value[:, j] for j in range(i)), x.value[:, i]) for i in range(d)]
     solved: dict[int, Array] = {}
     for i in reversed(range(d)):
-        rest = [nu.below[None, entry[k, i]] * solved[k] for k in range(i + 1, d)]
-        solved[i] = (x.pull[:, i] - sum(rest, jnp.zeros_like(x.pull[:, i]))) / sd[None, i]
-    return x._replace(
-        value=jnp.stack(moved, axis=1),
-        pull=jnp.stack([solved[i] for i in range(d)], axis=1),
-        log_q=x.log_q - jnp.sum(nu.log_sd, axis=0)[None],
-    )
+        solved[i] = x.pull[:, i] - sum(entry[k, i] * solved[k] for k in range(i + 1, d))
+    return x._replace(value=jnp.stack(moved, axis=1), pull=jnp.stack([solved[i] for i in range(d)], axis=1))
 
 
 def local_form(

@@ -29,7 +29,9 @@ class UnitParameters(NamedTuple):
 
     def along(self, rates: Float[Array, "d K N"], values: Float[Array, "S d N"]) -> Float[Array, "S K"]:
         """Weighted sums over units and latents of values times rates, for each direction."""
-        return jnp.einsum("dkn,sdn->sk", rates, values * self.weight)
+        # As a product of two matrices along their rows: of more axes XLA would copy the rates first.
+        rows = jnp.moveaxis(rates, 1, 0).reshape(rates.shape[1], -1)
+        return (values * self.weight).reshape(len(values), -1) @ rows.T
 
     def per_direction(self, values: Float[Array, "dK N"]) -> Float[Array, "d K N"]:
         """Rates as rows, directions, units."""
