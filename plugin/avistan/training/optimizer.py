@@ -21,14 +21,14 @@ FINAL_RATE = 1e-3  # of the learning rate, at the last step
 
 
 def learning_rule() -> optax.GradientTransformationExtraArgs:
-    """Updates of parameters from gradients; `update` takes the step's learning rate as `rate`, the most that any entry
-    moves.
+    """Updates of parameters (P,) from gradients; `update` takes the learning rates of the step as `rate`, () or (P,),
+    the most that entries move.
 
     Example:
-        >>> rule, parameters = learning_rule(), {"mean": jnp.zeros(2)}
+        >>> rule, parameters = learning_rule(), jnp.zeros(2)
         >>> state = rule.init(parameters)
-        >>> updates, state = rule.update({"mean": jnp.array([3.0, -1e9])}, state, rate=jnp.array(0.02))
-        >>> print(updates["mean"])
+        >>> updates, state = rule.update(jnp.array([3.0, -1e9]), state, rate=jnp.array(0.02))
+        >>> print(updates)
         [-0.02  0.02]
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
@@ -37,7 +37,6 @@ def learning_rule() -> optax.GradientTransformationExtraArgs:
         optax.chain(
             scale_by_guarded_adam(b1=0.9, b2=0.99, limit=LIMIT),
             optax.clip(1.0),
-            optax.masked(optax.scale(NETWORK_RATE), network_weights),
             scale_by_rate(),
         )
     )
@@ -74,14 +73,19 @@ def scale_by_rate() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-def network_weights(parameters: Any) -> Any:
-    """A tree of booleans: true at the weights of networks, but not at the outputs that all units start with."""
+def relative_rates(parameters: Any) -> npt.NDArray[np.float64]:
+    """Shares of the learning rate, of all entries of a tree's leaves in a row: `NETWORK_RATE` for the weights of
+    networks, but not for the outputs that all units start with, and 1 elsewhere; () where there are no networks.
+    """
 
-    def marked(node: Any) -> Any:
-        marks = jax.tree.map(lambda _: isinstance(node, MLP), node)
-        return eqx.tree_at(lambda network: network.start, marks, False) if isinstance(node, MLP) else marks
+    def rates(node: Any) -> Any:
+        shares = jax.tree.map(lambda _: NETWORK_RATE if isinstance(node, MLP) else 1.0, node)
+        return eqx.tree_at(lambda network: network.start, shares, 1.0) if isinstance(node, MLP) else shares
 
-    return jax.tree.map(marked, parameters, is_leaf=lambda node: isinstance(node, MLP))
+    shares = jax.tree.map(rates, parameters, is_leaf=lambda node: isinstance(node, MLP))
+    found = np.array(jax.tree.leaves(shares))
+    sizes = [leaf.size for leaf in jax.tree.leaves(parameters)]
+    return np.repeat(found, sizes) if (found != 1).any() else np.ones(())
 
 
 def learning_rates(peak: float, steps: int) -> npt.NDArray[np.float64]:

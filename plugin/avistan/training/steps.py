@@ -23,7 +23,8 @@ from avistan.runtime.device import on_device, zeros
 from avistan.runtime.types import FloatArray, IntArray
 from avistan.training.batches import MANY, Batches, Steps, WholeModel
 from avistan.training.fingerprint import Arrays, digest
-from avistan.training.optimizer import learning_rule
+from avistan.training.optimizer import learning_rule, relative_rates
+from avistan.training.vectors import Layout
 
 _NORMALS = 1 << 18  # drawn at once
 _KEPT = 32  # compiled programs, the latest used
@@ -33,7 +34,7 @@ _WATCHED = 50  # units, some of them several times where there are fewer
 class State(NamedTuple):
     """What the next step needs."""
 
-    moved: Family  # trainable leaves only
+    moved: Float[Array, " P"]  # trainable leaves, see `Layout`
     optimizer: Any  # of optax
     key: PRNGKeyArray
     step: Int[Array, ""]  # steps done
@@ -84,7 +85,9 @@ class Training:
         self._draws, self._estimator = draws, estimator
         self._batches = WholeModel(slot, family, inputs, size) if batches is None else batches
         wide = _resized(eqx.tree_at(lambda f: f.placement, family, None), size)
-        self._moved, self._fixed = eqx.partition(wide, trainable(wide))
+        moved, self._fixed = eqx.partition(wide, trainable(wide))
+        self._layout = Layout.of(moved)
+        self._moved, self._shares = on_device(self._layout.vector(moved)), on_device(relative_rates(moved))
         some = np.linspace(0, max(0, units - 1), _WATCHED if units else 0).astype(np.int32)
         self._watched = on_device(some), on_device(np.asarray(inputs)[some], np.float32)
 
@@ -94,9 +97,9 @@ class Training:
         optimizer = jax.tree.map(lambda leaf: zeros(*leaf.shape, dtype=leaf.dtype), shapes)
         return State(self._moved, optimizer, self._key, zeros(dtype=np.int32))
 
-    def family(self, moved: Family) -> Family:
+    def family(self, moved: Float[Array, " P"]) -> Family:
         """The family with these trainable leaves, as of a state."""
-        wide = eqx.combine(moved, self._fixed)
+        wide = eqx.combine(jax.tree.map(on_device, self._layout.tree(np.asarray(moved))), self._fixed)
         start = self._start
         family: Family = eqx.tree_at(
             lambda f: (f.placement, f.frame),
@@ -117,18 +120,24 @@ class Training:
     def run(self, state: State, rates: FloatArray) -> tuple[State, Chunk]:
         """A chunk of steps with these learning rates (steps,)."""
         given = state, self._batches.chunk(int(state.step), len(rates)), on_device(rates)
-        state, info, mean, watched = self._compiled(*given)(state, self._fixed, *given[1:], self._watched)
+        program = self._compiled(*given)
+        state, info, mean, watched = program(state, self._fixed, self._shares, *given[1:], self._watched)
         rejected = np.asarray(info.num_rejected, dtype=np.int64)
         return state, Chunk(np.asarray(info.elbo), rejected, self.family(mean), np.asarray(watched))
 
     def _compiled(self, state: State, steps: Steps, rates: Array) -> Callable[..., Any]:
-        given = (state, self._fixed, steps, rates, self._watched)
+        given = (state, self._fixed, self._shares, steps, rates, self._watched)
         leaves, structure = jax.tree.flatten(given)
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-        key = (self._draws, self._estimator, backend(), structure, shapes)
+        key = (self._draws, self._estimator, backend(), self._layout, structure, shapes)
         if key not in _compiled:
-            program = jax.jit(_chunk, static_argnames=("draws", "estimator", "how"))
-            options = {"draws": self._draws, "estimator": self._estimator, "how": backend()}
+            program = jax.jit(_chunk, static_argnames=("layout", "draws", "estimator", "how"))
+            options = {
+                "layout": self._layout,
+                "draws": self._draws,
+                "estimator": self._estimator,
+                "how": backend(),
+            }
             lowered = program.lower(*given, **options)
             # Of few units compiling takes longer than the steps, and code that is optimized less runs as fast.
             quickly = {"xla_backend_optimization_level": "1"} if steps.units.numbers.size < MANY else None
@@ -145,17 +154,20 @@ _compiled: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
 def _chunk(
     state: State,
     fixed: Family,
+    shares: Float[Array, "*P"],
     steps: Steps,
     rates: Float[Array, " steps"],
     watched: tuple[Int[Array, " W"], Float[Array, "W R"]],
     *,
+    layout: Layout,
     draws: int,
     estimator: Estimator,
     how: str,
-) -> tuple[State, StepInfo, Family, Float[Array, " Q"]]:
+) -> tuple[State, StepInfo, Float[Array, " P"], Float[Array, " Q"]]:
     """Steps one after the other; what they saw, the mean of the iterates, and where that stands.
 
     Args:
+        shares: of the rate, for each parameter.
         how: the backend, which is read while tracing: JAX keeps what it traced by the arguments alone.
     """
     rule, size, block = learning_rule(), fixed.frame.global_center.shape[0], fixed.local.block
@@ -171,17 +183,17 @@ def _chunk(
         noise, slot, which, rate = given
         _, inputs, weight = steps.units.batch(which)
 
-        def loss(moved: Family) -> tuple[Array, StepInfo]:
-            family: Family = eqx.combine(moved, fixed)
+        def loss(moved: Array) -> tuple[Array, StepInfo]:
+            family: Family = eqx.combine(layout.tree(moved), fixed)
             return neg_elbo(family, steps.terms.density(slot), noise, inputs, weight, estimator)
 
         gradient, info = jax.grad(loss, has_aux=True)(moved)
         # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
         rate = jnp.where(info.num_rejected < draws, rate, 0.0)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
-            updates, optimizer = rule.update(gradient, optimizer, rate=rate)
+            updates, optimizer = rule.update(gradient, optimizer, rate=rate * shares)
         moved = optax.apply_updates(moved, updates)
-        return (moved, optimizer, jax.tree.map(jnp.add, total, moved)), info
+        return (moved, optimizer, total + moved), info
 
     def in_blocks(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[tuple[Any, ...], StepInfo]:
         numbers, slots, which, rates = given
@@ -190,16 +202,16 @@ def _chunk(
     length = _divisor(count, _NORMALS // max(1, draws * (size + block * units)))
     given = (state.step + jnp.arange(count, dtype=jnp.int32), steps.slots, steps.which, rates)
     blocks = jax.tree.map(lambda part: part.reshape(-1, length), given)
-    start = state.moved, state.optimizer, jax.tree.map(jnp.zeros_like, state.moved)
+    start = state.moved, state.optimizer, jnp.zeros_like(state.moved)
     (moved, optimizer, total), info = jax.lax.scan(in_blocks, start, blocks)
-    mean = jax.tree.map(lambda leaf: leaf / jnp.asarray(count, dtype=leaf.dtype), total)
+    mean = total / count
     info = jax.tree.map(lambda leaf: leaf.reshape(-1), info)
-    return State(moved, optimizer, state.key, given[0][-1] + 1), info, mean, _position(mean, fixed, *watched)
+    position = _position(eqx.combine(layout.tree(mean), fixed), *watched)
+    return State(moved, optimizer, state.key, given[0][-1] + 1), info, mean, position
 
 
-def _position(moved: Family, fixed: Family, units: Array, inputs: Array) -> Float[Array, " Q"]:
+def _position(family: Family, units: Array, inputs: Array) -> Float[Array, " Q"]:
     """Means and log sds of the globals, then of some units with these inputs."""
-    family: Family = eqx.combine(moved, fixed)
     of_globals, nu = family.globals.resolved(), family.inference(inputs)
     parts = [part[:, units] if isinstance(family.inference, Table) else part for part in (nu.loc, nu.log_sd)]
     return jnp.concatenate([of_globals.loc, of_globals.log_sd, *(part.reshape(-1) for part in parts)])

@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from avistan.family.functions import LocalNu, make_mlp
-from avistan.training.optimizer import FINAL_RATE, NETWORK_RATE, learning_rates, learning_rule
+from avistan.training.optimizer import FINAL_RATE, NETWORK_RATE, learning_rates, learning_rule, relative_rates
+from avistan.training.vectors import Layout
 
 RATE = jnp.asarray(0.02)
 
@@ -58,8 +59,9 @@ def test_wild_and_nan_entries_neither_throw_the_parameters_nor_the_moments(when,
 def test_weights_of_networks_move_slower_than_free_parameters():
     start = LocalNu(*(jnp.zeros((size, 1)) for size in (1, 1, *(0 for _ in LocalNu._fields[2:]))))
     params = {"free": jnp.zeros(3), "network": make_mlp(np.random.default_rng(0), 2, 4, start)}
-    rule = learning_rule()
-    updates, _ = step(jax.tree.map(jnp.ones_like, params), rule.init(params))
+    shares, layout, rule = relative_rates(params), Layout.of(params), learning_rule()
+    vector = jnp.ones(shares.shape)
+    updates = layout.tree(np.asarray(rule.update(vector, rule.init(vector), rate=RATE * shares)[0]))
     network = updates["network"]
     for free in (updates["free"], network.start):
         np.testing.assert_allclose(free, -RATE, rtol=1e-6)

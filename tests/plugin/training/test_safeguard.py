@@ -119,8 +119,9 @@ def test_an_elbo_that_few_draws_decide_is_not_settled():
 
 def test_a_function_that_cannot_say_what_the_quick_fit_says_is_told():
     rng = np.random.default_rng(5)
-    x = np.concatenate([rng.normal(size=150), 8 * rng.normal(size=150)])
-    model = avi.Model(stan_code=WIGGLY, data={"N": 300, "x": x})
+    # Of fewer units the draws decide whether it is short.
+    x = np.concatenate([rng.normal(size=300), 8 * rng.normal(size=300)])
+    model = avi.Model(stan_code=WIGGLY, data={"N": 600, "x": x})
     blind = model.fit(method="avi:mlp(1)", seed=1, num_references=2, max_rank=1)
     assert blind.outcome is FitOutcome.below_quick_fit
     assert "fvi" in blind.outcome.value
