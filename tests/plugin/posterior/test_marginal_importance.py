@@ -43,7 +43,6 @@ def test_marginals_of_normal_units_are_the_closed_form(mean_field, data):
         axis=1
     )
     np.testing.assert_allclose(found.values - found.values[0], expected - expected[0], atol=1e-5)
-    assert found.laplace_error < 1e-6
 
 
 def test_corrected_draws_have_the_sds_that_mean_field_lacks(mean_field, data, linear_answers):
