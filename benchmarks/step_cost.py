@@ -21,11 +21,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import runpy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import equinox as eqx
 import jax
@@ -35,7 +37,7 @@ import numpy as np
 from _c_loop import gradient_microseconds
 from _steps import TimedSteps
 from avistan.cli.examples import models_root
-from avistan.density.backend import Backend, native_available, use_backend
+from avistan.density.backend import Backend, native_available
 from avistan.density.handles import DensityHandles
 from avistan.density.slots import default_threads, register
 from avistan.family.family import trainable
@@ -88,7 +90,8 @@ def measure(model: BoundModel, structure: Structure, size: int, draws: int, seco
     for name in ("fvi", "avi") if size <= MOST_AT_ONCE else ("fvi",):
         for backend in backends(size):
             family, inputs = start_family(preparation, parse_method(name))
-            with register(model) as slot, use_backend(backend):
+            without = "1" if backend == "callback" else "0"
+            with mock.patch.dict(os.environ, AVISTAN_NO_NATIVE=without), register(model) as slot:
                 trainer = TimedSteps(family, inputs, slot.index, jax.random.key(1), draws=draws)
                 step, bare = side_by_side(model, trainer, draws, seconds)
             row(size, draws, name, backend, bare, step)

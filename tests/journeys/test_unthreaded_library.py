@@ -13,6 +13,7 @@ from avistan.density import handler
 from avistan.density.backend import native_available
 from avistan.density.log_density import log_density
 from avistan.density.slots import register
+from density_models import use_backend
 from fake_engine import Toy, overlaps
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
