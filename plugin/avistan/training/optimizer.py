@@ -28,7 +28,7 @@ def learning_rule() -> optax.GradientTransformationExtraArgs:
         >>> rule, parameters = learning_rule(), jnp.zeros(2)
         >>> state = rule.init(parameters)
         >>> updates, state = rule.update(jnp.array([3.0, -1e9]), state, rate=jnp.array(0.02))
-        >>> print(updates)
+        >>> print(updates.round(3))
         [-0.02  0.02]
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
