@@ -148,7 +148,7 @@ def test_other_seeds_repeat_the_competition(eight_schools):
     again = eight_schools.compare(["avi", "fvi"], seed=4, **SMALL)
     assert table["avi"].repeats[0].elbo == again["avi"].elbo
     assert table.to_json()["methods"][2]["repeats"]["outcome"] == ["failed", "failed"]
-    assert "over 2 seeds, 3 to 4" in str(table)
+    assert "Over 2 seeds, 3 to 4" in str(table)
 
 
 def test_milestones_say_when_training_came_near_the_best(eight_schools):
