@@ -59,7 +59,7 @@ def failed(diagnosis):
     ],
 )
 def test_good_fits_pass(name, method):
-    """LSAT by `auto`: a normal family of it is at the limit, with every third seed or so beyond."""
+    """LSAT by `auto`: a normal family of it ends at the limit, with 3 of 16 seeds beyond."""
     diagnosis = diagnose(bundled(name).fit(method=method, seed=1))
     assert diagnosis.passed, str(diagnosis)
     assert diagnosis.outcome is Trust.passed
