@@ -97,10 +97,6 @@ class LocalGaussian(eqx.Module):
         return 0 if self.kind == "diagonal" else self.block * (self.block - 1) // 2
 
     @property
-    def num_parameters(self) -> int:
-        return sum(self.sizes)
-
-    @property
     def plain(self) -> bool:
         """Whether all latents are independent Gaussians, of each other and of the globals."""
         alone = self.kind == "diagonal" or (self.kind == "full" and self.block < 2)

@@ -63,7 +63,7 @@ class Training:
     Args:
         family: where training begins.
         inputs: unit inputs (N, R); the table and the constant use only their number.
-        slot: index of the registered model (`log_density.register`), which must stay open; not read beside batches.
+        slot: index of the registered model (`slots.register`), which must stay open; not read beside batches.
         draws: Stan gradients a step.
         batches: of units, in place of the whole model; family and inputs are then for as many units as a batch has.
     """
