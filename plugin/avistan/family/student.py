@@ -23,6 +23,7 @@ from avistan.family.normals import Noise
 from avistan.family.parts import Moved, UnitParameters
 
 NUMBERS = 1  # of a unit: raw
+_MIXING = 0  # folded into the key of a unit
 _FEWEST, _MOST = 2.0, 98.0  # degrees of freedom that all have, and those that vanish
 _RANGE = 4.6  # of the exponent, towards which it flattens: 3 degrees of freedom
 _RATE = 3.0  # of the exponent in raw, whose steps are those of log sds
@@ -49,4 +50,4 @@ def base(units: UnitParameters, noise: Noise) -> Moved:
 
 
 def _gammas(key: PRNGKeyArray, shape: jax.Array, draws: int) -> jax.Array:
-    return jax.random.gamma(jax.random.fold_in(key, 0), shape, (draws,), dtype=jnp.float64)
+    return jax.random.gamma(jax.random.fold_in(key, _MIXING), shape, (draws,), dtype=jnp.float64)
