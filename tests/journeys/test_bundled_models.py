@@ -208,6 +208,7 @@ def test_the_optimum_by_quadrature_can_not_be_improved():
 # ---- Fits --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_saw_needs_both_neighbours():
     data = data_of("saw_time_series")
     optimum = script("saw_time_series", "closed_form")["mean_field_optimum"](data).elbo
@@ -231,6 +232,7 @@ def test_a_state_space_model_is_fitted_as_a_chain_and_windows_leave_their_exact_
 
 
 @pytest.mark.parametrize("name", ["bnn", "digits"])
+@pytest.mark.slow
 def test_network_programs_train(name):
     data = data_of(name)
     model = bundled(name, data | {"N": 60, "x": data["x"][:60], "H": 4})

@@ -58,6 +58,7 @@ def overflowing_scale():
         (overflowing_scale, "avi"),
     ],
 )
+@pytest.mark.slow
 def test_fits_and_diagnoses_warn_of_nothing_that_numpy_saw(make, method):
     model = make()
     with warnings.catch_warnings():

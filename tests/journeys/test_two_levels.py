@@ -223,6 +223,7 @@ def test_the_latents_of_the_other_level_move_together_at_the_reference_points(ne
     ],
     ids=["nested", "crossed"],
 )
+@pytest.mark.slow
 def test_elbos_are_those_of_factorized_inference_with_few_parameters(code, data, method):
     model = avi.Model(stan_code=code, data=data)
     both, free = (model.fit(method=name, seed=1, steps=700) for name in (method, "fvi"))
@@ -265,6 +266,7 @@ def test_a_fit_repeats_is_saved_and_serves_new_units(nested, tmp_path):
     np.testing.assert_array_less(np.abs(found - mean[u]) / sd[u], 5 / np.sqrt(1000))
 
 
+@pytest.mark.slow
 def test_auto_takes_a_second_level_of_more_than_200_units_and_says_so():
     steps = {"steps": 30, "family": "fixed"}
     many = avi.Model(stan_code=NESTED, data=nested_data(201, 2)).fit(**steps)
@@ -414,6 +416,7 @@ def test_auto_takes_a_second_level_on_minibatches_too(many, one_short_round):
         (201, "fvi", "fvi"),
     ],
 )
+@pytest.mark.slow
 def test_a_named_method_that_may_grow_takes_a_second_level_unless_its_name_rules_that_out(
     classes, name, found
 ):

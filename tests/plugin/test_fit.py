@@ -33,6 +33,7 @@ def lsat_fit(lsat_rows):
 
 
 @pytest.mark.parametrize("method", ["avi", "fvi"])
+@pytest.mark.slow
 def test_linear_at_ten_thousand_units_reaches_the_closed_form_optimum(
     linear, linear_data, linear_answers, method
 ):

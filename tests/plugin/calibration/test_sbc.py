@@ -89,6 +89,7 @@ def test_a_correct_program_passes_in_every_parameter_and_in_the_joint_density(ri
     assert "NOT" not in str(right)
 
 
+@pytest.mark.slow
 def test_an_amortized_refit_of_a_correct_program_passes_too():
     found = normals(1.0, method="avi")
     assert found.method == "avi"

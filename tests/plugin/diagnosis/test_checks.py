@@ -89,6 +89,7 @@ def test_mean_field_globals_that_are_too_narrow_are_told_by_how_much(linear, lin
     assert "resample='psis'" in str(diagnosis)
 
 
+@pytest.mark.slow
 def test_factors_that_ignore_correlations_within_units_bias_the_globals():
     diagnosis = diagnose(bundled("random_slopes").fit(method="avi", seed=1))
     assert "globals' means and sds" in failed(diagnosis)
@@ -188,6 +189,7 @@ def test_too_few_steps_are_told_though_they_began_near_the_optimum():
     assert "too few" in diagnosis["ELBO trace"].finding
 
 
+@pytest.mark.slow
 def test_a_rate_that_fell_too_soon_does_not_hide_what_is_left():
     fit = bundled("lsat_2pl").fit(method="constant", seed=1, steps=600, learning_rate=0.002)
     diagnosis = diagnose(fit)

@@ -59,6 +59,7 @@ def test_a_level_of_units_begins_with_its_own_signatures_there():
     assert better.fit.method == fit.method
 
 
+@pytest.mark.slow
 def test_a_fit_without_a_better_optimum_is_left_as_it_is(eight_schools):
     fit = eight_schools.fit(seed=1, steps=600)
     same = fit.improve()

@@ -166,6 +166,7 @@ def test_what_is_no_network_or_follows_already_is_left_to_training(many, name):
     assert start_conditional(prepared, before, FOLLOWS, inputs) is None
 
 
+@pytest.mark.slow
 def test_a_fit_of_many_units_knows_its_globals(linear_answers):
     """The mean field's sd of the global is less than half of the posterior's, at any number of units."""
     data = simulator("linear")(N=20_000)
@@ -177,6 +178,7 @@ def test_a_fit_of_many_units_knows_its_globals(linear_answers):
     assert abs(np.mean(theta) - exact_mean) < 0.5 * exact_sd
 
 
+@pytest.mark.slow
 def test_what_curvature_gets_wrong_is_trained(monkeypatch):
     """A family that loses is forgotten: the fit is the one that asked for no curvature."""
     folder, asked = avi.models_root() / "eight_schools", []

@@ -209,6 +209,7 @@ def test_correlated_globals_and_units_that_follow_them_are_found_and_lose_nothin
     assert fit.evaluation.log_weights.std() < 0.3
 
 
+@pytest.mark.slow
 def test_growth_is_off_where_the_method_is_named_unless_asked_for():
     model = bundled("eight_schools")
     assert model.fit(method="avi", seed=1, steps=200).growth == ()

@@ -104,6 +104,7 @@ def test_units_that_follow_by_a_polynomial_are_left_to_training():
     assert stepped(fit, fit.family) is None
 
 
+@pytest.mark.slow
 def test_a_fit_knows_globals_that_move_together_with_all_units():
     # All three alphas may grow together, which the ELBO hardly tells while the units have not followed.
     rng = np.random.default_rng(5)

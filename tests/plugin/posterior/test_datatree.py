@@ -98,6 +98,7 @@ def test_given_dims_are_never_dropped_in_silence(fit):
     assert tree["posterior"]["theta"].dims == ("chain", "draw", "J")
 
 
+@pytest.mark.slow
 def test_the_trace_of_every_restart_is_kept(fit, eight_schools):
     two = eight_schools.fit(seed=1, steps=300, elbo_draws=50, chains=2)
     group = two.posterior(5)["elbo_trace"]

@@ -45,6 +45,7 @@ def test_marginals_of_normal_units_are_the_closed_form(mean_field, data):
     np.testing.assert_allclose(found.values - found.values[0], expected - expected[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_corrected_draws_have_the_sds_that_mean_field_lacks(mean_field, data, linear_answers):
     right = linear_answers["posterior_sd"](data)
     own, _ = mean_field.unconstrained_draws(4000)

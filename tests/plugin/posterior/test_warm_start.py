@@ -117,6 +117,7 @@ def warm(slopes, start):
     return run(slopes, **start.stanli())
 
 
+@pytest.mark.slow
 def test_nuts_needs_fewer_warm_up_gradients_to_the_same_rhat(slopes, start, warm):
     _, gradients, rhat = warm
     _, default, default_rhat = run(slopes, chains=4, warmup=1000)
