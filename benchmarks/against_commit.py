@@ -46,6 +46,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from _arguments import names
 from code_lines import count, git
 
 HERE = Path(__file__).resolve().parent
@@ -298,17 +299,6 @@ def parse_arguments() -> argparse.Namespace:
 def user_cache() -> Path:
     usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / usual)
-
-
-def names(known: tuple[str, ...]) -> Any:
-    def parse(text: str) -> list[str]:
-        chosen = text.split(",")
-        unknown = [name for name in chosen if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(known)}")
-        return chosen
-
-    return parse
 
 
 if __name__ == "__main__":

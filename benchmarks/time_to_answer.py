@@ -47,6 +47,7 @@ from matplotlib.ticker import NullFormatter
 import avistan
 import avistan as avi
 import stan_adapters
+from _arguments import names
 from _cases import CASES, Case
 from avistan.density.slots import register
 from avistan.family.family import mean_field_family
@@ -375,17 +376,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=Path, help="file of the seconds to an answer, JSON")
     parser.add_argument("--output", help="prefix of the figure, such as benchmarks/results/time_to_answer")
     return parser.parse_args()
-
-
-def names(known: Any) -> Any:
-    def parse(text: str) -> list[str]:
-        chosen = text.split(",")
-        unknown = [name for name in chosen if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(known)}")
-        return chosen
-
-    return parse
 
 
 if __name__ == "__main__":

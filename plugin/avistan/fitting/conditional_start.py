@@ -35,7 +35,7 @@ from avistan.start.preparation import Preparation
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.shards.shard import Shard
 
-Inputs = npt.NDArray[np.float32]
+InputRows = npt.NDArray[np.float32]
 
 MAX_GLOBALS = 200  # two gradients for each, of every part and draw
 _MOST_SLOPES = 20_000_000  # of all units, where there are no shards to look at instead
@@ -47,7 +47,7 @@ _NUMBERS, _MOST_PAIRS = 8_000_000, 16  # of draws of all units, for that step
 
 
 def start_conditional(
-    preparation: Preparation, family: Family, method: Method, inputs: Inputs
+    preparation: Preparation, family: Family, method: Method, inputs: InputRows
 ) -> tuple[Family, int] | None:
     """A family whose units depend on the globals, from one where they do not, and the gradients that it took.
 
@@ -74,7 +74,7 @@ def start_conditional(
 
 
 def center_globals(
-    preparation: Preparation, family: Family, method: Method, inputs: Inputs
+    preparation: Preparation, family: Family, method: Method, inputs: InputRows
 ) -> tuple[Family, int] | None:
     """The family with its globals where all units together ask for, units moved along, and the gradients it took.
 
@@ -96,7 +96,7 @@ def _rounds(
     preparation: Preparation,
     family: Family,
     method: Method,
-    inputs: Inputs,
+    inputs: InputRows,
     rng: Rng,
     *,
     within: bool,
@@ -121,7 +121,7 @@ def _round(
     preparation: Preparation,
     family: Family,
     method: Method,
-    inputs: Inputs,
+    inputs: InputRows,
     rng: Rng,
     number: int,
     *,
@@ -174,7 +174,7 @@ class _Part:
 
 
 def _parts(
-    preparation: Preparation, family: Family, inputs: Inputs, rng: Rng, stack: ExitStack
+    preparation: Preparation, family: Family, inputs: InputRows, rng: Rng, stack: ExitStack
 ) -> Iterator[_Part]:
     """All units as one part, or some shards of very many."""
 
@@ -194,13 +194,13 @@ def _parts(
         yield part(shard, shard.units)
 
 
-def _parameters(family: Family, inputs: Inputs) -> Any:
+def _parameters(family: Family, inputs: InputRows) -> Any:
     """What the network gives units with these inputs, a `LocalNu` of numpy's arrays."""
     nu = unit_parameters(family.inference, on_device(inputs, np.float32))
     return LocalNu(*map(np.asarray, nu))  # type: ignore[arg-type]
 
 
-def _means_and_factors(family: Family, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+def _means_and_factors(family: Family, inputs: InputRows) -> tuple[FloatArray, FloatArray]:
     """Means (M, d) and L_n (M, d, d) of units on the unconstrained scale."""
     nu = _parameters(family, inputs)
     center, scale = np.asarray(family.frame.local_center), np.asarray(family.frame.local_scale)
@@ -224,7 +224,7 @@ def _with_factor(family: Family, factor: FloatArray) -> Family:
     return turned
 
 
-def _with_precisions(family: Family, inputs: Inputs, own: FloatArray) -> Family:
+def _with_precisions(family: Family, inputs: InputRows, own: FloatArray) -> Family:
     """The family whose network gives units with these inputs the precisions -own (M, d, d), as nearly as it can.
 
     What it learns is the change of their Cholesky factors.
@@ -242,7 +242,7 @@ def _with_precisions(family: Family, inputs: Inputs, own: FloatArray) -> Family:
     return replace(family, inference=network.changed(outputs, coefficients, intercept))
 
 
-def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
+def _with_slopes(family: Family, inputs: InputRows, slopes: FloatArray) -> Family:
     """The family whose network gives slopes (M, d, G) along t to units with these inputs, as nearly as it can.
 
     Where globals are many, the directions are those along which the units' means move most, in their sds.
@@ -269,7 +269,7 @@ def _with_slopes(family: Family, inputs: Inputs, slopes: FloatArray) -> Family:
 
 
 def _newton_step(
-    preparation: Preparation, family: Family, inputs: Inputs, number: int
+    preparation: Preparation, family: Family, inputs: InputRows, number: int
 ) -> tuple[Family, float, int]:
     """The family with the globals' means, and with them the units', where all units' gradient is nearer to zero; how
     far they moved, in sds; the gradients that it took.
