@@ -2,7 +2,8 @@
 
     python benchmarks/_nuts_run.py PROGRAM.stan DATA.json VARIABLES.json ANSWER.json SEED WARMUP DRAWS
 
-VARIABLES.json lists labels such as `beta[2]`; null stands for all parameters. ANSWER.json gets CPU seconds of the
+VARIABLES.json lists labels such as `beta[2]`; null stands for all parameters that
+are no unit's latents. ANSWER.json gets CPU seconds of the
 sampling and of the process, and of every variable moments, quantiles, R-hat and effective draws.
 """
 
@@ -40,9 +41,9 @@ def main() -> None:
     }
     labels = json.loads(Path(variables).read_text())
     flat = sampled.theta.reshape(-1, model.dim)
-    values, _ = model.constrain(flat, generated_quantities=False)
+    values, _ = model.constrain(flat, transformed_parameters=labels is not None, generated_quantities=False)
     if labels is None:
-        labels = all_labels(values, {declaration.name for declaration in parsed.parameters})
+        labels = labels_of_globals(model, values)
     answer = {
         "seconds": seconds,
         "divergences": sampled.divergences,
@@ -53,14 +54,18 @@ def main() -> None:
     Path(answer_file).write_text(json.dumps(answer))
 
 
-def all_labels(values: dict[str, Any], names: set[str]) -> list[str]:
+def labels_of_globals(model: Any, values: dict[str, Any]) -> list[str]:
     import numpy as np
 
+    from stan_adapters.structure.structure import inspect_structure
+
+    level = inspect_structure(model, seed=1).level
+    latents = level.latents if level is not None else ()
+    names = [name for name in values if name not in latents] or list(values)
     return [
         f"{name}[{','.join(str(i + 1) for i in place)}]" if place else name
-        for name, array in values.items()
-        if name in names
-        for place in np.ndindex(array.shape[1:])
+        for name in names
+        for place in np.ndindex(values[name].shape[1:])
     ]
 
 

@@ -47,7 +47,7 @@ from _posteriors import (
 from _processes import asked
 
 LIMIT = 900.0  # wall seconds of a posterior's process
-DRAWS = 4000  # that are compared
+DRAWS = 4000  # that are compared, unless 1000 take long
 NUTS = ("1000", "1000")  # warm-up and draws of each chain
 SIGNIFICANT = 1.01  # R-hat from which on NUTS is said not to mix
 HEADER = (
