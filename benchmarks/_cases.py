@@ -70,6 +70,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "linear-10000": lambda: linear(10_000),
     "linear-100000": lambda: linear(100_000),
     "linear-1000000": lambda: linear(1_000_000),
+    "2pl-1000": lambda: item_response(1000, 5),
+    "2pl-10000": lambda: item_response(10_000, 5),
     "2pl-100000": lambda: item_response(100_000, 5),
     "2pl-1000000": lambda: item_response(1_000_000, 20),
 }

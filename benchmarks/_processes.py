@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +57,37 @@ def asked(
         trouble = run(script, program, data, labels, answer, *further, limit=limit)
         found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
         return found | {"trouble": trouble, "wall": time.perf_counter() - began}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a process took, its children included, and how it ended; seconds, MiB."""
+
+    cpu: float
+    wall: float
+    memory: float
+    status: int
+    said: str
+
+
+def measured(command: Sequence[str | Path], *, limit: float, **environment: str) -> Measured:
+    """Runs a command to its end, or to its stop after `limit` wall seconds, which is status -9."""
+    with tempfile.TemporaryFile() as words:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            list(map(str, command)),
+            stdout=words,
+            stderr=words,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment,
+            start_new_session=True,
+        )
+        stop = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
+        stop.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        stop.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - began
+        words.seek(0)
+        said = words.read().decode(errors="replace").strip()
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return Measured(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / unit, process.returncode, said)
