@@ -19,6 +19,8 @@ MEAN, SD_LOW, SD_HIGH = 0.2, 0.85, 1.18  # limits of a global: sds off in the me
 STANDARD_ERRORS = 3.0  # by which a limit must be exceeded
 UNRESOLVED = 0.05  # standard error of a log sd from which on widths between quantiles are compared instead
 INDEPENDENT = 10_000  # draws behind a reference that does not say how precise it is
+HEAVY = 1.4  # its sd over that of a normal variable as wide, from which on it is not taken to be resolved
+NORMAL_WIDTH = 3.29  # between the 5 and 95 % quantiles of a normal variable, in sds
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def read_references(file: Path) -> dict[str, dict[str, Moments]]:
 
     FILE is JSON with `posteriors`, {name: {variable: [mean, sd, 5 %, 50 %, 95 %]}}, and, where they are known, `errors`
     of the same form, [standard error of the mean, of the log sd]; else the draws are taken for 10,000 independent ones
-    of normal variables.
+    of normal variables, and an sd that is far above what the quantiles say for open.
     """
     stored = json.loads(file.read_text())
     errors = stored.get("errors", {})
@@ -133,7 +135,9 @@ def read_references(file: Path) -> dict[str, dict[str, Moments]]:
 
 def reference(numbers: list[float], errors: list[float] | None) -> Moments:
     mean, sd, low, _, high = numbers
-    mean_se, log_sd_se = errors or (sd / math.sqrt(INDEPENDENT), 1 / math.sqrt(2 * INDEPENDENT))
+    heavy = sd > HEAVY * (high - low) / NORMAL_WIDTH
+    known = (sd / math.sqrt(INDEPENDENT), math.inf if heavy else 1 / math.sqrt(2 * INDEPENDENT))
+    mean_se, log_sd_se = errors or known
     # The width between quantiles of a normal variable has an error 0.91 times that of its mean in sds.
     log_width_se = 0.91 * mean_se / sd if sd > 0 else 0.0
     return Moments(mean, sd, high - low, mean_se, log_sd_se, log_width_se)
@@ -173,8 +177,6 @@ class Distance:
 
     @classmethod
     def between(cls, variable: str, own: Moments, truth: Moments) -> Distance:
-        if not truth.sd > 0:  # a constant
-            return cls(variable, 0.0 if own.mean == truth.mean else math.inf, 0.0, 0.0, 0.0)
         log_ratio, error = _log(own.sd / truth.sd), math.hypot(own.log_sd_se, truth.log_sd_se)
         if error > UNRESOLVED:
             log_ratio = _log(own.width / truth.width)
@@ -207,9 +209,11 @@ def _log(ratio: float) -> float:
 
 
 def distances(own: Mapping[str, Moments], truth: Mapping[str, Moments]) -> list[Distance]:
-    """Of the variables that both have."""
+    """Of the variables that both have, without constants, such as the first entry of a correlations' factor."""
     return [
-        Distance.between(variable, own[variable], truth[variable]) for variable in truth if variable in own
+        Distance.between(variable, own[variable], true)
+        for variable, true in truth.items()
+        if variable in own and true.sd > 0
     ]
 
 

@@ -82,7 +82,8 @@ def test_quantiles_decide_where_tails_leave_the_sd_open():
 
 def test_the_worst_variable_is_the_one_furthest_beyond_its_limit():
     own = {"a": moments(mean=1.7), "b": moments(sd=4.0), "c": moments()}
-    found = distances(own, dict.fromkeys(["a", "b", "c", "not drawn"], TRUTH))
+    truth = dict.fromkeys(["a", "b", "c", "not drawn"], TRUTH) | {"constant": Moments.of(np.ones((1, 10)))}
+    found = distances(own | {"constant": moments()}, truth)
     assert [distance.variable for distance in found] == ["a", "b", "c"]
     assert worst(found).variable == "b"
     assert str(worst(found)) == "b: mean off by 0.00 sds, sd ratio 2.00"
@@ -126,3 +127,11 @@ def test_references_are_ten_thousand_draws_unless_they_say_otherwise(tmp_path):
     assert (found["mu"].mean_se, found["tau"].mean_se) == (0.02, 0.06)
     assert found["mu"].width == pytest.approx(6.6)
     assert found["mu"].log_sd_se == pytest.approx(1 / math.sqrt(2 * _posteriors.INDEPENDENT))
+
+
+def test_a_reference_with_tails_that_its_quantiles_do_not_show_leaves_the_sd_open(tmp_path):
+    file = tmp_path / "references.json"
+    file.write_text(json.dumps({"posteriors": {"p": {"K_m": [2.54, 7.28, 0.086, 0.98, 8.685]}}}))
+    truth = read_references(file)["p"]["K_m"]
+    half = Moments(mean=2.5, sd=1.9, width=truth.width / 2, mean_se=0.03, log_sd_se=0.05, log_width_se=0.04)
+    assert Distance.between("K_m", half, truth).log_ratio == pytest.approx(-math.log(2))
