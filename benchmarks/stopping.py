@@ -209,7 +209,7 @@ def one_run(name: str, preparation: Preparation, method: str) -> Run:
             family, inputs, slot.index, jax.random.fold_in(key, 1), draws=options.draws_per_step
         )
         rule = StoppingRule(family, measure, options.learning_rate)
-        rule.compile(stepping.training.compile, 0)
+        stepping.training.compile()
         started, steps, means, on_the_way = time.perf_counter(), 0, [], []
         while (rates := rule.rates(steps)).size:
             chunk = stepping.run(rates)

@@ -46,7 +46,7 @@ def check_mean_over_batches(model, minibatches, family, method, values, size):
         terms, units, slots, which = batches.chunk(0, len(shards))
         assert len(shards) == -(-level.num_units // size)
         assert sorted(np.concatenate([shard.units for shard in shards])) == list(range(level.num_units))
-        for slot, number in zip(slots, which, strict=True):
+        for slot, number in zip(slots[: len(shards)], which[: len(shards)], strict=True):
             found.append(gradient_of(family, terms, slot, *(part[number] for part in units)))
     elbos, gradients = zip(*found, strict=True)
     # Networks are in single precision, and sums in another order.

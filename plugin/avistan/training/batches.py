@@ -72,7 +72,10 @@ class Units(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What the steps of a chunk read: of each step the slot of its batch and, where there are several, its number."""
+    """What steps read: of each the slot of its batch and, where there are several, its number.
+
+    There are as many places as a run of the program has; those beyond the steps are of no use.
+    """
 
     terms: Terms
     units: Units
@@ -82,20 +85,22 @@ class Steps(NamedTuple):
 
 @runtime_checkable
 class Batches(Protocol):
-    """Batches of units for the steps of a chunk.
+    """Batches of units for some steps.
 
     Attributes:
         dim: parameters of the whole model, where a batch is a part of it.
+        places: steps of a run of the program, at most.
     """
 
     dim: int | None
+    places: int
 
     def chunk(self, first: int, steps: int) -> Steps:
         """What steps `first` to `first + steps - 1` read."""
         ...
 
-    def example(self, steps: int) -> Steps:
-        """Arrays of the right shapes for chunks of that many steps."""
+    def example(self) -> Steps:
+        """Arrays of the right shapes."""
         ...
 
 
@@ -108,6 +113,7 @@ class WholeModel:
     """
 
     dim: int | None = None
+    places = 250
 
     def __init__(self, slot: int, family: Family, inputs: Float[Array, "N R"], size: int) -> None:
         place = family.placement
@@ -122,12 +128,12 @@ class WholeModel:
 
     def chunk(self, first: int, steps: int) -> Steps:
         """As of `Batches`."""
-        slots, which = np.full(steps, self._slot, dtype=np.int64), np.zeros(steps, dtype=np.int32)
-        return Steps(self._terms, self._units, on_device(slots), on_device(which))
+        slots, which = np.full(self.places, self._slot), np.zeros(self.places)
+        return Steps(self._terms, self._units, on_device(slots, np.int64), on_device(which, np.int32))
 
-    def example(self, steps: int) -> Steps:
+    def example(self) -> Steps:
         """As of `Batches`."""
-        return self.chunk(0, steps)
+        return self.chunk(0, 1)
 
 
 class UnitInputs:

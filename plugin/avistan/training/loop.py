@@ -130,7 +130,8 @@ def train(
             guard.restore(saved)
             state = restored(state, saved)
     started = time.perf_counter()
-    plan.compile(steps.compile, seen.steps)
+    if plan.rates(seen.steps).size:
+        steps.compile()
     seen.seconds_compile += time.perf_counter() - started
     if saved is not None and progress is not None:
         progress(seen.steps, plan.most_steps, float(seen.elbos[0][-1]))

@@ -205,6 +205,8 @@ class ShardBatches:
     One training after the other can use them: the next begins with the round in which the last one ended.
     """
 
+    places = 25  # each takes memory for a batch
+
     def __init__(self, pool: ShardPool, terms: Terms, size: int, inputs: FloatArray, dim: int) -> None:
         self.dim: int | None = dim
         self._pool, self._terms, self._size = pool, terms, size
@@ -226,9 +228,9 @@ class ShardBatches:
         self._turn_to(self._first_round + number, at + steps)
         return self._read([self.shards[step % self._held] for step in range(at, at + steps)])
 
-    def example(self, steps: int) -> Steps:
+    def example(self) -> Steps:
         """As of `Batches`, without moving on."""
-        return self._read([self.shards[0]] * steps) if self.shards else self.chunk(0, steps)
+        return self._read([self.shards[0]]) if self.shards else self.chunk(0, 1)
 
     def passed(self, steps: int) -> None:
         """A training of so many steps is over, here or before an interruption."""
@@ -241,6 +243,7 @@ class ShardBatches:
         self._ready.clear()
 
     def _read(self, shards: Sequence[Shard]) -> Steps:
+        shards = [*shards, *[shards[-1]] * (self.places - len(shards))]
         weight = float(self._terms.weight)
         units = self._inputs.padded([shard.units for shard in shards], self._size, weight)
         slots = np.array([self._ready[shard].index for shard in shards], dtype=np.int64)

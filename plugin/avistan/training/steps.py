@@ -1,4 +1,7 @@
-"""Steps of training, many in one compiled program: normals, Stan's log density and gradient, and the learning rule."""
+"""Steps of training, many in one compiled program: normals, Stan's log density and gradient, and the learning rule.
+
+A family has one program for any number of steps, which runs again and again where they are many.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from avistan.training.fingerprint import Arrays, digest
 from avistan.training.optimizer import learning_rule, relative_rates
 from avistan.training.vectors import Layout
 
-_NORMALS = 1 << 18  # drawn at once
+_NORMALS, _BLOCK = 1 << 18, 25  # drawn at once, at most, and for how many steps
 _KEPT = 32  # compiled programs, the latest used
 _WATCHED = 50  # units, some of them several times where there are fewer
 
@@ -38,6 +41,13 @@ class State(NamedTuple):
     optimizer: Any  # of optax
     key: PRNGKeyArray
     step: Int[Array, ""]  # steps done
+
+
+class Mean(NamedTuple):
+    """Of the iterates of a chunk so far."""
+
+    total: Float[Array, " P"]
+    steps: Int[Array, ""]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,25 +123,37 @@ class Training:
         """Of all that was prepared before the first step: the state, the fixed parts and the unit inputs."""
         return digest({**named(self.start()), **named(self._fixed), "inputs": np.asarray(self._inputs)})
 
-    def compile(self, steps: int) -> Callable[..., Any]:
-        """The program of `steps` steps, shared by all training of the same shapes and options."""
-        return self._compiled(self.start(), self._batches.example(steps), zeros(steps))
+    def compile(self) -> None:
+        """Make the program ready, which all training of the same shapes and options shares."""
+        self._compiled(self._given(self.start(), self._batches.example(), np.zeros(1), self._no_mean()))
 
     def run(self, state: State, rates: FloatArray) -> tuple[State, Chunk]:
         """A chunk of steps with these learning rates (steps,)."""
-        given = state, self._batches.chunk(int(state.step), len(rates)), on_device(rates)
-        program = self._compiled(*given)
-        state, info, mean, watched = program(state, self._fixed, self._shares, *given[1:], self._watched)
-        rejected = np.asarray(info.num_rejected, dtype=np.int64)
-        return state, Chunk(np.asarray(info.elbo), rejected, self.family(mean), np.asarray(watched))
+        first, mean, infos, most = int(state.step), self._no_mean(), [], self._batches.places
+        for done in range(0, len(rates), most):
+            some = rates[done : done + most]
+            given = self._given(state, self._batches.chunk(first + done, len(some)), some, mean)
+            state, info, mean, at, watched = self._compiled(given)(*given)
+            infos.append(info)
+        elbo, rejected = (np.concatenate(parts)[: len(rates)] for parts in zip(*infos, strict=True))
+        return state, Chunk(elbo, rejected.astype(np.int64), self.family(at), np.asarray(watched))
 
-    def _compiled(self, state: State, steps: Steps, rates: Array) -> Callable[..., Any]:
-        given = (state, self._fixed, self._shares, steps, rates, self._watched)
+    def _no_mean(self) -> Mean:
+        return Mean(zeros(*self._moved.shape, dtype=self._moved.dtype), zeros(dtype=np.int32))
+
+    def _given(self, state: State, steps: Steps, rates: FloatArray, mean: Mean) -> tuple[Any, ...]:
+        """What the program of `_run` takes."""
+        padded = on_device(np.pad(rates, (0, self._batches.places - len(rates))))
+        count = on_device(len(rates), np.int32)
+        return state, self._fixed, self._shares, steps, padded, count, mean, self._watched
+
+    def _compiled(self, given: tuple[Any, ...]) -> Callable[..., Any]:
+        steps: Steps = given[3]
         leaves, structure = jax.tree.flatten(given)
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
         key = (self._draws, self._estimator, backend(), self._layout, structure, shapes)
         if key not in _compiled:
-            program = jax.jit(_chunk, static_argnames=("layout", "draws", "estimator", "how"))
+            program = jax.jit(_run, static_argnames=("layout", "draws", "estimator", "how"))
             options = {
                 "layout": self._layout,
                 "draws": self._draws,
@@ -151,63 +173,73 @@ class Training:
 _compiled: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
 
 
-def _chunk(
+def _run(
     state: State,
     fixed: Family,
     shares: Float[Array, "*P"],
     steps: Steps,
-    rates: Float[Array, " steps"],
+    rates: Float[Array, " places"],
+    count: Int[Array, ""],
+    before: Mean,
     watched: tuple[Int[Array, " W"], Float[Array, "W R"]],
     *,
     layout: Layout,
     draws: int,
     estimator: Estimator,
     how: str,
-) -> tuple[State, StepInfo, Float[Array, " P"], Float[Array, " Q"]]:
-    """Steps one after the other; what they saw, the mean of the iterates, and where that stands.
+) -> tuple[State, StepInfo, Mean, Float[Array, " P"], Float[Array, " Q"]]:
+    """Steps one after the other; what they saw, the mean of the chunk's iterates, and where that stands.
 
     Args:
         shares: of the rate, for each parameter.
+        count: steps to make, of as many as there are places.
+        before: of the iterates of the chunk so far.
         how: the backend, which is read while tracing: JAX keeps what it traced by the arguments alone.
     """
     rule, size, block = learning_rule(), fixed.frame.global_center.shape[0], fixed.local.block
     units = steps.units.numbers.shape[1]
-    count = rates.shape[0]
+    length = _divisor(_BLOCK, _NORMALS // max(1, draws * (size + block * units)))
 
     def drawn(step: Array, which: Array) -> Noise:
         numbers = steps.units.batch(which).numbers
         return normals(jax.random.fold_in(state.key, step), numbers, draws, size, block, jnp.float32)
 
-    def one(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[tuple[Any, ...], StepInfo]:
-        moved, optimizer, total = carry
-        noise, slot, which, rate = given
-        _, inputs, weight = steps.units.batch(which)
+    def one(carry: tuple[Any, ...], noise: Noise, at: Array) -> tuple[Any, ...]:
+        moved, optimizer, total, seen = carry
+        _, inputs, weight = steps.units.batch(steps.which[at])
 
         def loss(moved: Array) -> tuple[Array, StepInfo]:
             family: Family = eqx.combine(layout.tree(moved), fixed)
-            return neg_elbo(family, steps.terms.density(slot), noise, inputs, weight, estimator)
+            return neg_elbo(family, steps.terms.density(steps.slots[at]), noise, inputs, weight, estimator)
 
         gradient, info = jax.grad(loss, has_aux=True)(moved)
         # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
-        rate = jnp.where(info.num_rejected < draws, rate, 0.0)
+        rate = jnp.where(info.num_rejected < draws, rates[at], 0.0)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
             updates, optimizer = rule.update(gradient, optimizer, rate=rate * shares)
         moved = optax.apply_updates(moved, updates)
-        return (moved, optimizer, total + moved), info
+        seen = jax.tree.map(lambda all_steps, now: all_steps.at[at].set(now), seen, info)
+        return moved, optimizer, total + moved, seen
 
-    def in_blocks(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[tuple[Any, ...], StepInfo]:
-        numbers, slots, which, rates = given
-        return jax.lax.scan(one, carry, (jax.vmap(drawn)(numbers, which), slots, which, rates))
+    def in_block(number: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        first = number * length
+        which = jax.lax.dynamic_slice_in_dim(steps.which, first, length)
+        noise = jax.vmap(drawn)(state.step + first + jnp.arange(length, dtype=jnp.int32), which)
 
-    length = _divisor(count, _NORMALS // max(1, draws * (size + block * units)))
-    given = (state.step + jnp.arange(count, dtype=jnp.int32), steps.slots, steps.which, rates)
-    blocks = jax.tree.map(lambda part: part.reshape(-1, length), given)
-    start = state.moved, state.optimizer, jnp.zeros_like(state.moved)
-    (moved, optimizer, total), info = jax.lax.scan(in_blocks, start, blocks)
-    mean = total / count
-    info = jax.tree.map(lambda leaf: leaf.reshape(-1), info)
-    position = _position(eqx.combine(layout.tree(mean), fixed), *watched)
-    return State(moved, optimizer, state.key, given[0][-1] + 1), info, mean, position
+        def step(i: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            return one(carry, jax.tree.map(lambda part: part[i], noise), first + i)
+
+        made: tuple[Any, ...] = jax.lax.fori_loop(0, jnp.minimum(length, count - first), step, carry)
+        return made
+
+    seen = StepInfo(jnp.zeros(rates.shape), jnp.zeros(rates.shape, dtype=jnp.int64))
+    carry = state.moved, state.optimizer, before.total, seen
+    carry = jax.lax.fori_loop(0, (count + length - 1) // length, in_block, carry)
+    moved, optimizer, total, seen = carry
+    mean = Mean(total, before.steps + count)
+    at = total / mean.steps.astype(total.dtype)
+    position = _position(eqx.combine(layout.tree(at), fixed), *watched)
+    return State(moved, optimizer, state.key, state.step + count), seen, mean, at, position
 
 
 def _position(family: Family, units: Array, inputs: Array) -> Float[Array, " Q"]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -76,12 +75,6 @@ class FixedBudget:
     def __init__(self, steps: int, chunk: int, peak: float) -> None:
         self.most_steps, self._chunk = steps, chunk
         self._rates = np.array(learning_rates(peak, steps))
-
-    def compile(self, make_ready: Callable[[int], Any], done: int) -> None:
-        """Make ready for the chunks after `done` steps; `make_ready` compiles chunks of a length."""
-        left = self.most_steps - done
-        for size in sorted({min(self._chunk, left), left % self._chunk} - {0}):
-            make_ready(size)
 
     def rates(self, done: int) -> FloatArray:
         """Learning rates of the chunk after `done` steps; none when training ends."""
@@ -147,10 +140,6 @@ class StoppingRule:
         self._steady: Leaves = []  # mean of the iterates before the rate fell
         self._rows: list[FloatArray] = []
         self._elbos: list[float] = []
-
-    def compile(self, make_ready: Callable[[int], Any], done: int) -> None:
-        """As of `FixedBudget`."""
-        make_ready(CHUNK)
 
     def rates(self, done: int) -> FloatArray:
         if self._done:

@@ -229,7 +229,7 @@ def test_training_that_was_done_is_not_done_again(rejecting, tmp_path, whole, mo
     started = begin(rejecting)
     folder = stopped(rejecting, started, tmp_path / "done", 60)
     expected = whole(rejecting)
-    monkeypatch.setattr(Training, "compile", lambda self, steps: pytest.fail("nothing is left to compile"))
+    monkeypatch.setattr(Training, "compile", lambda self: pytest.fail("nothing is left to compile"))
     assert resumed(rejecting, started, folder) == expected
 
 
