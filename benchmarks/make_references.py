@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,14 @@ def main() -> None:
             kept["posteriors"][name], kept["errors"][name] = numbers(answer)
         print(f"{name:<48}{json.dumps(kept['runs'][name])}  {reason}", flush=True)
         partial = arguments.output.with_suffix(".part")
-        partial.write_text(json.dumps(kept, indent=1))
+        partial.write_text(as_text(kept))
         partial.replace(arguments.output)
+
+
+def as_text(kept: dict[str, Any]) -> str:
+    """JSON with a line for each variable."""
+    text = json.dumps(kept, indent=1)
+    return re.sub(r"\[\s+([^\[\]]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def sampled(posterior: Posterior, limit: float) -> tuple[dict[str, Any], str]:

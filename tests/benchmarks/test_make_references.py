@@ -1,8 +1,9 @@
+import json
 import math
 
 import pytest
 
-from make_references import MOST_DRAWS, next_draws, numbers, shortcoming
+from make_references import MOST_DRAWS, as_text, next_draws, numbers, shortcoming
 
 
 def answer(*, rhat=1.001, ess=1500.0, draws=2500, divergences=0):
@@ -59,3 +60,15 @@ def test_a_reference_has_moments_quantiles_and_errors():
     moments, errors = numbers(answer())
     assert moments["tau"] == [1.0, 2.0, -2.3, 1.0, 4.3]
     assert errors["tau"] == [0.05, 0.02]
+
+
+def test_a_file_of_references_has_a_line_for_each_variable():
+    moments, errors = numbers(answer())
+    kept = {
+        "posteriors": {"p": moments},
+        "errors": {"p": errors},
+        "left out": {"q": "does not mix: R-hat [1.3]"},
+    }
+    text = as_text(kept)
+    assert json.loads(text) == kept
+    assert '"tau": [1.0, 2.0, -2.3, 1.0, 4.3]' in text
