@@ -378,6 +378,7 @@ def test_on_minibatches_the_elbo_is_that_of_steps_on_all_units(many, monkeypatch
 
 # Distances are measured to a sample of 5000 fitted units, from which a few of the others lie far.
 @pytest.mark.filterwarnings("ignore::avistan.posterior.predict.NewUnitsWarning")
+@pytest.mark.slow
 def test_a_fit_on_minibatches_repeats_is_saved_and_serves_new_units(many, tmp_path, one_short_round):
     method = {"method": "avi:mlp(8):levels", "seed": 3, "steps": 100, "chains": 2, "elbo_draws": 20}
     fit, again = (avi.Model(stan_code=NESTED, data=many.data).fit(**method) for _ in range(2))

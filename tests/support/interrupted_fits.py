@@ -1,6 +1,6 @@
 """Fits of the command line in processes of their own, for tests to interrupt; every chunk of training is saved.
 
-A server that has imported everything forks them, and what the first one compiles the others load: a start costs little.
+A server that has imported everything forks them, and they load what the tests have compiled: a start costs little.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import arviz_base  # noqa: F401  imported here, so that no fit has to
 import arviz_stats  # noqa: F401
+import jax
 import numpy as np
 import orbax.checkpoint  # noqa: F401
 import xarray as xr
@@ -26,7 +27,6 @@ import avistan.report.write
 import avistan.training.checkpoints
 import avistan.training.fingerprint
 from avistan.cli.app import app
-from avistan.runtime.compile_cache import FOLDER, SWITCH
 from stan_adapters.language.grammar import stan_parser
 
 stan_parser()  # built here, so that no fit has to
@@ -48,10 +48,11 @@ def _wait_at(name: str) -> None:
     avistan.files.outputs._made_beside = waiting
 
 
-def _fit(arguments: list[str], log: Path, compiled: Path, wait_at: str) -> None:
+def _fit(arguments: list[str], log: Path, compiled: str, wait_at: str) -> None:
     avistan.training.checkpoints.SECONDS = 0.0
     _wait_at(wait_at)
-    os.environ |= {FOLDER: str(compiled), SWITCH: ""}
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -80,7 +81,7 @@ class InterruptedFits:
         """Start a fit; it waits before it writes to a place of the name `wait_at`."""
         arguments = [*self.arguments, "--output", str(self.output(name)), *more]
         process = self._context.Process(
-            target=_fit, args=(arguments, self.log(name), self.folder / "compiled", wait_at)
+            target=_fit, args=(arguments, self.log(name), jax.config.jax_compilation_cache_dir, wait_at)
         )
         process.start()
         return process

@@ -55,7 +55,7 @@ def failed(diagnosis):
     ("name", "method"),
     [
         pytest.param("lsat_2pl", "auto", marks=pytest.mark.slow),
-        ("random_slopes", RICH),
+        pytest.param("random_slopes", RICH, marks=pytest.mark.slow),
     ],
 )
 def test_good_fits_pass(name, method):
@@ -209,8 +209,10 @@ def test_a_collapse_after_a_good_stretch_is_no_settled_trace(linear):
     assert "fell back" in check.finding
 
 
-def test_an_inference_function_that_can_not_bend_leaves_a_gap():
-    diagnosis = diagnose(bundled("lsat_2pl").fit(method="constant:full-rank:conditional", seed=1))
+@pytest.mark.parametrize("name", ["linear", pytest.param("lsat_2pl", marks=pytest.mark.slow)])
+def test_an_inference_function_that_can_not_bend_leaves_a_gap(name, linear_data):
+    data = linear_data if name == "linear" else "data.json"
+    diagnosis = diagnose(bundled(name, data).fit(method="constant:full-rank:conditional", seed=1))
     check = diagnosis["amortization gap"]
     assert check.passed is False
     assert check.value > 15

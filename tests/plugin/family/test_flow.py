@@ -44,7 +44,7 @@ def test_zeros_are_the_identity(generic):
     np.testing.assert_allclose(bent.curvature, 0, atol=1e-13)
 
 
-@pytest.mark.parametrize("method", ["avi", "fvi"])
+@pytest.mark.parametrize("method", [pytest.param("avi", marks=pytest.mark.slow), "fvi"])
 def test_a_skewed_units_mean_sd_and_skewness_are_met_where_a_gaussian_misses_them(method):
     shape = np.repeat([0.5, 1.0, 4.0], 20)
     model = avi.Model(stan_code=LOG_GAMMA, data={"N": shape.size, "shape": shape})

@@ -13,7 +13,7 @@ from programs import bundled
 
 @pytest.fixture(scope="module")
 def fit(eight_schools):
-    return eight_schools.fit(seed=1, steps=1000)
+    return eight_schools.fit(method="avi", seed=1, steps=1000)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,9 @@ def test_unit_diagnostics_have_the_levels_dim(fit):
     assert group["quantiles"].dims == ("J", "quantiles_dim_0")
     with pytest.raises(FitError, match="khat: 8, gap: 7"):
         fit.posterior(5, unit_diagnostics={"khat": np.zeros(8), "gap": np.zeros(7)})
-    flat = avi.Model(stan_code="parameters { real x; } model { x ~ std_normal(); }").fit(steps=5)
+    flat = avi.Model(stan_code="parameters { real x; } model { x ~ std_normal(); }").fit(
+        method="fvi", steps=5
+    )
     with pytest.raises(FitError, match="need a level of units"):
         flat.posterior(5, unit_diagnostics={"khat": np.zeros(8)})
 
@@ -208,7 +210,7 @@ def test_declared_integers_are_integers():
     model { x ~ std_normal(); }
     generated quantities { array[N] int k; real y = 1; for (n in 1 : N) k[n] = poisson_rng(2); }
     """
-    posterior = avi.Model(stan_code=code, data={"N": 3}).fit(steps=5).posterior(20)["posterior"]
+    posterior = avi.Model(stan_code=code, data={"N": 3}).fit(method="fvi", steps=5).posterior(20)["posterior"]
     assert posterior["k"].dtype == np.int64
     assert posterior["y"].dtype == np.float64
 
@@ -220,7 +222,7 @@ def test_expressions_and_repeated_sizes_get_arviz_names_and_units_the_levels():
     model { z ~ std_normal(); to_vector(m) ~ std_normal(); s ~ std_normal(); y[2:N] ~ normal(z, s); }
     """
     model = avi.Model(stan_code=code, data={"N": 5, "y": np.arange(5.0)})
-    posterior = model.fit(steps=20, elbo_draws=100).posterior(draws=10)["posterior"]
+    posterior = model.fit(method="fvi", steps=20, elbo_draws=100).posterior(draws=10)["posterior"]
     assert posterior["z"].dims == ("chain", "draw", "N - 1")
     assert posterior["m"].dims == ("chain", "draw", "m_dim_0", "m_dim_1")
 
@@ -238,7 +240,7 @@ def test_draws_that_generated_quantities_reject_are_nan_and_told():
     model { x ~ std_normal(); }
     generated quantities { if (x > 1) reject("x is ", x); real y = x; }
     """
-    fit = avi.Model(stan_code=code).fit(steps=50, elbo_draws=50)
+    fit = avi.Model(stan_code=code).fit(method="fvi", steps=50, elbo_draws=50)
     with pytest.warns(DrawsWarning, match=r"Stan rejected \d+ of 200 draws"):
         tree = fit.posterior(draws=200)
     rejected = np.isnan(tree["posterior"]["y"].values)

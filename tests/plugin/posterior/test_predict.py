@@ -138,12 +138,12 @@ def test_every_restart_is_a_chain_of_the_prediction(eight_schools):
 # -- layouts ----------------------------------------------------------------------------------------------------
 
 LAYOUTS = (
-    "matrix_columns",
-    "ordered_locals",
-    "correlated_effects",
     "item_response_long",
-    "ragged_start_end",
     "columns_of_a_table",
+    pytest.param("matrix_columns", marks=pytest.mark.slow),
+    pytest.param("ordered_locals", marks=pytest.mark.slow),
+    pytest.param("correlated_effects", marks=pytest.mark.slow),
+    pytest.param("ragged_start_end", marks=pytest.mark.slow),
 )
 
 
