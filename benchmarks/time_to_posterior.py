@@ -5,8 +5,8 @@
 
 avistan: `avistan fit PROGRAM DATA --output FOLDER --force`: it trains, corrects, diagnoses and writes 1000 draws.
     Once with an empty cache of compiled programs (cold), then with the one that this leaves (warm).
-NUTS: stanli's, with Python, imports and binding: 4 chains of 1000 steps of warm-up, and 100 draws each, or twice, four
-    times, .. as many, until the globals' bulk effective draws are at least 400; only the last run counts.
+NUTS: stanli's, with Python, imports and binding: 4 chains of 1000 steps of warm-up, and 100 draws each, or as many
+    more as it takes until the globals' bulk effective draws are at least 400; only the last run counts.
 
 ESS: fewest effective draws of a global (a parameter that is no unit's latent), copies counted once. NUTS that is
 stopped after the limit makes a lower bound of the ratio, marked >=. A ratio is NUTS's seconds over avistan's warm ones.
@@ -35,6 +35,7 @@ from _processes import HERE, Measured, asked, measured
 LIMIT = 900.0  # wall seconds of a process
 EFFECTIVE = 400.0
 WARMUP, FIRST, MOST = 1000, 100, 12_800  # steps of warm-up; draws of a chain in the first run, and at most
+MARGIN, LONGER = 1.2, (1.5, 8.0)  # more draws than the last run says; how many times as many the next run has
 SLOWER, ANYWAY = 1.5, 5.0  # times NUTS's seconds, and seconds that are always granted
 FASTER = {10_000: 10.0, 100_000: 50.0}  # by units
 SMALL = 100  # numbers of a variable that counts as global where NUTS does not say which are
@@ -131,7 +132,13 @@ def nuts_run(posterior: Posterior, limit: float) -> tuple[Run, list[str] | None]
                 "" if enough else ", too few effective draws"
             )
             return Run(cpu=seconds["cpu"], wall=seconds["wall"], ess=ess, remark=remark), labels
-        draws = min(2 * draws, MOST)
+        draws = longer(draws, ess)
+
+
+def longer(draws: int, ess: float) -> int:
+    """Draws of a chain that should be worth `EFFECTIVE`, when so many were worth `ess`."""
+    factor = MARGIN * EFFECTIVE / ess if ess > 0 else LONGER[1]
+    return min(math.ceil(draws * min(max(factor, LONGER[0]), LONGER[1])), MOST)
 
 
 def avistan_runs(

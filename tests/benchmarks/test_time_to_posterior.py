@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from time_to_posterior import Run, effective_draws, judged
+from time_to_posterior import MOST, Run, effective_draws, judged, longer
 
 
 def run(cpu, **changes):
@@ -51,3 +51,10 @@ def test_effective_draws_are_those_of_the_worst_global(tmp_path):
     assert effective_draws(tmp_path, ["b[1]"]) == pytest.approx(100, rel=0.15)
     assert effective_draws(tmp_path, ["mu", "b[2]"]) > 600
     assert math.isnan(effective_draws(tmp_path / "nothing", None))
+
+
+def test_chains_get_as_long_as_their_effective_draws_say():
+    assert longer(100, 240.0) == 200
+    assert longer(100, 390.0) == 150
+    assert longer(100, 4.0) == longer(100, math.nan) == 800
+    assert longer(MOST, 300.0) == MOST
