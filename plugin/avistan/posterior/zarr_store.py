@@ -40,16 +40,6 @@ _DIMS = "_ARRAY_DIMENSIONS"  # where xarray keeps names of dimensions
 _REJECTED = np.iinfo(np.int64).min  # stands for NaN among integers
 
 
-def write_zarr(tree: xr.DataTree, path: StrPath) -> None:
-    """A DataTree as a zarr store, which `xarray.open_datatree(path, engine="zarr")` reads back.
-
-    Raises:
-        FitError: the path holds something else or can't be written.
-    """
-    with whole_folder(path, _OURS) as folder:
-        _write_whole(tree, folder)
-
-
 def write_batches(
     batches: Iterable[tuple[int, int, xr.DataTree]], path: StrPath, *, chains: int, draws: int
 ) -> None:
@@ -73,10 +63,6 @@ def write_batches(
             store.finish()
 
 
-def _write_whole(tree: xr.DataTree, folder: Path) -> None:
-    tree.to_zarr(folder, mode="w", zarr_format=2, consolidated=True)
-
-
 class _Store:
     """A zarr store whose variables of draws are filled region by region."""
 
@@ -86,7 +72,7 @@ class _Store:
             if _DRAW in group.dims:
                 rest = group.to_dataset().drop_dims(_DRAW).drop_vars("chain", errors="ignore")
                 group.dataset = rest.assign_coords(chain=np.arange(chains), draw=np.arange(draws))
-        _write_whole(frame, folder)
+        frame.to_zarr(folder, mode="w", zarr_format=2, consolidated=True)
         self._folder = folder
         root = zarr.open_group(folder, mode="r+", zarr_format=2, use_consolidated=False)
         self._arrays: dict[str, zarr.Array[Any]] = {}
