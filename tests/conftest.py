@@ -28,9 +28,15 @@ _programs = os.environ["AVISTAN_CACHE_DIR"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("AVISTAN_NUM_THREADS", "1")  # the workers have the processors
 
-for _name, _value in {
+_cache = {
     "jax_compilation_cache_dir": os.path.join(_programs, "tests"),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
+}
+os.environ.update(
+    (name.upper(), str(value)) for name, value in _cache.items()
+)  # for processes that tests start
+for _name, _value in {
+    **_cache,
     "jax_enable_x64": True,
     "jax_numpy_rank_promotion": "raise",
     "jax_numpy_dtype_promotion": "strict",

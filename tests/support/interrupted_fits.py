@@ -16,7 +16,6 @@ from pathlib import Path
 
 import arviz_base  # noqa: F401  imported here, so that no fit has to
 import arviz_stats  # noqa: F401
-import jax
 import numpy as np
 import orbax.checkpoint  # noqa: F401
 import xarray as xr
@@ -48,11 +47,9 @@ def _wait_at(name: str) -> None:
     avistan.files.outputs._made_beside = waiting
 
 
-def _fit(arguments: list[str], log: Path, compiled: str, wait_at: str) -> None:
+def _fit(arguments: list[str], log: Path, wait_at: str) -> None:
     avistan.training.checkpoints.SECONDS = 0.0
     _wait_at(wait_at)
-    jax.config.update("jax_compilation_cache_dir", compiled)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -80,9 +77,7 @@ class InterruptedFits:
     def start(self, name: str, *more: str, wait_at: str = "") -> multiprocessing.context.ForkServerProcess:
         """Start a fit; it waits before it writes to a place of the name `wait_at`."""
         arguments = [*self.arguments, "--output", str(self.output(name)), *more]
-        process = self._context.Process(
-            target=_fit, args=(arguments, self.log(name), jax.config.jax_compilation_cache_dir, wait_at)
-        )
+        process = self._context.Process(target=_fit, args=(arguments, self.log(name), wait_at))
         process.start()
         return process
 

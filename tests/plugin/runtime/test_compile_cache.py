@@ -48,7 +48,8 @@ print(json.dumps({"digests": digests, **counts}))
 def place(tmp_path, monkeypatch):
     """An empty cache folder in place of the user's, and no cache of JAX's own."""
     monkeypatch.setenv("AVISTAN_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("AVISTAN_NO_CACHE", raising=False)
+    for name in ("AVISTAN_NO_CACHE", *(name.upper() for name in SETTINGS)):
+        monkeypatch.delenv(name, raising=False)
     before = settings()
     jax.config.update(SETTINGS[0], None)
     jax.config.update(SETTINGS[2], 1.0)
