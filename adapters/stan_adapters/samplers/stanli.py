@@ -69,9 +69,21 @@ class Paths:
 
 
 def nuts(
-    model: BoundModel, *, seed: int, chains: int = 4, warmup: int = 1000, draws: int = 1000
+    model: BoundModel,
+    *,
+    seed: int,
+    chains: int = 4,
+    warmup: int = 1000,
+    draws: int = 1000,
+    inits: FloatArray | None = None,
+    inverse_metric: FloatArray | None = None,
+    target_acceptance: float = 0.8,
 ) -> SamplerDraws:
     """NUTS draws (C, S, D) by stanli's sampler, whose settings are CmdStan's.
+
+    Args:
+        inits: (C, D) unconstrained starting points; by default random, as Stan has them.
+        inverse_metric: that adaptation begins with, variances (D,) or a covariance (D, D), which is then a dense one.
 
     Source: Hoffman & Gelman, JMLR 2014; Betancourt, arXiv 1701.02434.
 
@@ -79,9 +91,19 @@ def nuts(
         EngineError: stanli is missing or can't sample the program, with its reason.
     """
     started = time.perf_counter()
+    given: dict[str, Any] = {"delta": target_acceptance}
+    if inits is not None:
+        given["inits"] = inits
+    if inverse_metric is not None:
+        given |= {
+            "inv_metric": inverse_metric,
+            "metric": "diag_e" if inverse_metric.ndim == 1 else "dense_e",
+        }
     try:
-        fit = _stanli(model, seed).sample(chains=chains, seed=seed, warmup=warmup, samples=draws, refresh=0)
-    except RuntimeError as error:
+        fit = _stanli(model, seed).sample(
+            chains=chains, seed=seed, warmup=warmup, samples=draws, refresh=0, **given
+        )
+    except (RuntimeError, ValueError) as error:
         raise EngineError(f"stanli's NUTS failed on {model.program.name}: {error}") from error
     seconds = time.perf_counter() - started
     flat = {

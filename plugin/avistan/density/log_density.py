@@ -169,6 +169,15 @@ def _blocks_backward(
 _block_log_density.defvjp(_blocks_forward, _blocks_backward)
 
 
+def block_gradient(
+    slot: Slot | int | Int[Array, ""], theta: Float[Array, "S G"], z: Float[Array, "S d N"]
+) -> tuple[Float[Array, " S"], Float[Array, "S G"], Float[Array, "S d N"], Int[Array, " S"]]:
+    """`block_log_density` with its gradients by globals and latents: lp, these, and the status."""
+    which = _checked_blocks("block_gradient", slot, theta, z)
+    (lp, status), (of_theta, of_z) = _blocks_forward(backend(), which, theta, z)
+    return lp, of_theta, of_z, status
+
+
 def block_log_density(
     slot: Slot | int | Int[Array, ""], theta: Float[Array, "S G"], z: Float[Array, "S d N"]
 ) -> tuple[Float[Array, " S"], Int[Array, " S"]]:
@@ -187,15 +196,20 @@ def block_log_density(
             is closed or has no layout. With `slot` traced, these are `jax.errors.JaxRuntimeError` or ValueError of the
             run.
     """
-    _check_float64("block_log_density", theta, z)
+    return _block_log_density(backend(), _checked_blocks("block_log_density", slot, theta, z), theta, z)
+
+
+def _checked_blocks(name: str, slot: Slot | int | Array, theta: Array, z: Array) -> Array:
+    """The slot's number, if what is asked of it has types and shapes that it takes."""
+    _check_float64(name, theta, z)
     if theta.ndim != 2 or z.ndim != 3 or len(theta) != len(z):
         raise BindingError(
-            f"block_log_density needs theta of shape (S, G) and z (S, d, N), got {theta.shape} and {z.shape}."
+            f"{name} needs theta of shape (S, G) and z (S, d, N), got {theta.shape} and {z.shape}."
         )
     which = slot.index if isinstance(slot, Slot) else slot
     if not isinstance(which, jax.core.Tracer):
         layout_for(int(which), open_record(int(which)), theta.shape, z.shape)
-    return _block_log_density(backend(), jnp.asarray(which, dtype=jnp.int64), theta, z)
+    return jnp.asarray(which, dtype=jnp.int64)
 
 
 def _check_float64(name: str, *points: Array) -> None:
