@@ -48,6 +48,7 @@ ORDER = {
         "start",
         "training",
         "fitting",
+        "correction",
         "posterior",
         "diagnosis",
         "saved",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from avistan.fitting.fitted import Fitted
-from avistan.posterior.draws import marginals, unconstrained_draws, warn_of_rejected
+from avistan.posterior.draws import marginals, unconstrained_draws
 from avistan.runtime.errors import FitError
-from avistan.runtime.limits import whole_number
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import ProgressCallback, reporting
 from avistan.saved import parts as saving
@@ -27,16 +27,14 @@ if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs 
 
     from avistan.diagnosis.improvement import Improvement
     from avistan.diagnosis.verdict import Diagnosis
+    from avistan.posterior.corrected import Corrected
     from avistan.posterior.datatree import Names
-    from avistan.posterior.unit_distance import FittedUnits
     from avistan.posterior.warm_start import WarmStart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fit(Fitted):
-    """A fitted variational posterior, and what can be asked of it. Its attributes are those of `Fitted`.
-
-    What takes long is made once and kept with the fit, never with another that is made from it.
+    """A fitted posterior, and what can be asked of it; attributes as in `Fitted`. What takes long is kept.
 
     Example:
         >>> fit.level.name, fit.outcome in avi.FitOutcome, fit.inputs.shape[0]
@@ -79,13 +77,13 @@ class Fit(Fitted):
         seed: int | None = None,
         progress_callback: ProgressCallback | None = None,
     ) -> Diagnosis:
-        """Whether the fit can be trusted: what passed, what failed, the numbers, and what to do. Prints as a table.
+        """Whether the draws that `posterior` gives can be trusted: what passed, what failed, which variables hold, the
+        numbers, and what to do. Prints as a table.
 
-        Takes longer than the fit, often several times. A diagnosis is kept, and its numbers of single units become a
-        group of `posterior`.
+        A diagnosis is kept; its numbers of single units become a group of `posterior`, its verdict attributes.
 
         Args:
-            nuts: also sample the units' latents by Markov chains with the globals held at draws, and compare.
+            nuts: also sample all parameters by NUTS, and compare; as slow as that is.
             seed: of the checks; default the fit's.
             progress_callback: as of `Model.fit`.
 
@@ -186,7 +184,7 @@ class Fit(Fitted):
         draws: int = 1000,
         *,
         seed: int | None = None,
-        resample: str | None = None,
+        resample: str = "auto",
         unconstrained: bool = False,
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
@@ -198,14 +196,19 @@ class Fit(Fitted):
     ) -> xr.DataTree:
         """Draws as an ArviZ DataTree.
 
-        Groups: posterior, sample_stats (`lp`, `log_q`, `log_weight`, nats), observed_data, constant_data, elbo_trace,
-        certificate where the fit knows it, and those asked for. Dims are (chain, draw), one chain for each restart, and
-        for the units the level's declared size.
+        The globals are drawn from p(theta | x), the units integrated out, and the units from their conditional
+        densities given these, wherever that can be had; attributes of the tree say how (`correction`,
+        `effective_draws`), or that these are q's own draws (`correction` is "none").
+
+        Groups: posterior, sample_stats (`lp`, nats; of q's own draws `log_q` and `log_weight` too), observed_data,
+        constant_data, elbo_trace, certificate where the fit knows it, and those asked for. Dims are (chain, draw), and
+        for the units the level's declared size. Once the fit is diagnosed, attributes say what that found: `trusted`,
+        and `not_holding`, the globals that can't be relied on.
 
         Args:
-            draws: of each chain.
-            resample: "psis" corrects the globals by Pareto smoothed importance weights with the locals integrated out;
-                "elbo" mixes the restarts, weighted by exp(ELBO). The result is one chain.
+            draws: of all chains together.
+            resample: "none" gives q's own draws, `draws` from each restart, a chain each; "elbo" mixes these, weighted
+                by exp(ELBO), as one chain.
             unconstrained: add the group unconstrained_posterior, with one variable for each parameter.
             coords, dims, log_likelihood, posterior_predictive: as in `arviz_base.from_cmdstanpy`; a variable `log_lik`
                 becomes the group log_likelihood by default. A mapping {label: name} also renames.
@@ -215,7 +218,7 @@ class Fit(Fitted):
             progress_callback: as of `Model.fit`.
 
         Raises:
-            FitError: `draws` is not positive, a name that the program does not have, or unreliable weights.
+            FitError: `draws` is not positive, or a name that the program does not have.
 
         Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024.
 
@@ -224,30 +227,30 @@ class Fit(Fitted):
             >>> tree["posterior"]["theta"].dims, tree["posterior"]["theta"].shape
             (('chain', 'draw', 'J'), (1, 100, 8))
         """
-        from avistan.posterior import fit_datatree as fitted_posterior
+        from avistan.posterior import handed_out
 
-        ways = {
-            None: fitted_posterior.posterior,
-            "psis": fitted_posterior.corrected_posterior,
-            "elbo": fitted_posterior.weighted_posterior,
+        given: dict[str, Any] = {
+            "unconstrained": unconstrained,
+            "coords": coords,
+            "dims": dims,
+            "log_likelihood": log_likelihood,
+            "posterior_predictive": posterior_predictive,
+            "log_prior": log_prior,
+            "unit_diagnostics": unit_diagnostics,
         }
-        if not isinstance(resample, str | None) or resample not in ways:
-            raise FitError(f"resample={resample!r}: choose 'psis', 'elbo' or None.")
-        if unit_diagnostics is None and "diagnosis" in self._kept:
-            unit_diagnostics = self._kept["diagnosis"].units
         with reporting(progress_callback):
-            return ways[resample](
-                self,
-                draws,
-                seed,
-                unconstrained=unconstrained,
-                coords=coords,
-                dims=dims,
-                log_likelihood=log_likelihood,
-                posterior_predictive=posterior_predictive,
-                log_prior=log_prior,
-                unit_values=unit_diagnostics,
-            )
+            return handed_out.posterior(self, draws, seed, resample, self._diagnosed(), **given)
+
+    def corrected(self, seed: int | None = None) -> Corrected:
+        """How the posterior that the fit hands out is corrected, by default with its seed; prints as a sentence.
+
+        Example:
+            >>> fit.corrected().correction.reliable
+            True
+        """
+        from avistan.posterior.corrected import corrected
+
+        return corrected(self, seed)
 
     def write_posterior(
         self, path: str | os.PathLike[str], draws: int = 1000, *, seed: int | None = None, **datatree: Any
@@ -267,21 +270,30 @@ class Fit(Fitted):
             ...     tree["posterior"]["mu"].shape
             (1, 100)
         """
-        from avistan.posterior import fit_datatree as fitted_posterior
+        from avistan.posterior import handed_out
 
-        unit_values = datatree.pop("unit_diagnostics", None)
-        fitted_posterior.write_posterior(self, path, draws, seed, unit_values=unit_values, **datatree)
+        handed_out.write_posterior(self, path, draws, seed, self._diagnosed(), **datatree)
+
+    def marked(self, diagnosis: Diagnosis) -> None:
+        """Keep a diagnosis that was read: draws are marked by it, as by one that was made.
+
+        Example:
+            >>> fit.marked(fit.diagnose())
+        """
+        self._kept["diagnosis"] = diagnosis
+
+    def _diagnosed(self) -> dict[str, Any]:
+        """What the diagnosis says, if there is one: of single units, and of the draws."""
+        diagnosis = self._kept.get("diagnosis")
+        if diagnosis is None:
+            return {}
+        off = [variable.name for variable in diagnosis.variables if not variable.holds]
+        return {"units": diagnosis.units, "trusted": int(diagnosis.passed), "not_holding": off}
 
     def _default_draws(self) -> ConstrainedDraws:
-        """All variables of 1000 draws, with a warning where Stan rejected some: those rows are NaN."""
+        from avistan.posterior.handed_out import default_draws
 
-        def made() -> ConstrainedDraws:
-            theta, _ = self.unconstrained_draws(1000)
-            values, failed = self.model.constrain(theta, seed=self.seed)
-            warn_of_rejected(failed, len(theta), self.model.program.name, stacklevel=5)
-            return values
-
-        return once(self._kept, "draws", made)
+        return once(self._kept, "draws", lambda: default_draws(self))
 
     def stan_variable(self, name: str) -> npt.NDArray[Any]:
         """1000 draws of a variable, shape (1000, *declared shape), on the program's own scale.
@@ -305,14 +317,9 @@ class Fit(Fitted):
             >>> fit.draws_pd()["theta[3]"].shape
             (1000,)
         """
-        import pandas as pd
+        from avistan.posterior.handed_out import as_table
 
-        columns = {}
-        for name, values in self._default_draws().items():
-            for place in np.ndindex(values.shape[1:]):
-                label = f"{name}[{','.join(str(i + 1) for i in place)}]" if place else name
-                columns[label] = values[(slice(None), *place)]
-        return pd.DataFrame(columns)
+        return as_table(self._default_draws())
 
     def summary(self, **kwargs: Any) -> pd.DataFrame:
         """`arviz_stats.summary` of the posterior.
@@ -340,9 +347,9 @@ class Fit(Fitted):
             >>> len(inits), sorted(inits[0])
             (2, ['mu', 'tau', 'theta_raw'])
         """
-        theta, _ = self.unconstrained_draws(whole_number("chains", chains), seed=seed)
-        draws, _ = self.model.constrain(theta, transformed_parameters=False, generated_quantities=False)
-        return [{name: np.asarray(v[chain]) for name, v in draws.items()} for chain in range(chains)]
+        from avistan.posterior.handed_out import starting_values
+
+        return starting_values(self, chains, seed)
 
     def warm_start(self, chains: int = 4, *, seed: int | None = None) -> WarmStart:
         """Starts and an inverse metric for MCMC, with the arguments of CmdStanPy, stanli and nutpie.
@@ -395,9 +402,7 @@ class Fit(Fitted):
         """
         from avistan.posterior.predict import predict, read_fitted_units
 
-        def fitted() -> FittedUnits:
-            return once(self._kept, "fitted units", lambda: read_fitted_units(self))
-
+        fitted = partial(once, self._kept, "fitted units", lambda: read_fitted_units(self))
         return predict(self, data, draws, seed, fitted=fitted, **datatree)
 
     # -- storage ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from avistan.start.unit_inputs import UnitInput
 from avistan.training.loop import NO_SLOT, TrainingOptions, train
 from avistan.training.shards import Minibatches
 from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import IndexArray
 from stan_adapters.errors import StructureError
 from stan_adapters.levels.levels import Level
 from stan_adapters.shards.base import make_base
@@ -130,13 +131,21 @@ class LargePreparation(Preparation):
         )
         return replace(self.minibatches, start=begun, of_all=True)
 
-    def _in_shard(self, fit: QuickFit) -> QuickFit:
-        """A fit of all units, for those of the shard that training starts with."""
+    def in_shard(self, point: FloatArray) -> FloatArray:
+        """A point (D,) of all units, for those of the shard that training starts with."""
+        return np.asarray(point[self._in_whole])
+
+    @property
+    def _in_whole(self) -> IndexArray:
+        """Where the shard's parameters are among all."""
         start = self.minibatches.start
         in_whole = np.empty(start.model.dim, dtype=np.int64)
         in_whole[start.globals_index] = self.globals_index
         in_whole[start.index] = self.index[self.minibatches.units]
-        return replace(fit, mean=fit.mean[in_whole], sd=fit.sd[in_whole])
+        return in_whole
+
+    def _in_shard(self, fit: QuickFit) -> QuickFit:
+        return replace(fit, mean=self.in_shard(fit.mean), sd=self.in_shard(fit.sd))
 
     def _trained(self, minibatches: Minibatches, method: Method, number: int) -> QuickFit:
         """What some steps on minibatches of the method's family end with."""

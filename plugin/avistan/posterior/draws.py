@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -42,7 +42,8 @@ class Batch:
     Attributes:
         chain, start: which chain, and the number of the first draw in it.
         theta: unconstrained points (S, D).
-        lp, log_q: Stan's log density (-inf where rejected) and q's, nats, (S,).
+        lp: Stan's log density (S,), nats; -inf where rejected.
+        log_q: q's, of q's own draws.
         values: the program's variables, each (S, *declared shape); NaN in rows that Stan rejected.
         num_rejected: how many such rows.
     """
@@ -51,12 +52,14 @@ class Batch:
     start: int
     theta: FloatArray
     lp: FloatArray
-    log_q: FloatArray
+    log_q: FloatArray | None
     values: ConstrainedDraws
     num_rejected: int
 
     @property
     def sample_stats(self) -> dict[str, FloatArray]:
+        if self.log_q is None:
+            return {"lp": self.lp}
         return {"lp": self.lp, "log_q": self.log_q, "log_weight": self.lp - self.log_q}
 
 
@@ -114,8 +117,24 @@ def draw_batches(
     Raises:
         FitError: `draws` is not positive.
     """
+    rows = _unconstrained_batches(model, chains, draws, seed, purpose)
+    return completed(model, rows, draws * len(chains), draws, seed)
+
+
+def completed(
+    model: BoundModel,
+    rows: Iterable[tuple[int, int, FloatArray, FloatArray | None]],
+    in_all: int,
+    each: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """Batches of chain, first draw, points and perhaps log q, with the program's variables and densities.
+
+    Args:
+        in_all, each: draws of all chains and of one.
+    """
     begin_stage("draws of the posterior")
-    for chain, start, theta, log_q in _unconstrained_batches(model, chains, draws, seed, purpose):
+    for chain, start, theta, log_q in rows:
         lp, _ = model.log_density_gradient(theta)
         (of_batch,) = derived_seeds(seed, Stream.GENERATED_QUANTITIES, chain, start)
         stan_seed = of_batch if chain or start else seed
@@ -129,7 +148,7 @@ def draw_batches(
             values=values,
             num_rejected=num_rejected,
         )
-        report_step(chain * draws + start + len(theta), draws * len(chains))
+        report_step(chain * each + start + len(theta), in_all)
 
 
 def _unconstrained_batches(
@@ -177,12 +196,13 @@ def joined(batches: Sequence[Batch]) -> Batch:
     def together(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return np.concatenate(parts)
 
+    log_q = [batch.log_q for batch in batches if batch.log_q is not None]
     return Batch(
         chain=batches[0].chain,
         start=batches[0].start,
         theta=together([batch.theta for batch in batches]),
         lp=together([batch.lp for batch in batches]),
-        log_q=together([batch.log_q for batch in batches]),
+        log_q=together(log_q) if log_q else None,
         values={name: together([batch.values[name] for batch in batches]) for name in batches[0].values},
         num_rejected=sum(batch.num_rejected for batch in batches),
     )

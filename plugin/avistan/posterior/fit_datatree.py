@@ -13,15 +13,9 @@ import xarray as xr
 
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
+from avistan.posterior.corrected import Corrected, num_chains, posterior_batches
 from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics
-from avistan.posterior.draws import (
-    Batch,
-    draw_batches,
-    joined,
-    numbers_per_draw,
-    warn_of_rejected,
-)
-from avistan.posterior.resampling import corrected_draws
+from avistan.posterior.draws import Batch, joined, numbers_per_draw, warn_of_rejected
 from avistan.posterior.zarr_store import write_batches
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed
@@ -34,18 +28,39 @@ _HELD = "Give fewer draws, or write them a batch at a time with Fit.write_poster
 _LARGE = 2**30  # bytes of all draws from which a posterior is better written than held
 
 
-def posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
-    """The DataTree of a fit with `draws` draws of every chain; options as in `Fit.posterior`."""
-    drawn, attrs = _drawn(fit, draws, seed), attributes(fit, draws, seed)
-    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, len(fit.chains), attrs=attrs, **options)
+def check_resample(resample: object) -> None:
+    """That it is a way to choose draws. Raises FitError."""
+    if not isinstance(resample, str) or resample not in ("auto", "none", "elbo"):
+        now = " What 'psis' did is part of 'auto'." if resample == "psis" else ""
+        raise FitError(f"resample={resample!r}: choose 'auto', 'none' or 'elbo'.{now}")
 
 
-def _drawn(fit: Fitted, draws: int, seed: int | None) -> Batch:
+def posterior(
+    fit: Fitted, made: Corrected | None, draws: int, seed: int | None, **options: Any
+) -> xr.DataTree:
+    """The DataTree of a fit; options as in `Fit.posterior`.
+
+    Args:
+        made: how it is corrected; None gives q's own draws, `draws` of every restart.
+        draws: of all Markov chains together.
+    """
+    drawn, attrs = _drawn(fit, made, draws, seed), attributes(fit, draws, seed, made)
+    chains = num_chains(fit, made)
+    return _tree(fit, drawn.values, drawn.theta, drawn.sample_stats, chains, attrs=attrs, **options)
+
+
+def _drawn(fit: Fitted, made: Corrected | None, draws: int, seed: int | None) -> Batch:
     """Draws of all chains, one after the other."""
     _check(fit, draws, seed)
-    drawn = joined(list(_batches(fit, draws, seed)))
-    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=4)
+    with posterior_batches(fit, made, _each(fit, made, draws), seed) as batches:
+        drawn = joined(list(batches))
+    warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=5)
     return drawn
+
+
+def _each(fit: Fitted, made: Corrected | None, draws: int) -> int:
+    """Draws of each chain: q gives as many from each restart, Markov chains share them."""
+    return draws if made is None or made.is_q else max(1, draws // num_chains(fit, made))
 
 
 def is_large(fit: Fitted, draws: int) -> bool:
@@ -68,28 +83,13 @@ def check_posterior(model: BoundModel, draws: int, chains: int, folder: Path) ->
     check_draws(model, draws, chains=chains, folder=folder if large else None)
 
 
-def corrected_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
-    """The DataTree of importance-resampled draws, one chain; the k-hat of the weights is among the attributes.
-
-    Raises:
-        FitError: k-hat says that the weights can't be relied on.
-    """
-    _check(fit, draws, seed)
-    theta, weights = corrected_draws(fit, draws, seed=seed)
-    lp, _ = fit.model.log_density_gradient(theta)
-    values, num_rejected = fit.model.constrain(theta, seed=fit.seed if seed is None else seed)
-    warn_of_rejected(num_rejected, draws, fit.model.program.name, stacklevel=3)
-    attrs = attributes(fit, draws, seed) | {"resample": "psis", "khat": weights.khat}
-    return _tree(fit, values, theta, {"lp": lp}, 1, attrs=attrs, **options)
-
-
 def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any) -> xr.DataTree:
     """The DataTree of the mixture of all restarts, weighted by exp(ELBO); one chain.
 
     `sample_stats` says which restart a draw is from, the attribute `weights` how the restarts weigh. The ELBO bounds
     the mass that q covers: restarts in separate modes are weighted by it, restarts in one mode compete.
     """
-    drawn = _drawn(fit, draws, seed)
+    drawn = _drawn(fit, None, draws, seed)
     elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
     weights = np.exp(elbos - elbos.max())
     weights /= weights.sum()
@@ -102,7 +102,9 @@ def weighted_posterior(fit: Fitted, draws: int, seed: int | None, **options: Any
     return _tree(fit, values, drawn.theta[rows], stats, 1, attrs=attrs, **options)
 
 
-def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **options: Any) -> None:
+def write_posterior(
+    fit: Fitted, made: Corrected | None, path: StrPath, draws: int, seed: int | None, **options: Any
+) -> None:
     """Write the same DataTree to a zarr store without ever holding it.
 
     Raises:
@@ -110,21 +112,23 @@ def write_posterior(fit: Fitted, path: StrPath, draws: int, seed: int | None, **
     """
     check_path("path", path)
     _check(fit, draws, seed, folder=Path(path))
-    num_rejected, attrs = 0, attributes(fit, draws, seed)
+    num_rejected, attrs = 0, attributes(fit, draws, seed, made)
+    each, chains = _each(fit, made, draws), num_chains(fit, made)
 
-    def trees() -> Iterator[tuple[int, int, xr.DataTree]]:
+    def trees(batches: Iterator[Batch]) -> Iterator[tuple[int, int, xr.DataTree]]:
         nonlocal num_rejected
-        for batch in _batches(fit, draws, seed):
+        for batch in batches:
             num_rejected += batch.num_rejected
             tree = _tree(fit, batch.values, batch.theta, batch.sample_stats, 1, attrs=attrs, **options)
             yield batch.chain, batch.start, tree
 
-    write_batches(trees(), path, chains=len(fit.chains), draws=draws)
-    warn_of_rejected(num_rejected, draws * len(fit.chains), fit.model.program.name, stacklevel=3)
+    with posterior_batches(fit, made, each, seed) as batches:
+        write_batches(trees(batches), path, chains=chains, draws=each)
+    warn_of_rejected(num_rejected, each * chains, fit.model.program.name, stacklevel=4)
 
 
-def attributes(fit: Fitted, draws: int, seed: int | None) -> dict[str, Any]:
-    """What a DataTree says of the fit that it is drawn from."""
+def attributes(fit: Fitted, draws: int, seed: int | None, made: Corrected | None = None) -> dict[str, Any]:
+    """What a DataTree says of the fit that it is drawn from, and of how it is corrected."""
     return {
         "inference_library": "avistan",
         "inference_library_version": __version__,
@@ -137,7 +141,9 @@ def attributes(fit: Fitted, draws: int, seed: int | None) -> dict[str, Any]:
         "elbo_se": fit.elbo_se,
         "seed": fit.seed if seed is None else seed,
         "draws": draws,
-    } | asdict(fit.options)
+        **asdict(fit.options),
+        **({"correction": "none"} if made is None else made.attributes()),
+    }
 
 
 def _check(fit: Fitted, draws: int, seed: int | None, folder: Path | None = None) -> None:
@@ -145,12 +151,6 @@ def _check(fit: Fitted, draws: int, seed: int | None, folder: Path | None = None
     if seed is not None:
         check_seed(seed)
     check_draws(fit.model, draws, chains=len(fit.chains), folder=folder, advice=_HELD)
-
-
-def _batches(fit: Fitted, draws: int, seed: int | None) -> Iterator[Batch]:
-    chains = [(chain.family, chain.inputs) for chain in fit.chains]
-    given = fit.seed if seed is None else seed
-    return draw_batches(fit.model, chains, draws, seed=given, purpose=Stream.FITTED_UNITS)
 
 
 def _tree(
@@ -162,6 +162,8 @@ def _tree(
     *,
     unconstrained: bool = False,
     unit_values: Mapping[str, npt.ArrayLike] | None = None,
+    marks: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any],
     **options: Any,
 ) -> xr.DataTree:
     groups = {"elbo_trace": elbo_trace([chain.traces for chain in fit.chains])}
@@ -184,5 +186,6 @@ def _tree(
         unit_size=None if fit.level is None else fit.level.name,
         unconstrained=(fit.model.layout, theta) if unconstrained else None,
         groups=groups,
+        attrs={**attrs, **(marks or {})},
         **options,
     )

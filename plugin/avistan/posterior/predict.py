@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 import xarray as xr
 
+from avistan.correction.approximation import approximation
+from avistan.correction.marginal import marginal_density
+from avistan.correction.separable import has_separable_units
+from avistan.family.family import Family
 from avistan.family.placement import make_placement
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
+from avistan.posterior.corrected import Corrected, corrected, num_chains
 from avistan.posterior.datatree import to_datatree, unit_diagnostics
-from avistan.posterior.draws import draw_batches, joined, warn_of_rejected
+from avistan.posterior.draws import Batch, completed, draw_batches, joined, warn_of_rejected
 from avistan.posterior.fit_datatree import attributes
 from avistan.posterior.refine_locals import unrefined
 from avistan.posterior.unit_distance import FAR, FittedUnits, fitted_units, unit_features
@@ -50,7 +55,7 @@ def predict(
 
     Args:
         fitted: gives what `read_fitted_units` makes of the fit, which is worth keeping for the next prediction.
-        draws: of each chain.
+        draws: of all chains together; of q's own draws of each.
         seed: of the draws; None takes the fit's.
         datatree: as of `to_datatree`.
 
@@ -96,7 +101,8 @@ def predict(
             (eqx.tree_at(lambda family: family.placement, unrefined(chain.family), placement), inputs)
             for chain in fit.chains
         ]
-        drawn = joined(list(draw_batches(model, chains, draws, seed=given, purpose=Stream.NEW_UNITS)))
+        made = corrected(fit, given)
+        drawn = joined(list(_batches(fit, model, made, chains, draws, given)))
         groups = {}
         if distance is not None:
             groups["unit_diagnostics"] = unit_diagnostics(level.name, {"distance": distance})
@@ -107,10 +113,10 @@ def predict(
             model.data,
             drawn.values,
             sample_stats=drawn.sample_stats,
-            num_chains=len(fit.chains),
+            num_chains=num_chains(fit, made),
             unit_size=level.name,
             groups=groups,
-            attrs=attributes(fit, draws, seed),
+            attrs=attributes(fit, draws, seed, made),
             **datatree,
         )
     left_out = {declaration.name for declaration in program.parameters} - set(level.latents)
@@ -121,6 +127,44 @@ def predict(
     kept = [part.drop_vars(left_out, errors="ignore") for part in parts]
     tree["predictions"] = xr.DataTree(xr.merge(kept))
     return tree
+
+
+def _batches(
+    fit: Fitted,
+    model: BoundModel,
+    made: Corrected,
+    chains: Sequence[tuple[Family, FloatArray]],
+    draws: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """Draws of new units: of their conditional densities given corrected globals, else of q.
+
+    Args:
+        chains: families of the restarts for the new units, with their inputs.
+    """
+    if made.is_q:
+        yield from draw_batches(model, chains, draws, seed=seed, purpose=Stream.NEW_UNITS)
+        return
+    found, rng = made.correction, generator(seed, Stream.NEW_UNITS)
+    rows = found.rows(draws, rng)
+    if found.whole:
+        rows = rows[:, :, np.asarray(fit.family.placement.global_index)]
+    best = max(range(len(fit.chains)), key=lambda number: fit.chains[number].evaluation.elbo)
+    q = approximation(*chains[best])
+    placement = q.family.placement
+    at_globals, at_units = np.asarray(placement.global_index), np.asarray(placement.local_index)
+    points = np.empty((*rows.shape[:2], model.dim))
+    points[:, :, at_globals] = rows
+    flat = rows.reshape(-1, rows.shape[2])
+    z = q.draw_units(rng, flat)[0]
+    if has_separable_units(fit):
+        with marginal_density(model, q) as density:
+            if density.calibrate(flat):
+                own = np.swapaxes(density.units(flat, rng), 1, 2)
+                z = np.where(np.isfinite(own).all(axis=(1, 2), keepdims=True), own, z)
+    points.reshape(-1, model.dim)[:, at_units] = z
+    parts = ((chain, 0, of_chain, None) for chain, of_chain in enumerate(points))
+    yield from completed(model, parts, flat.shape[0], rows.shape[1], seed)
 
 
 def refuse_other_program(fit: Fitted, new: StanData) -> None:

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from avistan.correction.approximation import Approximation, approximation, no_inputs, pairs_of
+from avistan.correction.separable import unit_density
 from avistan.density.log_density import block_log_density
 from avistan.density.slots import register, set_layout
 from avistan.family.family import Family
@@ -29,8 +31,6 @@ from avistan.fitting.chains import Chain, evaluation_key
 from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import evaluate
 from avistan.objective.gradient import neg_elbo
-from avistan.posterior.approximation import Approximation, approximation, no_inputs, pairs_of
-from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.device import on_device
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import whole_number

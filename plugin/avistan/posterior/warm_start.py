@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avistan.correction.separable import is_separable
 from avistan.files.outputs import whole_folder
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.draws import unconstrained_draws
 from avistan.posterior.linear_response import Response, linear_response
-from avistan.posterior.unit_marginals import is_separable
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, check_seed, whole_number
 from avistan.runtime.streams import Stream, generator

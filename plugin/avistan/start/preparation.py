@@ -216,7 +216,7 @@ class Preparation:
         return References(theta, references.z)
 
 
-def once[T](made: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+def once[K: Hashable, T](made: dict[K, Any], key: K, make: Callable[[], T]) -> T:
     """What is kept under a key, made when it is first asked for."""
     if key not in made:
         made[key] = make()

@@ -18,7 +18,7 @@ def fit(eight_schools):
 
 @pytest.fixture(scope="module")
 def tree(fit):
-    return fit.posterior(draws=400, posterior_predictive="y_rep")
+    return fit.posterior(draws=400, posterior_predictive="y_rep", resample="none")
 
 
 def test_groups_follow_the_roles_of_the_variables(tree):
@@ -65,8 +65,8 @@ def test_lp_and_log_q_belong_to_the_draws(fit, tree):
 
 
 def test_the_same_seed_repeats_generated_quantities_too(fit, tree):
-    again = fit.posterior(draws=400, posterior_predictive="y_rep")
-    other = fit.posterior(draws=400, posterior_predictive="y_rep", seed=2)
+    again = fit.posterior(draws=400, posterior_predictive="y_rep", resample="none")
+    other = fit.posterior(draws=400, posterior_predictive="y_rep", seed=2, resample="none")
     assert again["posterior_predictive"].equals(tree["posterior_predictive"])
     assert not other["posterior_predictive"].equals(tree["posterior_predictive"])
     assert not other["posterior"].equals(tree["posterior"])
@@ -173,7 +173,7 @@ model {
 
 def test_the_unconstrained_posterior_has_each_parameter_with_its_own_dims():
     fit = avi.Model(stan_code=UNCONSTRAINED, data={"J": 4, "K": 3}).fit(method="fvi", steps=20, elbo_draws=20)
-    tree = fit.posterior(6, unconstrained=True)
+    tree = fit.posterior(6, unconstrained=True, resample="none")
     found = tree["unconstrained_posterior"]
     assert {name: array.dims[2:] for name, array in found.data_vars.items()} == {
         "s": (),

@@ -8,12 +8,12 @@ import pytest
 
 import avistan as avi
 import avistan.objective.elbo
+from avistan.correction.approximation import approximation
+from avistan.correction.separable import unit_density
 from avistan.family.functions import LocalNu, Refined, Table
 from avistan.family.locals import LocalGaussian
 from avistan.objective.elbo import tabulated
-from avistan.posterior.approximation import approximation
 from avistan.posterior.refine_locals import Move, num_refined, refine_locals, unrefined, with_rows
-from avistan.posterior.unit_marginals import unit_density
 from avistan.runtime.errors import FitError
 from programs import bundled, simulator
 

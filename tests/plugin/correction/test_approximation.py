@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from avistan.correction.approximation import approximation
 from avistan.family.family import trainable
 from avistan.family.method import parse_method
-from avistan.posterior.approximation import approximation
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, start_family
 from gaussian_families import gaussian
