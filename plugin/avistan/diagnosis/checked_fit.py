@@ -7,19 +7,30 @@ from functools import cached_property
 
 import numpy as np
 
+from avistan.correction.approximation import Approximation, approximation
+from avistan.correction.separable import unit_density
+from avistan.diagnosis.verdict import Variable
 from avistan.fitting.chains import Chain
 from avistan.fitting.fitted import Fitted
-from avistan.posterior.approximation import Approximation, approximation
-from avistan.posterior.unit_marginals import unit_density
+from avistan.fitting.shard_preparation import LargePreparation
+from avistan.posterior.corrected import Corrected, corrected
 from avistan.runtime.streams import Stream, generator
 from avistan.runtime.types import FloatArray, Rng
 from avistan.start.quick_fit import QuickFit
+from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.units.conditional_density import UnitDensity
 
 NO_UNITS = "Not run: the fit has no level of separable units."
 _NAMED = 3  # worst units that a finding names
-_LATENTS = 20_000  # up to which all draws that a check asks for are affordable
-_FEWEST_DRAWS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A model with its units' densities (None without separable ones), and where q's centre is in it."""
+
+    model: BoundModel
+    density: UnitDensity | None
+    center: FloatArray
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,12 +40,14 @@ class CheckedFit:
     Attributes:
         seed: of the checks' random numbers.
         units: numbers of single units that checks found, (N,) by name.
+        variables: verdicts on the globals.
         better_start: a quick fit in a better optimum, if a check found one.
     """
 
     fit: Fitted
     seed: int
     units: dict[str, FloatArray] = field(default_factory=dict)
+    variables: tuple[Variable, ...] = ()
     better_start: QuickFit | None = None
 
     @property
@@ -48,17 +61,28 @@ class CheckedFit:
         return approximation(self.chain.family, self.chain.inputs)
 
     @cached_property
+    def made(self) -> Corrected:
+        """What the fit hands out."""
+        return corrected(self.fit)
+
+    @cached_property
     def density(self) -> UnitDensity | None:
         """Of the fit's units; None without a level of separable ones."""
         return unit_density(self.fit)
 
+    @cached_property
+    def sample(self) -> Sample:
+        """What modes are looked for in: all data, or those of some units where a shard of them is at hand."""
+        origin = self.fit.origin
+        if origin is None or not isinstance(origin.preparation, LargePreparation):
+            return Sample(self.fit.model, self.density, self.q.center)
+        shard = origin.preparation.minibatches.start
+        center = origin.preparation.in_shard(self.q.center)
+        return Sample(shard.model, UnitDensity(shard.model, shard.index, shard.globals_index), center)
+
     def rng(self, stream: Stream) -> Rng:
         """Random numbers of one check, whatever the other checks take."""
         return generator(self.seed, stream)
-
-    def affordable(self, draws: int) -> int:
-        """Fewer draws for large models, and never so few that a k-hat says nothing."""
-        return int(np.clip(draws * _LATENTS / max(1, self.fit.model.dim), _FEWEST_DRAWS, draws))
 
     def worst(self, values: FloatArray) -> str:
         """The units with the largest values (N,), as a clause; they count from 1, as in Stan."""

@@ -14,10 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from avistan.diagnosis.checked_fit import CheckedFit
-from avistan.diagnosis.global_checks import check_globals
+from avistan.diagnosis.global_checks import check_against_nuts, check_globals
 from avistan.diagnosis.restart_checks import check_restarts
 from avistan.diagnosis.training_checks import check_continuation, check_rejected, check_trace
-from avistan.diagnosis.unit_checks import check_against_hmc, check_amortization, check_units
+from avistan.diagnosis.unit_checks import check_units
 from avistan.diagnosis.verdict import Check, Diagnosis, Trust
 from avistan.fitting.fitted import Fitted
 from avistan.runtime.deadline import out_of_time
@@ -28,52 +28,77 @@ from avistan.runtime.progress import begin_stage
 _logger = logging.getLogger(__name__)
 
 _Checks = Callable[[CheckedFit], Iterable[Check]]
-# By the name that a check goes by should it fail to run.
-_CHECKS: dict[str, _Checks] = {
-    "ELBO trace": lambda fit: [check_trace(fit)],
-    "continued training": lambda fit: [check_continuation(fit)],
-    "rejected draws": lambda fit: [check_rejected(fit)],
-    "other starts": lambda fit: [check_restarts(fit)],
+# By the name that a check goes by should it fail to run. What is handed out is judged; q, where it is that.
+_OF_DRAWS: dict[str, _Checks] = {
     "globals": check_globals,
-    "k-hat of units": lambda fit: [check_units(fit)],
-    "amortization gap": lambda fit: [check_amortization(fit)],
+    "units": lambda fit: [check_units(fit)],
+    "other starts": lambda fit: [check_restarts(fit)],
 }
-_WITH_NUTS: dict[str, _Checks] = {"units against HMC": lambda fit: [check_against_hmc(fit)]}
+_OF_Q: dict[str, _Checks] = {
+    "ELBO trace": lambda fit: [check_trace(fit)],
+    "rejected draws": lambda fit: [check_rejected(fit)],
+    "continued training": lambda fit: [check_continuation(fit)],
+}
+_WITH_NUTS: dict[str, _Checks] = {"globals against NUTS": lambda fit: [check_against_nuts(fit)]}
 
 _FREE = ("ELBO trace", "rejected draws")  # made even when time is out
+_INFORMS = ("ELBO trace", "rejected draws")  # of q where draws are corrected
 
 
 # Numbers that are far off overflow; checks look for what is not finite.
 @in_float64
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def diagnose(fit: Fitted, *, seed: int | None = None, nuts: bool = False) -> Diagnosis:
-    """Check a fit in every way that is known to go wrong silently.
+    """Check what a fit hands out in every way that is known to go wrong silently.
 
-    Takes longer than the fit, often several times. Checks: the ELBO's trace; whether more training gains; whether other
-    starts end elsewhere; rejected draws; k-hat, means and sds of the globals' marginal; k-hats of single units; what
-    the inference function leaves to gain; and, with `nuts`, Markov chains for every unit's latents at some draws of the
-    globals. A check that raises is a failed check with the error as its reason, and the others are made.
+    Checks: the globals, by variable; the units given them; whether other starts end elsewhere; and, with `nuts`, a run
+    of NUTS. Where draws are q's own: the ELBO's trace, rejected draws, and whether more training gains; where they are
+    corrected, q is only the way to them, and these inform. A check that raises is a failed check with the error as its
+    reason, and the others are made.
 
     Args:
         seed: of the checks' random numbers; None takes the fit's.
-        nuts: run the spot check too.
+        nuts: compare with NUTS too.
     """
     started = time.perf_counter()
     checked = CheckedFit(fit=fit, seed=check_seed(fit.seed if seed is None else seed))
     checks: list[Check] = []
-    wanted = _CHECKS | (_WITH_NUTS if nuts else {})
-    for (name, make), later in zip(wanted.items(), [*list(wanted)[1:], "saving"], strict=True):
+    waiting = list((_OF_DRAWS | (_WITH_NUTS if nuts else {}) | _OF_Q).items())
+    for number, (name, make) in enumerate(waiting):
+        later = waiting[number + 1][0] if number + 1 < len(waiting) else "saving"
         begin_stage(f"diagnosis: {name}", next=later)
-        checks += made(name, make, checked)
+        corrected = name in _OF_Q and _is_corrected(checked)
+        if corrected and name not in _INFORMS:
+            continue
+        found = made(name, make, checked)
+        checks += [_informing(check) for check in found] if corrected else found
     return Diagnosis(
         program=fit.model.program.name,
         method=fit.method.name,
         checks=tuple(checks),
         units=checked.units,
+        variables=checked.variables,
         better_start=checked.better_start,
         level=None if fit.level is None else fit.level.name,
         seconds=time.perf_counter() - started,
     )
+
+
+def _informing(check: Check) -> Check:
+    """A check of q where draws are corrected: it decides only that training was cut off."""
+    cut_off = check.passed is False and check.trouble is Trust.out_of_time
+    return check if cut_off else replace(check, passed=None)
+
+
+def _is_corrected(checked: CheckedFit) -> bool:
+    """Whether the draws are not q's own; False where that could not be found out."""
+    if out_of_time():
+        return False
+    try:
+        return not checked.made.is_q
+    except Exception:  # the check of the globals has said so
+        _logger.debug("no correction", exc_info=True)
+        return False
 
 
 def decided(check: Check) -> Check:

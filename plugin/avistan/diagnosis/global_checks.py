@@ -1,4 +1,4 @@
-"""Does q cover the globals? k-hat of their marginal, and how far their means and sds are off."""
+"""Are the globals' draws those of their posterior? By variable, with the Monte Carlo error of each."""
 
 from __future__ import annotations
 
@@ -6,111 +6,122 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from avistan.correction.correct import RHAT, Correction, Way
 from avistan.diagnosis.checked_fit import CheckedFit
-from avistan.diagnosis.global_curvature import local_gaussian
-from avistan.diagnosis.verdict import Check, Trust
-from avistan.posterior.approximation import Approximation
-from avistan.posterior.marginal_importance import GlobalsImportance, adapt, weigh_enough
-from avistan.runtime.streams import Stream, generator
-from avistan.runtime.types import FloatArray
+from avistan.diagnosis.verdict import Check, Trust, Variable
+from avistan.runtime.streams import Stream, derived_seeds
+from avistan.runtime.types import FloatArray, IntArray
+from stan_adapters.samplers.stanli import nuts
 
-_DRAWS = 1000  # of the globals, fewer for large models
-_FEWEST_WEIGHTS = 100  # that a k-hat is believed from
-_FEWEST_EFFECTIVE = 25  # draws that weights must be worth for means: a fifth of an sd of noise
-_MOMENT_DRAWS = 4000  # of q's globals, for its own means and sds
-_SHIFT = 0.5  # sds by which a global's mean may be off
-_SD_RATIO = 1.5  # by which its sd may be off, either way
-_SEEN_SHIFT, _SEEN_RATIO = 0.25, 1.15  # from which on a way to correct them is named
-_KHAT, _MOMENTS = "k-hat of the globals", "globals' means and sds"
+_KHAT = 0.7  # Vehtari et al., JMLR 2024
+_MEAN, _SD = 0.15, 0.1  # sds by which a mean, and share by which a sd, may be uncertain
+_OF_SURFACE = 0.25  # of the nats by which a surface misses values: sds by which that may move a mean
+_COMPARED, _COMPARED_SD = 0.2, 0.2  # sds, and log sds, from draws of NUTS
+_ERRORS = 3.0  # Monte Carlo standard errors
+_NAMED = 6
 
 
 def check_globals(checked: CheckedFit) -> Iterator[Check]:
-    """Importance weights of the globals, and q's means and sds against those of weighted draws."""
-    fit, density, q, rng = checked.fit, checked.density, checked.q, checked.rng(Stream.GLOBAL_WEIGHTS)
-    if density is not None and q.num_globals == 0:
-        yield Check(name=_KHAT, passed=None, finding="Every parameter belongs to a unit.")
+    """How the globals were corrected, and what that is worth."""
+    made, fit = checked.made, checked.fit
+    correction = made.correction
+    if made.is_q:
+        khat = fit.evaluation.khat
+        passed = bool(khat <= _KHAT)
+        finding = f"{made} The k-hat of q's weights of all parameters together is {khat:.2f}."
+        checked.variables = _variables(checked, np.full(fit.model.dim, 0.0 if passed else np.inf), passed)
+        yield Check(
+            name=NAME,
+            passed=passed,
+            value=khat,
+            threshold=_KHAT,
+            finding=finding,
+            trouble=Trust.globals_misfit,
+        )
         return
-    weights = weigh_enough(fit, density, q, checked.affordable(_DRAWS), rng)
-    coupled = density is None and fit.level is not None
-    better = weights if coupled else adapt(fit, density, q, weights, rng)
-    moments = _moments(checked, weights, better)
-    about = "the globals, the locals integrated out" if density is not None else "all parameters together"
-    judged = weights.num_usable >= _FEWEST_WEIGHTS and not np.isnan(weights.khat)
-    finding = f"Only {weights.num_usable} importance weights of {about} could be had."
-    passed: bool | None = False
-    if judged:
-        finding = (
-            f"{weights.num_usable} importance weights of {about} are worth {weights.effective_draws:.0f} draws of the "
-            "posterior."
+    error = np.full(fit.model.dim, np.nan)
+    error[_columns(checked, correction)] = _errors(correction)
+    checked.variables = _variables(checked, error, correction.reliable)
+    off = [variable.name for variable in checked.variables if not variable.holds]
+    told = f" {correction.reason}" if correction.reason else ""
+    if off:
+        told += (
+            f" Not to be relied on: {', '.join(off[:_NAMED])}{' and others' if len(off) > _NAMED else ''}."
         )
-        passed = weights.reliable
-        if not passed and moments.passed and better.reliable:
-            passed = None
-            finding += " Not decisive: the adapted weights of the next check are reliable, and find q right."
     yield Check(
-        name=_KHAT,
-        passed=passed,
-        value=weights.khat,
-        threshold=weights.threshold,
-        finding=finding,
-        trouble=Trust.globals_misfit if judged else Trust.not_judged,
-    )
-    yield moments
-
-
-def _moments(checked: CheckedFit, weights: GlobalsImportance, better: GlobalsImportance) -> Check:
-    """q's means and sds against those of weighted draws; where q alone can't be weighted, proposals adapt, and where
-    these can't be weighted either, against what gradients say.
-    """
-    if better.reliable and better.effective_draws >= _FEWEST_EFFECTIVE:
-        (mean, sd), (center, own) = better.mean_sd(), _of_q(checked.q, weights)
-        against = f"Against {better.num_usable} weighted draws, worth {better.effective_draws:.0f} of the posterior,"
-        return _compared(np.abs(center - mean) / sd, sd / own, against, Trust.globals_biased)
-    doubt = (
-        f"weights can't say how far means and sds are off: their k-hat is {better.khat:.2f}, and they are worth "
-        f"{better.effective_draws:.0f} draws"
-    )
-    gaussian = None
-    if checked.fit.level is None:
-        gaussian = local_gaussian(checked.fit.model, checked.q, checked.rng(Stream.GLOBAL_CURVATURE))
-    if gaussian is None:
-        finding = f"This check could not be made: {doubt}."
-        return Check(name=_MOMENTS, passed=False, finding=finding, trouble=Trust.not_judged)
-    if gaussian.flat:
-        finding = (
-            f"By {gaussian.gradient_evaluations} gradients at q's draws the density does not fall along some direction "
-            f"as far as these draws go: q is far too narrow there. ({doubt[0].upper()}{doubt[1:]}.)"
-        )
-        return Check(name=_MOMENTS, passed=False, finding=finding, trouble=Trust.globals_misfit)
-    against = f"By {gaussian.gradient_evaluations} gradients at q's draws, because {doubt},"
-    return _compared(gaussian.shift, gaussian.sd_ratio, against, Trust.globals_misfit)
-
-
-def _compared(shift: FloatArray, sd_ratio: FloatArray, against: str, trouble: Trust) -> Check:
-    """The check of means that are off by `shift` sds (G,), and of sds that should be `sd_ratio` (G,) times q's."""
-    ratio = np.exp(np.abs(np.log(sd_ratio)))
-    far, wide = int(np.argmax(shift)), int(np.argmax(ratio))
-    passed = bool(shift[far] <= _SHIFT and ratio[wide] <= _SD_RATIO)
-    seen = passed and (shift[far] > _SEEN_SHIFT or ratio[wide] > _SEEN_RATIO)
-    corrects = seen and trouble is Trust.globals_biased
-    return Check(
-        name=_MOMENTS,
-        passed=passed,
-        value=float(ratio[wide]),
-        threshold=_SD_RATIO,
-        finding=(
-            f"{against} means are off by up to {shift[far]:.2g} sds (limit {_SHIFT}), and the sd that is off most is "
-            f"{1 / sd_ratio[wide]:.2g} of what it should be."
-            + (" fit.posterior(resample='psis') corrects that." if corrects else "")
-        ),
-        trouble=trouble,
+        name=NAME,
+        passed=not off,
+        value=float(np.nanmax(error, initial=0.0)),
+        threshold=_MEAN,
+        unit="sds",
+        finding=f"{made}{told}",
+        trouble=Trust.globals_misfit,
     )
 
 
-def _of_q(q: Approximation, weights: GlobalsImportance) -> tuple[FloatArray, FloatArray]:
-    """q's means and sds of what is weighed: of the globals from more draws, of all parameters from those weighed."""
-    of_globals = weights.theta.shape[1] == q.num_globals
-    theta = (
-        q.draw_globals(generator(0, Stream.GLOBAL_MOMENTS), _MOMENT_DRAWS) if of_globals else weights.theta
+NAME = "globals"
+
+
+def _columns(checked: CheckedFit, correction: Correction) -> IntArray:
+    """Which unconstrained parameters the columns of a correction are."""
+    if correction.whole:
+        return np.arange(checked.fit.model.dim)
+    return np.asarray(checked.fit.family.placement.global_index)
+
+
+def _errors(correction: Correction) -> FloatArray:
+    """Uncertainty (K,) of means in sds, nan where a column is not judged."""
+    error = np.sqrt(1 / correction.effective)
+    if correction.way is Way.surface:
+        error = np.hypot(error, _OF_SURFACE * correction.error)
+    if correction.way is Way.chains:
+        return np.where(correction.rhat > RHAT, np.inf, error)
+    return error if correction.reliable else np.full_like(error, np.inf)
+
+
+def _variables(checked: CheckedFit, error: FloatArray, reliable: bool) -> tuple[Variable, ...]:
+    """Verdicts on the parameters that are no units' latents, from the uncertainty (D,) of their entries."""
+    fit = checked.fit
+    local = set() if fit.level is None else set(fit.level.latents)
+    found = []
+    for container in fit.model.layout.containers:
+        if container.name in local or not container.size:
+            continue
+        worst = float(np.nanmax(error[container.offset : container.offset + container.size], initial=0.0))
+        holds = (
+            worst <= _MEAN and worst / np.sqrt(2) <= _SD
+        )  # a sd is as uncertain as a mean by the root of 2
+        found.append(Variable(name=container.name, holds=bool(holds), error=worst))
+    return tuple(found)
+
+
+def check_against_nuts(checked: CheckedFit) -> Check:
+    """Draws of NUTS, with random starts, against those that are handed out."""
+    fit, correction = checked.fit, checked.made.correction
+    name = "globals against NUTS"
+    (seed,) = derived_seeds(checked.seed, Stream.GLOBAL_WEIGHTS)
+    sampled = nuts(fit.model, seed=seed)
+    theta = sampled.theta.reshape(-1, fit.model.dim)[:, np.asarray(fit.family.placement.global_index)]
+    if correction.whole:
+        rows = correction.rows(4000, checked.rng(Stream.GLOBAL_MOMENTS))
+        own = rows.reshape(-1, fit.model.dim)[:, np.asarray(fit.family.placement.global_index)]
+    elif checked.made.is_q:
+        own = checked.q.draw_globals(checked.rng(Stream.GLOBAL_MOMENTS), 4000)
+    else:
+        own = correction.rows(4000, checked.rng(Stream.GLOBAL_MOMENTS))[0]
+    shift = np.abs(own.mean(axis=0) - theta.mean(axis=0)) / theta.std(axis=0)
+    ratio = np.abs(np.log(own.std(axis=0) / theta.std(axis=0)))
+    from arviz_stats.base import array_stats
+
+    of_globals = sampled.theta[:, :, np.asarray(fit.family.placement.global_index)]
+    effective = np.minimum(array_stats.ess(of_globals, chain_axis=0, draw_axis=1, method="bulk"), 1000.0)
+    noise = _ERRORS * np.sqrt(1 / effective + 1 / 1000)
+    beyond = np.maximum((shift - noise) / _COMPARED, (ratio - noise) / _COMPARED_SD)
+    return Check.of_number(
+        name,
+        float(np.nanmax(beyond, initial=0.0)),
+        1.0,
+        f"Means differ from NUTS's by up to {shift.max(initial=0.0):.2f} sds, sds by a factor of up to "
+        f"{np.exp(ratio.max(initial=0.0)):.2f}; NUTS had {sampled.divergences} divergences.",
+        Trust.globals_misfit,
     )
-    return theta.mean(axis=0), theta.std(axis=0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from avistan.correction.approximation import approximation
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.restarts import LIKE, Landscape, count_for, probe_starts
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.objective.elbo import gap
-from avistan.posterior.approximation import approximation
 from avistan.runtime.streams import Stream
 
 _RHAT = 1.05  # means of restarts a third of an sd apart
@@ -20,8 +20,9 @@ def check_restarts(checked: CheckedFit) -> Check:
     if len(checked.fit.chains) > 1:
         return _check_chains(checked)
     name = "other starts"
-    model, center = checked.fit.model, checked.q.center
-    probes = probe_starts(model, checked.density, center, seed=checked.seed, count=count_for(model.dim))
+    sample, whole = checked.sample, checked.sample.model is checked.fit.model
+    count = count_for(sample.model.dim)
+    probes = probe_starts(sample.model, sample.density, sample.center, seed=checked.seed, count=count)
     if not probes:
         finding = "No other start had a finite log density: nothing says whether there are other modes."
         return Check(name=name, passed=False, finding=finding, trouble=Trust.not_judged)
@@ -30,7 +31,7 @@ def check_restarts(checked: CheckedFit) -> Check:
     better = [probe for probe in probes if probe.is_better]
     if better:
         top = max(better, key=lambda probe: probe.gain)
-        checked.better_start = top.fit
+        checked.better_start = top.fit if whole else None
         finding = (
             f"{len(better)} of {len(probes)} random starts end higher, by up to {top.gain:.1f} nats of ELBO."
         )
@@ -44,6 +45,8 @@ def check_restarts(checked: CheckedFit) -> Check:
         )
     else:
         finding = f"None of {len(probes)} random starts ends in another mode of like mass."
+    if not whole and sample.density is not None:
+        finding += f" Looked for with the data of {sample.density.num_units} units."
     trouble = Trust.better_optimum if better else Trust.several_modes
     if worse:
         short = max(-probe.gain for probe in worse)
@@ -65,9 +68,10 @@ def _check_chains(checked: CheckedFit) -> Check:
     told, count = "", len(fit.chains) - len(like)
     if count:
         told = f" {count} of {len(fit.chains)} restarts end in a worse optimum, up to {lost:.1f} nats lower."
+    alone = None if not checked.made.is_q else False  # what is handed out is the best restart's, corrected
     if len(like) < 2:
         finding = f"One restart alone reached the best optimum.{told}"
-        return Check(name=name, passed=False, finding=finding, trouble=Trust.worse_restarts)
+        return Check(name=name, passed=alone, finding=finding, trouble=Trust.worse_restarts)
     parts = [approximation(chain.family, chain.inputs) for chain in like]
     rng = checked.rng(Stream.CHAINS_AGREEMENT)
     draws = np.stack([part.draw_globals(rng, _CHAIN_DRAWS) for part in parts])
@@ -82,7 +86,7 @@ def _check_chains(checked: CheckedFit) -> Check:
     apart = Trust.several_modes if valley > 0 else Trust.stopped_early
     return Check(
         name=name,
-        passed=worst <= _RHAT and not count,
+        passed=(alone if count else True) if worst <= _RHAT else False,
         value=worst,
         threshold=_RHAT,
         finding=f"{len(like)} restarts of like ELBO have an R-hat of {worst:.3f} in the globals{between}.{told}",

@@ -110,28 +110,28 @@ def probe_starts(
         home = quick_fit(model, seed=seed, start=center)
     except StartError:
         return []
-    at_home = landscape.elbos(home, noise)
     probes = []
     for number in range(count):
         try:
             other = quick_fit(model, seed=int(rng.integers(2**31)) + number, scattered=True)
         except StartError:
             continue
-        probes.append(_compared(landscape, home, other, at_home, noise))
+        probes.append(_compared(landscape, home, other, noise))
     return probes
 
 
-def _compared(
-    landscape: Landscape, home: QuickFit, other: QuickFit, at_home: FloatArray, noise: FloatArray
-) -> OtherStart:
+def _compared(landscape: Landscape, home: QuickFit, other: QuickFit, noise: FloatArray) -> OtherStart:
     at = landscape.index
     scale = np.sqrt(home.sd[at] ** 2 + other.sd[at] ** 2)
     distance = float((np.abs(other.mean[at] - home.mean[at]) / scale).max(initial=0.0))
+    if distance <= _FAR:  # the same place
+        return OtherStart(fit=other, distance=distance, valley=0.0, gain=0.0, gain_se=0.0)
+    at_home = landscape.elbos(home, noise)
     difference = landscape.elbos(other, noise) - at_home
     usable = np.isfinite(difference)
     pairs = 0.5 * (difference[: len(noise) // 2] + difference[len(noise) // 2 :])
     pairs = pairs[np.isfinite(pairs)]
     gain = float(difference[usable].mean()) if usable.any() else -np.inf
     error = float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else 0.0
-    valley = landscape.valley(home.mean, other.mean) if distance > _FAR else 0.0
+    valley = landscape.valley(home.mean, other.mean)
     return OtherStart(fit=other, distance=distance, valley=valley, gain=gain, gain_se=error)

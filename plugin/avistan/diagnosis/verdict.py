@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avistan.files.records import read_record
+from avistan.runtime.errors import FitError
 from avistan.runtime.text import finite
 from avistan.runtime.types import FloatArray
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from avistan.start.quick_fit import QuickFit
 
 _WIDTH = 110
-_WORSE_IF_LARGE = ("khat", "amortization_gap", "conditional_error")
+_WORSE_IF_LARGE = ("conditional_error",)
 
 
 class Trust(enum.Enum):
@@ -66,20 +67,13 @@ class Trust(enum.Enum):
         "them. If they are relabellings of each other, order the parameters (`ordered`); else sample with NUTS."
     )
     globals_misfit = (
-        "q does not cover the globals' posterior: try richer families (family='auto', command line: --family auto) if "
-        "it has not, reparameterize a funnel (non-centred latents), or use NUTS with fit.warm_start()."
-    )
-    globals_biased = (
-        "Means or sds of the globals are off, and importance weights can correct them: use "
-        "fit.posterior(resample='psis'), or try richer families (family='auto') if it has not."
+        "Draws of the globals are not known to be those of the posterior. Where each unit has few rows, write its "
+        "latents non-centred, where it has many, centred; look for parameters that the data do not tell apart; or "
+        "sample longer with NUTS from fit.warm_start()."
     )
     units_misfit = (
-        "Many units' factors do not cover their conditional posteriors: try richer families (family='auto') if it has "
-        "not, look at the worst units' data, or use NUTS."
-    )
-    units_apart = (
-        "The inference function leaves units short of their own optimum: fit.refine() refines them, or choose a wider "
-        "function (method='avi:mlp(128)') or more steps."
+        "Many units are drawn from other places than their conditional densities: try richer families "
+        "(family='auto') if it has not, look at the worst units' data, or use NUTS."
     )
     not_judged = (
         "A check that decides could not be made, so nothing says that the fit is good: see which one, and compare "
@@ -139,6 +133,28 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """Whether the draws of a global can be relied on.
+
+    Attributes:
+        error: uncertainty of its entries' means, the worst of them, in sds; infinite where it isn't known.
+    """
+
+    name: str
+    holds: bool
+    error: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "holds": self.holds, "error": finite(self.error)}
+
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any]) -> Variable:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where something else was written."""
+        error = float("inf") if read["error"] is None else read["error"]
+        return read_record(cls, {**read, "error": error}, "a variable")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _About:
     """The plain fields of a diagnosis, as they are read back."""
 
@@ -154,9 +170,9 @@ class Diagnosis:
 
     Attributes:
         checks: in the order in which they were made.
-        units: per-unit numbers, each (N,), nan where a unit was not looked at: `khat` and `effective_share` of its
-            importance weights, `amortization_gap` and `amortization_gap_se` (nats), and with the spot check
-            `conditional_error` of its mean in conditional sds and `conditional_sd_ratio`, q's sd over the right one.
+        units: per-unit numbers, each (N,): `conditional_error` of the mean that a unit is drawn with, in conditional
+            sds, and `conditional_sd_ratio`, the factor by which its sd is off, both on average over the globals.
+        variables: the globals, and whether each can be relied on.
         level: name of the units' size; None without one.
         seconds: what the checks took.
         better_start: a quick fit in a better optimum, which `Fit.improve` goes on from; None where none was found.
@@ -166,6 +182,7 @@ class Diagnosis:
     method: str
     checks: tuple[Check, ...]
     units: dict[str, FloatArray] = field(repr=False)
+    variables: tuple[Variable, ...] = ()
     level: str | None
     seconds: float
     better_start: QuickFit | None = field(default=None, repr=False)
@@ -187,7 +204,19 @@ class Diagnosis:
     def __getitem__(self, name: str) -> Check:
         return next(check for check in self.checks if check.name == name)
 
-    def worst_units(self, name: str = "khat", count: int = 5) -> list[tuple[int, float]]:
+    def holds(self, names: Collection[str]) -> bool:
+        """Whether the draws of these variables can be relied on, whatever became of the others.
+
+        Raises:
+            FitError: a name is no global's.
+        """
+        known = {variable.name: variable.holds for variable in self.variables}
+        if unknown := sorted(set(names) - set(known)):
+            raise FitError(f"no global is named {unknown[0]!r}. There are {', '.join(known) or 'none'}.")
+        others = [trouble for trouble in self._troubles if trouble is not Trust.globals_misfit]
+        return not others and all(known[name] for name in names)
+
+    def worst_units(self, name: str = "conditional_error", count: int = 5) -> list[tuple[int, float]]:
         """Units with the largest numbers of a kind: their numbers, counted from 1, and the numbers."""
         values = self.units.get(name, np.empty(0))
         order = np.argsort(np.where(np.isfinite(values), -values, np.inf))[:count]
@@ -201,6 +230,7 @@ class Diagnosis:
             "outcome": self.outcome.name,
             "advice": self.outcome.value,
             "checks": [check.to_json() for check in self.checks],
+            "variables": [variable.to_json() for variable in self.variables],
             "level": self.level,
             "worst_units": {
                 name: [[unit, value] for unit, value in self.worst_units(name)]
@@ -220,7 +250,8 @@ class Diagnosis:
         about = read_record(
             _About, {name: read[name] for name in _About.__dataclass_fields__}, "the diagnosis"
         )
-        return cls(**asdict(about), checks=checks, units=dict(units))
+        variables = tuple(Variable.from_json(variable) for variable in read["variables"])
+        return cls(**asdict(about), checks=checks, units=dict(units), variables=variables)
 
     def to_dataset(self) -> xr.Dataset:
         """Per-unit numbers over the level's dim, for a group `unit_diagnostics`; empty without a level."""
@@ -238,6 +269,10 @@ class Diagnosis:
             limit = "" if check.threshold is None else f"(limit {check.threshold:.3g}{unit})"
             lines.append(f"{check.status:<8}{check.name:<28}{number:>9}  {limit}".rstrip())
             lines += _wrapped(check.finding, " " * 8, " " * 8)
+        if self.variables:
+            for word, holds in (("hold", True), ("do not hold", False)):
+                names = ", ".join(variable.name for variable in self.variables if variable.holds is holds)
+                lines += _wrapped(f"{word}: {names}", "", " " * 8) if names else []
         if told := self._troubles:
             lines += ["", "What to do:"]
             for trouble in told:

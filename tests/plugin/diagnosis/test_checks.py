@@ -10,9 +10,11 @@ import avistan as avi
 from avistan.diagnosis import checks as diagnostics
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.checks import diagnose
+from avistan.diagnosis.training_checks import check_continuation, check_trace
 from avistan.diagnosis.verdict import Check, Trust
 from avistan.fitting.outcome import FitOutcome, judge
 from avistan.objective.elbo import Evaluation
+from avistan.posterior.corrected import Corrected
 from programs import REJECTS, bundled
 
 RICH = "avi:full-rank:full:conditional"
@@ -63,47 +65,38 @@ def test_good_fits_pass(name, method):
     diagnosis = diagnose(bundled(name).fit(method=method, seed=1))
     assert diagnosis.passed, str(diagnosis)
     assert diagnosis.outcome is Trust.passed
-    assert np.isfinite(diagnosis.units["amortization_gap"]).all()
+    assert diagnosis.units["conditional_error"].max() < 0.5
+    assert all(variable.holds for variable in diagnosis.variables)
 
 
-def test_a_family_that_holds_the_posterior_passes_with_the_spot_check(linear_data):
+def test_a_family_that_holds_the_posterior_passes_beside_nuts(linear_data):
     fit = bundled("linear", linear_data).fit(
         method="avi:polynomial(1):full-rank:conditional", seed=1, steps=2000
     )
     diagnosis = diagnose(fit, nuts=True)
     assert diagnosis.passed, str(diagnosis)
-    assert diagnosis["k-hat of the globals"].value < 0.4
-    assert diagnosis["units against HMC"].passed
-    assert abs(diagnosis["globals' means and sds"].value - 1) < 0.1
+    assert diagnosis["globals"].value < 0.1  # sds
+    assert diagnosis["globals against NUTS"].passed
 
 
 # -- known troubles -------------------------------------------------------------------------------------------
 
 
-def test_mean_field_globals_that_are_too_narrow_are_told_by_how_much(linear, linear_data, linear_answers):
-    diagnosis = diagnose(linear)
-    assert diagnosis.outcome in (Trust.globals_biased, Trust.globals_misfit)
-    right = linear_answers["posterior_sd"](linear_data)[0]
-    too_narrow = right / linear_answers["mean_field_optimum"](linear_data).sd[0]
-    assert diagnosis["globals' means and sds"].value == pytest.approx(too_narrow, rel=0.1)
-    assert "resample='psis'" in str(diagnosis)
-
-
 @pytest.mark.slow
-def test_factors_that_ignore_correlations_within_units_bias_the_globals():
+def test_factors_that_ignore_correlations_within_units_are_corrected():
     diagnosis = diagnose(bundled("random_slopes").fit(method="avi", seed=1))
-    assert "globals' means and sds" in failed(diagnosis)
-    assert not diagnosis.passed
+    assert diagnosis.passed, str(diagnosis)
 
 
-@pytest.mark.parametrize("method", ["avi", pytest.param(RICH, marks=pytest.mark.slow)])
-def test_centred_eight_schools_fail_by_their_globals(method):
+def test_centred_eight_schools_hold_because_the_schools_are_integrated_out():
     folder = avi.models_root() / "eight_schools"
     model = avi.Model(folder / "eight_schools_centered.stan", data=folder / "data.json")
-    diagnosis = diagnose(model.fit(method=method, seed=1))
-    assert diagnosis.outcome is Trust.globals_misfit
-    assert "k-hat of the globals" in failed(diagnosis)
-    assert "non-centred" in str(diagnosis)
+    fit = model.fit(method="avi", seed=1)
+    assert diagnose(fit)["globals"].passed
+    tau = fit.posterior(2000)["posterior"]["tau"].values
+    # posteriordb's reference draws of eight_schools: 3.6 and 3.2
+    assert tau.mean() == pytest.approx(3.6, abs=0.6)
+    assert tau.std() == pytest.approx(3.2, rel=0.2)
 
 
 def test_label_switching_is_several_modes(mixture):
@@ -131,9 +124,9 @@ def test_restarts_that_agree_pass(linear_data):
 def test_a_restart_in_a_worse_optimum_is_no_part_of_a_good_posterior():
     fit = avi.Model(stan_code=LESSER_MODE, data={}).fit(seed=1, steps=1000, chains=6)
     diagnosis = diagnose(fit)
-    assert diagnosis.outcome is Trust.worse_restarts
-    assert "keep_chains" in diagnosis.outcome.value
+    assert diagnosis["R-hat over restarts"].passed is None  # the best restart alone is handed out
     assert "end in a worse optimum" in diagnosis["R-hat over restarts"].finding
+    assert "keep_chains" in Trust.worse_restarts.value
     elbos = np.array([chain.evaluation.elbo for chain in fit.chains])
     kept = fit.keep_chains(np.flatnonzero(elbos > elbos.max() - 0.1).tolist())
     assert Trust.worse_restarts not in {
@@ -147,54 +140,14 @@ def test_a_lesser_mode_is_left_for_a_better_one():
     assert "chains=4" in diagnosis.outcome.value
 
 
-def test_units_with_heavy_tails_are_named():
-    y = np.random.default_rng(3).normal(0, 8, 60)
-    model = avi.Model(stan_code=HEAVY_UNITS, data={"N": 60, "y": y})
-    diagnosis = diagnose(model.fit(method=RICH, seed=1, steps=2000))
-    assert "k-hat of units" in failed(diagnosis)
-    check = diagnosis["k-hat of units"]
-    unit, khat = diagnosis.worst_units()[0]
-    assert khat == np.nanmax(diagnosis.units["khat"])
-    assert diagnosis.units["khat"][unit - 1] == khat
-    assert f"N {unit} (" in check.finding
-
-
-def test_sds_that_are_seen_to_be_small_name_what_corrects_them(eight_schools):
-    fit = eight_schools.fit(method="avi:full-rank:conditional", seed=1)
-    (check,) = (check for check in diagnose(fit).checks if check.name == "globals' means and sds")
-    assert check.passed
-    assert check.value > 1.15
-    assert "fit.posterior(resample='psis') corrects that" in check.finding
-
-
-def test_a_global_with_heavy_tails_fails():
-    diagnosis = diagnose(avi.Model(stan_code=CAUCHY, data={}).fit(seed=1, steps=1500))
-    assert diagnosis.outcome is Trust.globals_misfit
-    assert diagnosis["k-hat of the globals"].value > 0.7
-
-
-@pytest.mark.parametrize("name", [pytest.param("lsat_2pl", marks=pytest.mark.slow), "random_slopes"])
-def test_a_fit_stopped_far_too_early_says_so(name):
-    diagnosis = diagnose(bundled(name).fit(method=RICH, seed=1, steps=50))
-    assert diagnosis.outcome is Trust.stopped_early
-    continued = diagnosis["continued training"]
-    assert continued.passed is False
-    assert continued.value > 1  # nats
-    assert "--steps" in str(diagnosis)
-
-
-def test_too_few_steps_are_told_though_they_began_near_the_optimum():
-    diagnosis = diagnose(bundled("eight_schools").fit(seed=1, steps=50))
+def test_where_draws_are_q_itself_a_fit_stopped_too_early_says_so(monkeypatch):
+    fit = bundled("eight_schools").fit(seed=1, steps=50)
+    monkeypatch.setattr(Corrected, "is_q", True)
+    diagnosis = diagnose(fit)
     assert diagnosis.outcome is Trust.stopped_early
     assert "too few" in diagnosis["ELBO trace"].finding
-
-
-@pytest.mark.slow
-def test_a_rate_that_fell_too_soon_does_not_hide_what_is_left():
-    fit = bundled("lsat_2pl").fit(method="constant", seed=1, steps=600, learning_rate=0.002)
-    diagnosis = diagnose(fit)
-    assert diagnosis["continued training"].passed is False
-    assert diagnosis.outcome is Trust.stopped_early
+    assert diagnosis["continued training"].value is not None
+    assert "--steps" in str(diagnosis)
 
 
 def test_a_collapse_after_a_good_stretch_is_no_settled_trace(linear):
@@ -203,45 +156,33 @@ def test_a_collapse_after_a_good_stretch_is_no_settled_trace(linear):
         size=2000
     )
     collapsed = replace(chain, traces=(replace(chain.traces[0], elbo=elbo),))
-    check = diagnose(replace(linear, chains=(collapsed,)))["ELBO trace"]
+    check = check_trace(CheckedFit(fit=replace(linear, chains=(collapsed,)), seed=1))
     assert check.passed is False
     assert check.value == pytest.approx(-30, abs=1)
     assert "fell back" in check.finding
 
 
-@pytest.mark.parametrize("name", ["linear", pytest.param("lsat_2pl", marks=pytest.mark.slow)])
-def test_an_inference_function_that_can_not_bend_leaves_a_gap(name, linear_data):
-    data = linear_data if name == "linear" else "data.json"
-    diagnosis = diagnose(bundled(name, data).fit(method="constant:full-rank:conditional", seed=1))
-    check = diagnosis["amortization gap"]
-    assert check.passed is False
-    assert check.value > 15
-    assert "fit.refine()" in str(diagnosis)
-
-
-def test_rejected_draws_fail():
+def test_rejected_draws_are_told_and_do_not_matter_where_draws_are_corrected():
     data = {"N": 6, "y": [0.1, -0.4, 0.3, 0.0, -0.2, 0.5], "limit": 1.0}
-    diagnosis = diagnose(avi.Model(stan_code=REJECTS, data=data).fit(method="fvi", seed=1, steps=500))
-    assert "rejected draws" in failed(diagnosis)
-    assert diagnosis.outcome is Trust.draws_rejected
+    fit = avi.Model(stan_code=REJECTS, data=data).fit(method="fvi", seed=1, steps=500)
+    check = diagnose(fit)["rejected draws"]
+    assert check.value > 0.01
+    assert check.passed is (None if not fit.corrected().is_q else False)
 
 
-def test_coupled_units_are_judged_by_all_parameters_together():
+def test_coupled_units_are_sampled_by_chains():
     walk = """
     data { int T; vector[T] y; }
     parameters { vector[T] h; real<lower=0> s; }
     model { s ~ normal(0, 1); h[1] ~ normal(0, 1); h[2:T] ~ normal(h[1:T-1], s); y ~ normal(h, 0.5); }
     """
     y = np.cumsum(np.random.default_rng(7).normal(0, 0.3, 60))
-    # a function of signatures can't close the gap of a walk, and is told so first
-    for method, outcome in (("fvi", Trust.globals_misfit), ("avi", Trust.below_quick_fit)):
-        diagnosis = diagnose(
-            avi.Model(stan_code=walk, data={"T": 60, "y": y}).fit(method=method, seed=1, steps=1500)
-        )
-        assert diagnosis.outcome is outcome
-        assert diagnosis["k-hat of the globals"].passed is False
-        assert "all parameters together" in diagnosis["k-hat of the globals"].finding
-        assert diagnosis["k-hat of units"].passed is None
+    fit = avi.Model(stan_code=walk, data={"T": 60, "y": y}).fit(method="fvi", seed=1, steps=300)
+    diagnosis = diagnose(fit)
+    assert diagnosis["globals"].passed, str(diagnosis)
+    assert "Markov chains of all parameters" in diagnosis["globals"].finding
+    assert diagnosis["units"].passed is None
+    assert fit.posterior(400).posterior.sizes["chain"] == 4
 
 
 def test_the_same_seed_repeats(linear):
@@ -275,49 +216,46 @@ def raising(error):
 
 
 def test_a_check_that_raises_fails_with_its_reason_and_the_others_are_made(normal, monkeypatch, caplog):
-    monkeypatch.setitem(diagnostics._CHECKS, "other starts", raising(ValueError("cannot reshape")))
+    monkeypatch.setitem(diagnostics._OF_DRAWS, "other starts", raising(ValueError("cannot reshape")))
     with caplog.at_level(logging.DEBUG, logger="avistan.diagnosis.checks"):
         diagnosis = diagnostics.diagnose(normal)
     check = diagnosis["other starts"]
     assert check.passed is False
     assert check.finding == "This check could not be made: ValueError: cannot reshape."
     assert diagnosis.outcome is Trust.not_judged
-    assert "globals' means and sds" in {check.name for check in diagnosis.checks if check.passed}
+    assert "globals" in {check.name for check in diagnosis.checks if check.passed}
     assert "Traceback" in caplog.text
 
 
 def test_a_check_that_runs_out_of_memory_says_so(normal, monkeypatch):
-    monkeypatch.setitem(diagnostics._CHECKS, "other starts", raising(MemoryError()))
+    monkeypatch.setitem(diagnostics._OF_DRAWS, "other starts", raising(MemoryError()))
     diagnosis = diagnostics.diagnose(normal)
     assert diagnosis["other starts"].passed is False
     assert "memory ran out" in diagnosis["other starts"].finding
 
 
 def test_an_interruption_is_no_failed_check(normal, monkeypatch):
-    monkeypatch.setitem(diagnostics._CHECKS, "other starts", raising(KeyboardInterrupt()))
+    monkeypatch.setitem(diagnostics._OF_DRAWS, "other starts", raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         diagnostics.diagnose(normal)
 
 
 def test_what_several_checks_need_fails_each_of_them(normal, monkeypatch):
-    def broken(family, inputs):
+    def broken(*_):
         raise FloatingPointError("q has no form")
 
+    monkeypatch.setattr("avistan.diagnosis.checked_fit.corrected", broken)
     monkeypatch.setattr("avistan.diagnosis.checked_fit.approximation", broken)
     diagnosis = diagnostics.diagnose(normal)
     reasons = {check.name: check.finding for check in diagnosis.checks if check.passed is False}
-    assert set(reasons) == {"other starts", "globals"}
-    assert all("q has no form" in reason for reason in reasons.values())
+    assert {"other starts", "globals"} <= set(reasons)
+    assert all("q has no form" in reasons[name] for name in ("other starts", "globals"))
 
 
 def test_a_fit_all_of_whose_draws_are_rejected_is_diagnosed():
     y = np.abs(np.random.default_rng(3).normal(0, 0.3, 40))
     model = avi.Model(stan_code=POSITIVE_LEVELS, data={"J": 40, "y": y})
     diagnosis = model.fit(method="fvi", seed=1, steps=300).diagnose()
-    assert not diagnosis.passed
-    assert diagnosis.outcome is Trust.draws_rejected
-    undecided = [check.name for check in diagnosis.checks if check.passed is None]
-    assert not {"continued training", "other starts", "k-hat of the globals"} & set(undecided)
     assert not any("Error" in check.finding for check in diagnosis.checks)
 
 
@@ -345,7 +283,7 @@ def test_a_check_that_has_numbers_or_none_passes(normal):
 def test_a_gain_of_a_single_pair_of_draws_passes_nothing(normal, monkeypatch):
     """Without an error a gain says nothing, be it as small as it may."""
     monkeypatch.setattr("avistan.diagnosis.training_checks.gap", lambda before, after: (-0.71, np.nan))
-    check = diagnostics.diagnose(normal)["continued training"]
+    check = check_continuation(CheckedFit(fit=normal, seed=1))
     assert check.passed is False
     assert check.trouble is Trust.draws_rejected
     assert "-0.71 nats (standard error unknown)" in check.finding
