@@ -41,7 +41,7 @@ def compare(
             "--methods",
             help="Separated by commas: methods as in fit, pathfinder, cmdstan-advi, cmdstan-pathfinder.",
         ),
-    ] = "avi,fvi,constant",
+    ] = "auto,avi,fvi,constant",
     reference: Annotated[
         str | None,
         typer.Option(

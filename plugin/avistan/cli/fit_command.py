@@ -17,9 +17,12 @@ from avistan.cli.options import (
     IncludePath,
     Json,
     LevelName,
+    MustHold,
     Seed,
     StanFile,
+    check_must_hold,
     check_request,
+    is_trusted,
     open_model,
     takes_fit_options,
 )
@@ -75,17 +78,16 @@ def fit(
             "that is missing.",
         ),
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write the posterior although the diagnosis fails.")
-    ] = False,
+    must_hold: MustHold = None,
     json: Json = False,
     **options: Any,
 ) -> str:
-    """Fit by variational inference, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
+    """Fit by variational inference, correct, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
 
     The fit is written first: what interrupts its diagnosis or its draws costs that step alone, and --resume does it.
 
-    Where the diagnosis fails, the fit and diagnosis.json are written and the posterior is not: exit status 3.
+    The draws are marked with the diagnosis (attributes `trusted`, `not_holding`). Where it fails, or a variable of
+    --must-hold can't be relied on: exit status 3.
     """
     from avistan.cli.fit_folder import About, put_fit, trained_fit, what_is_asked
     from avistan.files.outputs import check_folder_place
@@ -113,24 +115,26 @@ def fit(
             model = open_model(stan_file, data, engine, include_path, level)
             check_training(model.bound, make_options(options), chains=chains)
             check_posterior(model.bound, draws, chains, output)
+            check_must_hold(must_hold, model.bound, None)
             asked = what_is_asked(model, options, engine=engine, chains=chains, **shared)
             known = None
             if resume and not holds_training(checkpoint):
                 known = trained_fit(output, asked, engine)
             if known is None:
                 structure = model.inspect(level=level)
+                check_must_hold(must_hold, model.bound, structure.level)
                 result = model.fit(checkpoint=checkpoint, resume=resume, chains=chains, **shared, **options)
                 about = About(asked=asked, verdict=str(structure.verdict), verdict_reason=structure.reason)
                 put_fit(result, output, about)
             else:
                 result, about = known
+                check_must_hold(must_hold, model.bound, result.level)
             if result.outcome is not FitOutcome.out_of_time:
                 remove(checkpoint)
         improvement, drawn = _diagnosed_and_drawn(
-            result, about, output, draws, origin=lambda: model.origin(**shared, **options), force=force
+            result, about, output, draws, origin=lambda: model.origin(**shared, **options)
         )
     diagnosis = improvement.diagnosis
-    trusted = diagnosis.passed or force
     if json:
         text = _as_json(improvement, output, about)
     else:
@@ -138,11 +142,11 @@ def fit(
         text = (
             f"{improvement.fit}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {drawn}"
         )
-    return text if trusted else Refusal(text)
+    return text if is_trusted(diagnosis, must_hold) else Refusal(text)
 
 
 def _diagnosed_and_drawn(
-    result: Fitted, about: About, output: Path, draws: int, *, origin: Callable[[], Origin], force: bool
+    result: Fitted, about: About, output: Path, draws: int, *, origin: Callable[[], Origin]
 ) -> tuple[Improvement[Fitted], str]:
     """A fit in place with its diagnosis, and what to say of its draws; both are made where they are missing."""
     from avistan.cli.fit_folder import (
@@ -168,9 +172,7 @@ def _diagnosed_and_drawn(
             put_diagnosis(made.diagnosis, output)
     else:
         made = Improvement(fit=result, diagnosis=diagnosis, rounds=about.rounds)
-    if not (made.diagnosis.passed or force):
-        drawn = drawn or "no draws, because the diagnosis failed (--force writes them)"
-    elif not drawn:
+    if not drawn:
         complete = False
         with one_step("draws were written", output, "posterior"):
             drawn = f"{put_draws(made.fit, made.diagnosis, output, draws)} ({draws} draws)"

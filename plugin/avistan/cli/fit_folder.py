@@ -41,7 +41,6 @@ from avistan.training.fingerprint import data_digests, differences
 
 _DRAWS = (POSTERIOR, POSTERIOR_STORE)
 _LEAST_SHARE = 0.5  # of the bytes of draws that a compressed store may come down to
-_CORRECTED = {"psis": Trust.globals_biased, "elbo": Trust.worse_restarts}  # by ways to resample
 
 
 # ---- The fit -----------------------------------------------------------------------------------------------
@@ -149,11 +148,6 @@ def read_diagnosis(folder: Path) -> Diagnosis | None:
     return None if Trust.out_of_time in _failed(found) else found
 
 
-def allows_draws(diagnosis: Diagnosis, *, resample: str | None = None) -> bool:
-    """Whether draws may be written unasked: nothing failed, or only what this way of resampling corrects."""
-    return diagnosis.passed or _failed(diagnosis) == {_CORRECTED.get(resample or "")}
-
-
 def _failed(diagnosis: Diagnosis) -> set[Trust]:
     return {check.trouble for check in diagnosis.checks if check.passed is False}
 
@@ -168,19 +162,24 @@ def put_draws(
     draws: int,
     *,
     seed: int | None = None,
-    resample: str | None = None,
+    resample: str = "auto",
 ) -> str:
-    """Put draws beside their fit, in place of earlier ones. Returns the name of their file.
+    """Put draws beside their fit, in place of earlier ones, marked by what the diagnosis says of them. Returns the name
+    of their file.
 
     Raises:
-        FitError: the disk has no room for them, or the weights of resampled ones can't be relied on.
+        FitError: the disk has no room for them.
     """
     fit, units = Fit.of(fitted), None if diagnosis is None else diagnosis.units
+    if diagnosis is not None:
+        fit.marked(diagnosis)
     for name in _DRAWS:
         forget_file(folder, name)
-    if resample is None and is_large(fit, draws):
+    if resample != "elbo" and is_large(fit, draws):
         check_room(folder, int(_LEAST_SHARE * num_bytes(fit, draws)), POSTERIOR_STORE)
-        fit.write_posterior(folder / POSTERIOR_STORE, draws, seed=seed, unit_diagnostics=units)
+        fit.write_posterior(
+            folder / POSTERIOR_STORE, draws, seed=seed, unit_diagnostics=units, resample=resample
+        )
         (folder / POSTERIOR).unlink(missing_ok=True)
         record_file(folder, POSTERIOR_STORE)
         return POSTERIOR_STORE

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from avistan.cli.console import Refusal, answers
-from avistan.cli.options import Draws, FitEngine, Json, check_request
+from avistan.cli.options import (
+    Draws,
+    FitEngine,
+    Json,
+    MustHold,
+    check_must_hold,
+    check_request,
+    is_trusted,
+)
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_numbers
 from avistan.runtime.text import to_json
@@ -26,28 +34,28 @@ def diagnose(
     seed: OwnSeed = None,
     nuts: Annotated[
         bool,
-        typer.Option("--nuts", help="Compare units with Markov chains too, the globals fixed."),
+        typer.Option("--nuts", help="Sample all parameters by NUTS too, and compare; as slow as that is."),
     ] = False,
+    must_hold: MustHold = None,
     engine: FitEngine = None,
     json: Json = False,
 ) -> str:
     """Diagnose a fit, again or where that was interrupted, and write diagnosis.json beside it.
 
-    Exit status 3 where the fit can't be trusted.
+    Exit status 3 where it can't be trusted, or a variable of --must-hold can't.
     """
     from avistan.cli.fit_folder import one_step, opened_fit, put_diagnosis
     from avistan.saved.folder import DIAGNOSIS
 
-    with (
-        opened_fit(fit_folder, engine) as loaded,
-        one_step("the fit was diagnosed", fit_folder, "diagnose"),
-    ):
-        diagnosis = loaded.diagnose(nuts=nuts, seed=seed)
-        put_diagnosis(diagnosis, fit_folder)
+    with opened_fit(fit_folder, engine) as loaded:
+        check_must_hold(must_hold, loaded.model, loaded.level)
+        with one_step("the fit was diagnosed", fit_folder, "diagnose"):
+            diagnosis = loaded.diagnose(nuts=nuts, seed=seed)
+            put_diagnosis(diagnosis, fit_folder)
     text = f"{diagnosis}\n\nwritten to {fit_folder}: {DIAGNOSIS}"
     if json:
         text = to_json(diagnosis.to_json() | {"output": str(fit_folder)})
-    return text if diagnosis.passed else Refusal(text)
+    return text if is_trusted(diagnosis, must_hold) else Refusal(text)
 
 
 @answers
@@ -56,39 +64,32 @@ def posterior(
     draws: Draws = 1000,
     seed: OwnSeed = None,
     resample: Annotated[
-        Literal["psis", "elbo"] | None,
+        Literal["auto", "none", "elbo"],
         typer.Option(
-            "--resample", help="psis: correct the globals by importance weights; elbo: mix restarts."
+            "--resample", help="auto: corrected where that can be had; none: q's own; elbo: mix restarts."
         ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write draws although the diagnosis fails, or was not made.")
-    ] = False,
+    ] = "auto",
     engine: FitEngine = None,
     json: Json = False,
 ) -> str:
     """Write draws of a fit beside it (posterior.nc), in place of earlier ones; nothing is trained.
 
-    Where its diagnosis failed, and not only in what --resample corrects, nothing is written: exit status 3.
+    They are marked with its diagnosis (attributes `trusted`, `not_holding`), if it has one. Where that failed: exit
+    status 3.
     """
-    from avistan.cli.fit_folder import allows_draws, one_step, opened_fit, put_draws, read_diagnosis
+    from avistan.cli.fit_folder import one_step, opened_fit, put_draws, read_diagnosis
 
     check_numbers(draws=draws)
     with opened_fit(fit_folder, engine) as loaded:
         diagnosis = read_diagnosis(fit_folder)
-        if diagnosis is None and not force:
-            raise FitError(
-                f"{fit_folder} has no diagnosis, so nothing says whether its draws can be trusted: run "
-                f"`avistan diagnose {fit_folder}` first, or add --force."
-            )
-        if diagnosis is not None and not force and not allows_draws(diagnosis, resample=resample):
-            text = f"{diagnosis}\n\nno draws, because the diagnosis failed (--force writes them)"
-            return Refusal(to_json({"written": None, "diagnosis": diagnosis.to_json()}) if json else text)
         with one_step("draws were written", fit_folder, "posterior"):
             written = put_draws(loaded, diagnosis, fit_folder, draws, seed=seed, resample=resample)
+    trusted = diagnosis is None or diagnosis.passed
     if not json:
-        return f"{draws} draws of {loaded.method.name}, written to {fit_folder / written}"
-    return to_json(
+        doubt = "" if trusted else f"\n\n{diagnosis}"
+        text = f"{draws} draws of {loaded.method.name}, written to {fit_folder / written}{doubt}"
+        return text if trusted else Refusal(text)
+    text = to_json(
         {
             "program": loaded.model.program.name,
             "method": loaded.method.name,
@@ -96,8 +97,10 @@ def posterior(
             "seed": loaded.seed if seed is None else seed,
             "resample": resample,
             "written": str(fit_folder / written),
+            "trusted": None if diagnosis is None else diagnosis.passed,
         }
     )
+    return text if trusted else Refusal(text)
 
 
 @answers

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from avistan.files.outputs import check_apart
-from avistan.runtime.errors import MethodError
+from avistan.runtime.errors import FitError, MethodError
 from avistan.runtime.limits import check_numbers
 
 if TYPE_CHECKING:
+    from avistan.diagnosis.verdict import Diagnosis
     from avistan.model import Model
+    from stan_adapters.bound.bound_model import BoundModel
+    from stan_adapters.levels.levels import Level
 
 StanFile = Annotated[Path, typer.Argument(metavar="MODEL.stan", help="The Stan program.")]
 DataFiles = Annotated[
@@ -50,7 +53,16 @@ IncludePath = Annotated[
     list[Path] | None,
     typer.Option("--include-path", help="Where #include looks first; can be given several times."),
 ]
-Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file.")]
+MustHold = Annotated[
+    str | None,
+    typer.Option(
+        "--must-hold",
+        metavar="NAME,NAME",
+        show_default="all",
+        help="The globals whose draws must be reliable; exit status 3 where one is not.",
+    ),
+]
+Draws = Annotated[int, typer.Option("--draws", min=1, help="Draws in the netCDF file, of all chains.")]
 
 
 # Options of a fit. Their defaults stand in FitOptions; here they are only shown.
@@ -135,6 +147,32 @@ def split_methods(text: str) -> list[str]:
 def split_variables(text: str) -> list[str]:
     """Names of variables separated by commas outside brackets: "tau,theta[1,2]" are two."""
     return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+
+
+def check_must_hold(must_hold: str | None, model: BoundModel, level: Level | None) -> None:
+    """That --must-hold names globals of the program.
+
+    Args:
+        level: whose units' latents are no globals; None where there is none, or it isn't known yet.
+
+    Raises:
+        FitError: one is none, with those that there are.
+    """
+    if must_hold is None:
+        return
+    latents = () if level is None else level.latents
+    known = [part.name for part in model.layout.containers if part.size and part.name not in latents]
+    for name in split_variables(must_hold):
+        if name not in known:
+            raise FitError(f"--must-hold {name!r}: the program's globals are {', '.join(known) or 'none'}.")
+
+
+def is_trusted(diagnosis: Diagnosis, must_hold: str | None) -> bool:
+    """Whether the draws hold: all of them, or those that --must-hold names. What was not judged does not hold."""
+    if must_hold is None:
+        return diagnosis.passed
+    names = split_variables(must_hold)
+    return set(names) <= {variable.name for variable in diagnosis.variables} and diagnosis.holds(names)
 
 
 def open_model(

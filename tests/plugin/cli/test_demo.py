@@ -26,7 +26,7 @@ def test_the_demonstration_writes_what_it_promises(shown):
     comparison = json.loads((shown / "comparison.json").read_text())
     assert comparison["units"] == 1000
     assert comparison["reference"] == "nuts"
-    assert [row["method"] for row in comparison["methods"]] == ["avi", "fvi", "constant"]
+    assert [row["method"] for row in comparison["methods"]] == ["auto", "avi", "fvi", "constant"]
     assert all(row["reference_mean_error"] is not None for row in comparison["methods"])
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from typer.testing import CliRunner
 
 import avistan as avi
 from avistan.cli.app import app
-from avistan.cli.fit_folder import allows_draws, put_diagnosis, read_diagnosis
+from avistan.cli.fit_folder import put_diagnosis, read_diagnosis
 from avistan.diagnosis import improvement
-from avistan.diagnosis.verdict import Check, Diagnosis, Trust
+from avistan.diagnosis.verdict import Check, Diagnosis, Trust, Variable
 from avistan.model import Model
 from avistan.runtime.errors import FitError
 from avistan.training.checkpoints import beside, in_use
@@ -41,7 +42,7 @@ class Whole:
     """A fit that nothing interrupted: its folder, its bytes and the answer."""
 
     def __init__(self, folder):
-        result = fit(folder, "--json", "--force")
+        result = fit(folder, "--json")
         assert result.exit_code == 0, result.stderr
         self.folder, self.bytes, self.answer = folder, bytes_that_matter(folder), json.loads(result.stdout)
 
@@ -86,14 +87,14 @@ def test_an_interrupted_step_is_the_only_one_to_do_again(place, left, whole, tmp
     output = tmp_path / "fit"
     with monkeypatch.context() as patched:
         patched.setattr(place, interrupted)
-        result = fit(output, "--force")
+        result = fit(output)
     assert result.exit_code == 130
     assert result.stdout == ""
     assert f"The fit itself is in {output}" in result.stderr
     assert set(names(output)) - {"fit.json", "arrays.npz", "program.stan", "data.json"} == left
     assert names(tmp_path) == ["fit"]
     monkeypatch.setattr(Model, "fit", no_training)
-    resumed = fit(output, "--resume", "--force", "--json")
+    resumed = fit(output, "--resume", "--json")
     assert resumed.exit_code == 0, resumed.stderr
     assert bytes_that_matter(output) == whole.bytes
     assert answer(resumed) == answer(whole.answer)
@@ -127,22 +128,24 @@ def test_an_error_after_training_says_where_the_fit_is(raised, status, words, tm
 def test_the_verbs_make_what_is_missing_and_the_same_of_it(whole, tmp_path, monkeypatch):
     output = whole.copy(tmp_path / "fit", "diagnosis.json", "diagnosis.npz", "posterior.nc")
     monkeypatch.setattr(Model, "fit", no_training)
-    early = run("posterior", output, "--draws", 50)
-    assert early.exit_code == 2
-    assert f"run `avistan diagnose {output}` first" in early.stderr
+    early = run("posterior", output, "--draws", 50, "--json")
+    assert early.exit_code == 0, early.stderr
+    assert json.loads(early.stdout)["trusted"] is None
+    with xr.open_datatree(output / "posterior.nc") as tree:
+        assert "trusted" not in tree.attrs  # nothing has judged them
     found = run("diagnose", output, "--json")
     assert found.exit_code in (0, 3)
     assert found.exit_code == (0 if whole.answer["diagnosis"]["passed"] else 3)
     told = json.loads(found.stdout)
     assert told.pop("output") == str(output)
     assert answer({"diagnosis": told}) == answer({"diagnosis": whole.answer["diagnosis"]})
-    drawn = run("posterior", output, "--draws", 50, "--force", "--json")
+    drawn = run("posterior", output, "--draws", 50, "--json")
     assert drawn.exit_code == 0, drawn.stderr
     assert json.loads(drawn.stdout)["written"] == str(output / "posterior.nc")
     assert bytes_that_matter(output) == whole.bytes
     (output / "notes.txt").write_text("mine")  # no reason to refuse
     monkeypatch.chdir(output)
-    again = run("posterior", ".", "--draws", 20, "--seed", 9, "--force")
+    again = run("posterior", ".", "--draws", 20, "--seed", 9)
     assert again.exit_code == 0, again.stderr
     with xr.open_datatree(output / "posterior.nc") as tree:
         assert tree["posterior"].sizes["draw"] == 20
@@ -155,7 +158,7 @@ def test_resuming_a_complete_fit_says_so_and_fits_nothing(whole, tmp_path, monke
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     monkeypatch.setattr(Model, "fit", no_training)
     monkeypatch.setattr(improvement, "diagnose", no_training)
-    result = fit(output, "--resume", "--force", "--json")
+    result = fit(output, "--resume", "--json")
     assert result.exit_code == 0, result.stderr
     assert f"{output} is complete: nothing was left to do." in result.stderr
     assert answer(result) == answer(whole.answer)
@@ -250,14 +253,20 @@ FAILED = Check(
     value=2.0,
     threshold=1.5,
     unit="sds",
-    trouble=Trust.globals_biased,
+    trouble=Trust.globals_misfit,
 )
 PASSED = Check(name="units", passed=True, finding="Fine.", trouble=Trust.units_misfit)
 
 
 def diagnosis(*checks):
-    units = {"khat": np.array([0.25, np.nan, 0.75])}
-    return Diagnosis(program="p", method="avi", checks=checks, units=units, level="J", seconds=1.5)
+    units = {"conditional_error": np.array([0.25, np.nan, 0.75])}
+    variables = (
+        Variable(name="mu", holds=True, error=0.02),
+        Variable(name="tau", holds=False, error=np.inf),
+    )
+    return Diagnosis(
+        program="p", method="avi", checks=checks, units=units, variables=variables, level="J", seconds=1.5
+    )
 
 
 def test_a_diagnosis_reads_back_as_it_was_written(tmp_path, monkeypatch):
@@ -269,16 +278,100 @@ def test_a_diagnosis_reads_back_as_it_was_written(tmp_path, monkeypatch):
     other = read_diagnosis(tmp_path)
     assert other.to_json() == one.to_json()
     assert str(other) == str(one)
-    np.testing.assert_array_equal(other.units["khat"], one.units["khat"])
+    np.testing.assert_array_equal(other.units["conditional_error"], one.units["conditional_error"])
     (tmp_path / "diagnosis.json").write_text("{}")
     assert read_diagnosis(tmp_path) is None
 
 
-def test_what_resampling_corrects_does_not_forbid_its_draws():
-    assert allows_draws(diagnosis(PASSED))
-    assert allows_draws(diagnosis(FAILED, PASSED), resample="psis")
-    assert not allows_draws(diagnosis(FAILED, PASSED))
-    assert not allows_draws(diagnosis(FAILED, PASSED), resample="elbo")
+# ---- Draws and their marks ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def doubted(whole, tmp_path, monkeypatch):
+    """A fit without a diagnosis and draws, of which every diagnosis finds that `mu` holds and `tau` does not."""
+    found = replace(diagnosis(FAILED), units={"conditional_error": np.zeros(8)})
+    monkeypatch.setattr(improvement, "diagnose", lambda fit, **options: found)
+    monkeypatch.setattr("avistan.diagnosis.checks.diagnose", lambda fit, **options: found)
+    monkeypatch.setattr(Model, "fit", no_training)
+    return whole.copy(tmp_path / "fit", "diagnosis.json", "diagnosis.npz", "posterior.nc")
+
+
+def marks(folder):
+    with xr.open_datatree(folder / "posterior.nc") as tree:
+        return {name: tree.attrs[name] for name in ("trusted", "not_holding") if name in tree.attrs}
+
+
+def test_draws_that_do_not_hold_are_written_and_marked_with_status_3(doubted):
+    result = fit(doubted, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert "hold: mu" in result.stdout
+    assert "do not hold: tau" in result.stdout
+    assert marks(doubted) == {"trusted": 0, "not_holding": "tau"}
+    again = run("posterior", doubted, "--draws", 20, "--json")
+    assert again.exit_code == 3
+    assert json.loads(again.stdout)["trusted"] is False
+    assert marks(doubted) == {"trusted": 0, "not_holding": "tau"}
+
+
+def test_only_what_must_hold_decides(doubted):
+    fine = fit(doubted, "--resume", "--must-hold", "mu")
+    assert fine.exit_code == 0, fine.stderr
+    assert marks(doubted) == {"trusted": 0, "not_holding": "tau"}
+    assert fit(doubted, "--resume", "--must-hold", "mu,tau").exit_code == 3
+    assert run("diagnose", doubted, "--must-hold", "mu").exit_code == 0
+    assert run("diagnose", doubted, "--must-hold", "tau, mu").exit_code == 3
+
+
+@pytest.mark.parametrize("name", ["sigma", "theta_raw", "tau,", "mu;tau"])
+def test_what_must_hold_is_a_global(name, doubted):
+    before = names(doubted)
+    for command in (["fit", *CALL, *OPTIONS, "--output", doubted, "--resume"], ["diagnose", doubted]):
+        result = run(*command, "--must-hold", name)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "the program's globals are mu, tau" in result.stderr
+    assert names(doubted) == before
+
+
+def test_another_fault_of_a_fit_leaves_nothing_that_holds():
+    assert diagnosis(FAILED, PASSED).holds(["mu"])
+    assert not diagnosis(FAILED, replace(PASSED, passed=False)).holds(["mu"])
+
+
+def test_draws_of_q_itself_can_be_asked_for(whole, tmp_path):
+    output = whole.copy(tmp_path / "fit")
+    result = run("posterior", output, "--draws", 50, "--resample", "none", "--json")
+    assert result.exit_code == (0 if whole.answer["diagnosis"]["passed"] else 3)
+    assert json.loads(result.stdout)["resample"] == "none"
+    expected = avi.load(output).posterior(50, resample="none")
+    with xr.open_datatree(output / "posterior.nc") as tree:
+        assert tree.attrs["correction"] == "none"
+        np.testing.assert_array_equal(tree["posterior"]["mu"], expected["posterior"]["mu"])
+        assert "log_q" in tree["sample_stats"]
+    assert run("posterior", output, "--resample", "psis").exit_code == 2
+
+
+SEVERAL_MODES = """
+parameters { real x; }
+model { target += log_mix(0.5, normal_lpdf(x | -1.5, 0.05), normal_lpdf(x | 1.5, 0.05)); }
+"""
+
+
+def test_a_fit_of_one_mode_of_two_is_kept_and_its_draws_are_marked(tmp_path):
+    program = tmp_path / "modes.stan"
+    program.write_text(SEVERAL_MODES)
+    output = tmp_path / "fit"
+    command = ["fit", program, "--method", "fvi", "--steps", 300, "--draws", 50, "--output", output, "--json"]
+    refused = run(*command)
+    assert refused.exit_code == 3, refused.stderr
+    found = json.loads(refused.stdout)["diagnosis"]
+    assert not found["passed"]
+    assert found["advice"]
+    assert json.loads((output / "diagnosis.json").read_text()) == found
+    assert marks(output)["trusted"] == 0
+    told = run("posterior", output, "--draws", 50)
+    assert told.exit_code == 3
+    assert "What to do:" in told.stdout
 
 
 # ---- Killed ------------------------------------------------------------------------------------------------
@@ -299,7 +392,7 @@ MOMENTS = {  # the place that the process waits at, and the file that tells that
     ids=["two", "all"],
 )
 def test_a_fit_killed_at_steps_after_training_goes_on_to_the_same_bytes(moments, whole, tmp_path):
-    fits = InterruptedFits(tmp_path / "fits", [*CALL, *OPTIONS, "--force"])
+    fits = InterruptedFits(tmp_path / "fits", [*CALL, *OPTIONS])
     for moment in moments:
         place, pattern = MOMENTS[moment]
         process = fits.start("fit", "--resume", wait_at=place)
@@ -317,7 +410,7 @@ def test_a_fit_killed_at_steps_after_training_goes_on_to_the_same_bytes(moments,
 
 @pytest.mark.slow
 def test_fits_killed_at_twenty_random_moments_lose_nothing_that_was_trained(whole, tmp_path):
-    fits = InterruptedFits(tmp_path / "fits", [*CALL, *OPTIONS, "--force"])
+    fits = InterruptedFits(tmp_path / "fits", [*CALL, *OPTIONS])
     rng = np.random.default_rng(18)
     seconds, killed, after_training = fits.run("warm-up"), 0, 0
     while killed < 20:
