@@ -241,7 +241,7 @@ class Model:
 
     def compare(
         self,
-        methods: Sequence[str] = ("avi", "fvi", "constant"),
+        methods: Sequence[str] = ("auto", "avi", "fvi", "constant"),
         *,
         reference: str | StrPath | xr.DataTree | Reference | None = None,
         seed: int = 1,
@@ -255,7 +255,8 @@ class Model:
         """Fit several methods from one start and measure them on the same draws.
 
         Args:
-            methods: names as in `fit`, and "cmdstan-advi", "cmdstan-pathfinder", "pathfinder".
+            methods: names as in `fit`, and "cmdstan-advi", "cmdstan-pathfinder", "pathfinder". The row "auto" is the
+                fit that `fit` gives: the ELBO is its q's, errors against a reference are those of its posterior.
             reference: "nuts" (stanli's sampler), "cmdstan-nuts", a DataTree or the path of a netCDF file with a group
                 `posterior`, a `Reference`, or None.
             repeats: how many seeds, counted up from `seed`; the first gives the table, the others its spread.
@@ -285,6 +286,7 @@ class Model:
             sampler_options,
         )
         from avistan.comparison.references import Reference
+        from avistan.comparison.rows import AUTO
 
         chosen_options = make_options(options)
         self._check_fittable(seed)
@@ -298,7 +300,7 @@ class Model:
         check_training(self.bound, chosen_options)
         check_sampling(self.bound, **chosen_reference)
         structure = self._structure(level)
-        parsed = [parse_method(name) for name in methods if name not in COMPETITORS]
+        parsed = [parse_method(name) for name in methods if name not in (AUTO, *COMPETITORS)]
         banded = next((method for method in parsed if method.reach), parse_method("avi"))
         target = level_for(banded, structure)
         for each in parsed:
@@ -306,6 +308,10 @@ class Model:
                 check_method(self.bound, target, each, chosen_options)
         long_fit = any(method.second is not None for method in parsed)
         needs = {"whole": needs_whole(parsed, chosen_options), "long_fit": long_fit}
+
+        def auto(seed: int) -> Fit:
+            return self.fit(method=AUTO, seed=seed, level=level, show_progress=False, **options)
+
         with (
             External(self.bound, cmdstan_exe=cmdstan_exe) as external,
             bars() if shown(show_progress) else quiet() as progress,
@@ -325,6 +331,7 @@ class Model:
                 chosen_options,
                 structure=structure,
                 external=external,
+                auto=auto,
                 reference=reference,
                 reference_failure=failure,
                 progress=progress,

@@ -13,7 +13,7 @@ from avistan.comparison.competitors import COMPETITORS, External
 from avistan.comparison.elbo_curves import curve
 from avistan.comparison.references import Reference
 from avistan.comparison.results import Comparison
-from avistan.comparison.rows import Cost, Row, accuracy, best_elbo, with_gap, with_milestones
+from avistan.comparison.rows import AUTO, Cost, Row, accuracy, best_elbo, with_gap, with_milestones
 from avistan.density.slots import register
 from avistan.family.family import mean_field_family
 from avistan.family.method import parse_method
@@ -32,6 +32,9 @@ from avistan.start.preparation import Preparation
 from stan_adapters.structure.structure import Structure
 
 MakeProgress = Callable[[str], Progress | None]
+MakeAuto = Callable[[int], Fit]  # of a seed
+
+_DRAWS = 4000  # that moments of corrected draws are taken from
 
 
 def run_competition(
@@ -41,6 +44,7 @@ def run_competition(
     *,
     structure: Structure,
     external: External,
+    auto: MakeAuto,
     reference: Reference | None = None,
     reference_failure: str = "",
     progress: MakeProgress | None = None,
@@ -53,6 +57,7 @@ def run_competition(
 
     Args:
         preparations: for each seed the start that its methods share, and the seconds it took.
+        auto: the fit that `Model.fit` gives by default; it may have a start of its own.
         reference_failure: why the reference that was asked for is missing.
 
     Raises:
@@ -61,7 +66,7 @@ def run_competition(
     for name in methods:
         meaning(name)
     rounds = [
-        _one_round(made, seconds, methods, options, external, reference, progress, number)
+        _one_round(made, seconds, methods, options, external, auto, reference, progress, number)
         for number, (made, seconds) in enumerate(preparations)
     ]
     first = preparations[0][0]
@@ -86,7 +91,7 @@ def meaning(name: str) -> Hashable:
     Raises:
         MethodError: it is none, with what there is.
     """
-    if isinstance(name, str) and name in COMPETITORS:
+    if isinstance(name, str) and name in (AUTO, *COMPETITORS):
         return name
     return replace(parse_method(name), name="")
 
@@ -97,6 +102,7 @@ def _one_round(
     methods: Sequence[str],
     options: FitOptions,
     external: External,
+    auto: MakeAuto,
     reference: Reference | None,
     progress: MakeProgress | None,
     number: int,
@@ -107,10 +113,14 @@ def _one_round(
         try:
             if name in COMPETITORS:
                 row = _outside(external, name, preparation, options)
-                if bar is not None:
-                    bar(1, 1, row.elbo if row.elbo is not None else np.nan)
+            elif name == AUTO:
+                row = _of_fit(AUTO, auto(preparation.seed))
             else:
                 row = _inside(preparation, name, options, seconds_prepare, bar)
+            if bar is not None and name in (AUTO, *COMPETITORS):
+                bar(1, 1, row.elbo if row.elbo is not None else np.nan)
+            if reference is not None and name == AUTO:
+                row = _corrected(row)
         except AvistanError as error:
             rows.append(Row(method=name, outcome="failed", reason=str(error)))
             continue
@@ -126,14 +136,17 @@ def _inside(
     preparation: Preparation, name: str, options: FitOptions, seconds_prepare: float, bar: Progress | None
 ) -> Row:
     """A method of avistan's own."""
-    fit = Fit.of(
-        fit_method(preparation, parse_method(name), options, seconds_prepare=seconds_prepare, progress=bar)
-    )
+    fit = fit_method(preparation, parse_method(name), options, seconds_prepare=seconds_prepare, progress=bar)
+    return _of_fit(fit.method.name, Fit.of(fit))
+
+
+def _of_fit(name: str, fit: Fit) -> Row:
     mean, sd = fit.marginals()
+    ended = f"ended with {fit.method.name}. " if name == AUTO else ""
     return Row(
-        method=fit.method.name,
+        method=name,
         outcome=fit.outcome.name,
-        reason=fit.outcome.value,
+        reason=f"{ended}{fit.outcome.value}".strip(),
         fit=fit,
         evaluation=fit.evaluation,
         elbo=finite(fit.elbo),
@@ -150,6 +163,14 @@ def _inside(
         mean=mean,
         sd=sd,
     )
+
+
+def _corrected(row: Row) -> Row:
+    """The row with means and sds of the draws that its fit hands out."""
+    assert row.fit is not None
+    theta = row.draws(_DRAWS)
+    reason = f"{row.reason} {row.fit.corrected()}".strip()
+    return replace(row, mean=theta.mean(axis=0), sd=theta.std(axis=0, ddof=1), reason=reason)
 
 
 def _outside(external: External, name: str, preparation: Preparation, options: FitOptions) -> Row:

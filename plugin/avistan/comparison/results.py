@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from avistan.comparison.references import Reference
 from avistan.comparison.rows import Row, best_elbo
-from avistan.comparison.tables import ReportTable, accuracy, as_text, cost, repeats, results
+from avistan.comparison.tables import WIDTH, ReportTable, accuracy, as_text, cost, repeats, results
 from avistan.fitting.options import FitOptions
 from avistan.runtime.text import finite
 from stan_adapters.bound.bound_model import BoundModel
@@ -95,5 +96,6 @@ class Comparison:
         sizes = f"{self.units} units, {self.unconstrained_dim} unconstrained parameters"
         notes = [f"{row.method}: {row.reason}" for row in self.rows if row.reason and not row.failed]
         notes += [note for note in (self.reference_failure, self.reference and self.reference.caveat) if note]
+        notes = [line for note in notes for line in textwrap.wrap(note, WIDTH)]
         blocks = [f"{self.program}: {sizes}, seed {self.seed}", as_text(self.tables), "\n".join(notes)]
         return "\n\n".join(block for block in blocks if block)

@@ -14,11 +14,13 @@ from avistan.comparison.references import Reference
 from avistan.family.method import FACTORIZED
 from avistan.fit import Fit
 from avistan.objective.elbo import Evaluation, gap
+from avistan.posterior.handed_out import unconstrained_posterior
 from avistan.runtime.errors import AvistanError
 from avistan.runtime.text import finite
 from avistan.runtime.types import FloatArray
 from stan_adapters.levels.levels import Level
 
+AUTO = "auto"  # the fit that `Model.fit` gives, with the posterior that it hands out
 ONE_NAT = 1.0
 ONE_PER_MILLE = 0.001
 
@@ -103,11 +105,13 @@ class Row:
         return None if self.evaluation is None else self.evaluation.khat
 
     def draws(self, number: int) -> FloatArray:
-        """At most `number` unconstrained draws (S, D).
+        """At most `number` unconstrained draws (S, D); of `auto` those that its fit hands out, else q's.
 
         Raises:
             AvistanError: the method failed.
         """
+        if self.fit is not None and self.method == AUTO:
+            return unconstrained_posterior(self.fit, number)
         if self.fit is not None:
             return np.asarray(self.fit.unconstrained_draws(number)[0])
         if self.approximation is not None:
@@ -176,7 +180,9 @@ def free_factors(rows: Sequence[Row], like: Row | None = None) -> Row | None:
     own = FACTORIZED if like is None or like.fit is None else like.fit.method.family
     for family in (own, FACTORIZED):
         for row in rows:
-            if row.function == "table" and row.fit is not None and row.fit.method.family == family:
+            if row.method == AUTO or row.function != "table" or row.fit is None:
+                continue
+            if row.fit.method.family == family:
                 return row
     return None
 

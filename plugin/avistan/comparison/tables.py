@@ -22,7 +22,7 @@ from avistan.runtime.text import (
     several,
 )
 
-_WIDTH = 110
+WIDTH = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,5 +226,5 @@ def _block(table: ReportTable, names: int) -> str:
     for group, span in table.groups:
         above += group.rjust(sum(widths[at : at + span]))
         at += span
-    notes = [line for note in table.notes for line in textwrap.wrap(note, _WIDTH)]
+    notes = [line for note in table.notes for line in textwrap.wrap(note, WIDTH)]
     return "\n".join([f"{table.caption}:", *([above] if table.groups else []), *lines, *notes])

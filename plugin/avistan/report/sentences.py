@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from avistan.comparison.results import Comparison
-from avistan.comparison.rows import Accuracy, Row, free_factors
+from avistan.comparison.rows import AUTO, Accuracy, Row, free_factors
 from avistan.family.method import FACTORIZED
 from avistan.runtime.text import count, fixed, plus_minus, seconds, several
 from stan_adapters.structure.reasons import listed
@@ -70,6 +70,8 @@ def _sds_of(who: str) -> str:
 
 
 def _kind(row: Row) -> str | None:
+    if row.method == AUTO:  # whose draws are not those of its q
+        return None
     return {None: None, "table": "F-VI", "constant": "the constant factor"}.get(row.function, "A-VI")
 
 
@@ -165,7 +167,9 @@ def _accuracy(comparison: Comparison) -> Iterator[str]:
         return
     measured = [row for row in comparison.rows if row.accuracy is not None]
     own = [row for row in measured if row.fit is not None]
-    first = next(iter([*(row for row in own if row.amortized), *own, *measured]), None)
+    handed_out = [row for row in own if row.method == AUTO]
+    amortized = [row for row in own if row.amortized]
+    first = next(iter([*handed_out, *amortized, *own, *measured]), None)
     if first is not None and first.accuracy is not None:
         yield from accuracy_sentences(comparison, first, first.accuracy)
     if reference.caveat:
@@ -201,7 +205,7 @@ def accuracy_sentences(comparison: Comparison, row: Row, found: Accuracy) -> Ite
     wide = [what for what, _, ratio in parts if ratio > _WIDE]
     off = [what for what, error, _ in parts if error > _OFF]
     if sharp:
-        factorized = row.fit is not None and row.fit.method.family == FACTORIZED
+        factorized = row.method != AUTO and row.fit is not None and row.fit.method.family == FACTORIZED
         why = ", as a factorized approximation does" if "globals" in sharp and factorized else ""
         yield f"It understates the uncertainty of the {listed(sharp)}{why}."
         free = free_factors(comparison.rows, row)

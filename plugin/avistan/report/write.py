@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from avistan.comparison.results import Comparison
-from avistan.comparison.rows import Row
+from avistan.comparison.rows import AUTO, Row
 from avistan.files.outputs import check_room, whole_file
 from avistan.model import Model
 from avistan.posterior.datatree import to_datatree
@@ -80,7 +80,7 @@ def _plain_attrs(attrs: Any) -> dict[str, Any]:
 
 
 def best_row(comparison: Comparison) -> Row:
-    """The row whose posterior is written: the first amortized method, else avistan's first, else the first.
+    """The row whose posterior is written: `auto`, else the first amortized one, avistan's first, or the first.
 
     Raises:
         FitError: every method failed.
@@ -90,13 +90,14 @@ def best_row(comparison: Comparison) -> Row:
         reasons = "; ".join(f"{row.method}: {row.reason}" for row in comparison.rows)
         raise FitError(f"every method failed. {reasons or 'No method was named.'}")
     own = [row for row in done if row.fit is not None]
-    return next((row for row in own if row.amortized), (own or done)[0])
+    own.sort(key=lambda row: (row.method != AUTO, not row.amortized))
+    return (own or done)[0]
 
 
 def row_posterior(comparison: Comparison, row: Row, draws: int) -> xr.DataTree:
-    """Draws of a row's approximation as an ArviZ DataTree."""
+    """Draws of a row as an ArviZ DataTree: of `auto` those that its fit hands out, else of the approximation."""
     if row.fit is not None:
-        return row.fit.posterior(draws)
+        return row.fit.posterior(draws, resample="auto" if row.method == AUTO else "none")
     model, theta = comparison.model, row.draws(draws)
     values, _ = model.constrain(theta, seed=comparison.seed)
     lp, _ = model.log_density_gradient(theta)

@@ -170,3 +170,31 @@ def test_draws_of_another_sampler_are_a_reference(eight_schools, tmp_path):
     assert json.dumps(given.to_json(), allow_nan=False)
     with pytest.raises(avi.AvistanError, match="unknown reference"):
         eight_schools.compare(["fvi"], reference="nutz", **SMALL)
+
+
+def test_auto_is_the_fit_that_the_model_gives_and_its_errors_are_those_of_what_that_hands_out(eight_schools):
+    options = {"chains": 2, "warmup": 300, "draws": 500}
+    table = eight_schools.compare(
+        ["auto", "avi", "fvi"], reference="nuts", reference_options=options, seed=1, **SMALL
+    )
+    row, fit = table["auto"], eight_schools.fit(seed=1, **SMALL)
+    assert row.elbo == fit.elbo
+    assert row.reason.startswith(f"ended with {fit.method.name}")
+    assert str(fit.corrected()) in row.reason
+    theta = fit.posterior(4000, unconstrained=True)["unconstrained_posterior"]
+    tau = eight_schools.bound.layout["tau"].offset
+    assert row.mean[tau] == pytest.approx(float(theta["tau"].mean()))
+    assert row.sd[tau] == pytest.approx(float(theta["tau"].std(ddof=1)))
+    assert row.accuracy.sd_ratio_globals == pytest.approx(
+        1, abs=0.15
+    )  # of NUTS with some 500 effective draws
+    assert table["fvi"].gap_to_fvi == 0
+    assert row.draws(20).shape == (20, 10)
+
+
+def test_free_factors_by_name_are_what_gaps_are_measured_against_where_auto_is_free_factors_too():
+    model = avi.Model(stan_code="parameters { vector[3] x; } model { x ~ normal(1, [1, 2, 3]'); }")
+    table = model.compare(["auto", "fvi"], seed=1, **SMALL)
+    assert table["auto"].function == "table"
+    assert table["fvi"].gap_to_fvi == 0
+    assert table["fvi"].gap_se == 0

@@ -124,7 +124,7 @@ def test_the_forest_shows_quantiles_of_the_draws_on_the_programs_own_scale(compa
     panels = {axes.get_yticklabels()[0].get_text().partition("[")[0]: axes for axes in figure.axes}
     assert list(panels) == ["mu", "tau", "theta_raw"]
     fit = comparison.rows[0].fit
-    tau = fit.posterior(500)["posterior"]["tau"].to_numpy().ravel()
+    tau = fit.posterior(500, resample="none")["posterior"]["tau"].to_numpy().ravel()
     bars = [line.get_xdata() for line in panels["tau"].lines if len(line.get_xdata()) == 2]
     assert len(bars) == 6  # two intervals each for the reference and two methods
     assert min(bar[0] for bar in bars) > 0

@@ -247,7 +247,7 @@ def test_intervals_of_chosen_variables_are_quantiles_of_any_block(comparison):
     theta, tau = found.panels
     assert theta.labels == ("theta[1]", "theta[2]")
     assert [name for name, _ in found.samples] == ["nuts", "avi", "fvi", "constant"]
-    draws = comparison["avi"].fit.posterior(400)["posterior"]
+    draws = comparison["avi"].fit.posterior(400, resample="none")["posterior"]
     np.testing.assert_allclose(tau.quantiles[0, 1], np.quantile(draws["tau"], (0.05, 0.25, 0.5, 0.75, 0.95)))
     np.testing.assert_allclose(theta.quantiles[1, 1, 2], np.median(draws["theta"].values[0, :, 1]))
 
@@ -558,3 +558,11 @@ def test_the_page_prints(browser, address):
     printed = browser.pdf()
     assert printed.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) <= 8
+
+
+def test_what_is_handed_out_is_told_by_its_name_and_before_approximations(comparison):
+    both = accuracy(error=0.02, ratio=1.0, globals_ratio=0.8)
+    auto = replace(comparison["fvi"], method="auto", accuracy=both)
+    told = said(replace(comparison, rows=(*comparison.rows, auto)), "Accuracy")
+    assert "auto's sds are on average 0.80 times the reference's for the globals" in told
+    assert "factorized" not in told  # its q may be, its draws are not
