@@ -8,8 +8,8 @@ unconstrained scale:
 mean: the largest |error| of a global's mean, in NUTS's sds.
 sd globals: sds over those of NUTS, the mean over the globals and the smallest; sd locals: the mean over the latents.
 corr: mean |error| of the correlations between a global and a latent, where NUTS's are beyond 0.3 either way.
-corrected: the same numbers of the globals after `fit.posterior(resample="psis")`; `refused` where the k-hat of its
-    weights says that they can't be relied on.
+corrected: the same numbers of the globals as `fit.posterior()` hands them out; `not reliable` where it says of itself
+    that they are not known to be those of the posterior.
 seconds: of the fit, with all stages of the family; beside it those of NUTS.
 
 NUTS has errors too; its largest R-hat stands in the last column.
@@ -26,8 +26,7 @@ from _further_programs import FURTHER
 from _moments import Moments, moments
 from avistan.comparison.references import nuts
 from avistan.model import Model
-from avistan.posterior.resampling import corrected_draws
-from avistan.runtime.errors import FitError
+from avistan.posterior.handed_out import unconstrained_posterior
 
 FITTED_DRAWS = 4000
 
@@ -59,10 +58,9 @@ def measure(program: str, model: Model, draws: int) -> float:
     reference = nuts(model.bound, seed=1, warmup=draws, draws=draws)
     truth = moments(model, level, reference.theta.reshape(-1, model.bound.dim))
     own = moments(model, level, fit.unconstrained_draws(FITTED_DRAWS)[0])
-    try:
-        corrected = globals_told(moments(model, level, corrected_draws(fit, FITTED_DRAWS)[0]), truth)
-    except FitError:
-        corrected = f"{'refused':>20}"
+    corrected = f"{'not reliable':>20}"
+    if fit.corrected().correction.reliable:
+        corrected = globals_told(moments(model, level, unconstrained_posterior(fit, FITTED_DRAWS)), truth)
     ratio = float(np.mean(own.sd_globals / truth.sd_globals))
     corr = own.corr_error(truth)
     print(

@@ -9,7 +9,7 @@ ELBO: nats, up to the program's constant, with its standard error.
 gain: ELBO over that of `diagonal` (mean-field globals, diagonal locals), on the draws that both share.
 step: seconds of a training step over those of `diagonal`, measured in turns, the least of the rounds each.
 sd, globals and locals: sds over those of NUTS, means over the parameters on the unconstrained scale.
-corrected: of the globals of `auto` after `fit.posterior(resample="psis")`; empty where its weights can't be relied on.
+corrected: of the globals of `auto` as `fit.posterior()` hands them out; empty where they could not be corrected.
 corr: mean |error| of the correlations between a global and a latent, where NUTS's are beyond 0.3 either way; the line
     of NUTS has their number and mean size, and its largest R-hat. NUTS samples the centred schools and occupancy
     as non-centred programs, in whose coordinates it is at ease.
@@ -41,9 +41,8 @@ from avistan.fit import Fit
 from avistan.fitting.options import FitOptions
 from avistan.model import Model
 from avistan.objective.elbo import gap
-from avistan.posterior.resampling import corrected_draws
+from avistan.posterior.handed_out import unconstrained_posterior
 from avistan.report.figures import COLOURS, GRID, INK, MUTED
-from avistan.runtime.errors import FitError
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, split, start_family
 from stan_adapters.levels.levels import Level
@@ -76,7 +75,7 @@ class Row:
     gain_se: float
     step: float  # over diagonal's; nan for `auto`, which passes through several families
     sd_globals: float
-    sd_corrected: float  # of `auto` alone; nan where its weights can't be relied on
+    sd_corrected: float  # of `auto` alone; nan where they could not be corrected
     sd_locals: float
     corr_error: float
     seconds: float
@@ -200,11 +199,10 @@ def print_steps() -> None:
 
 
 def corrected_sd(fit: Fit, model: Model, level: Level, truth: Moments) -> float:
-    """The globals' sds over NUTS's after importance weights have corrected them; nan where these refuse."""
-    try:
-        theta = corrected_draws(fit, 4000)[0]
-    except FitError:
+    """The globals' sds over NUTS's as they are handed out; nan where the correction can't be relied on."""
+    if not fit.corrected().correction.reliable:
         return float("nan")
+    theta = unconstrained_posterior(fit, 4000)
     return float(np.mean(moments(model, level, theta).sd_globals / truth.sd_globals))
 
 
