@@ -107,7 +107,7 @@ ARROWS = (  # from, to, folders, place of the label
     (("unit inputs",), "family", "fitting, family", (4.25, 1.75)),
     (("family",), "trained family", "objective, training", (3.47, 1.13)),
     (("trained family",), "fit", "fitting, objective", (2.15, 1.13)),
-    (("fit",), "posterior", "posterior", (0.95, 1.13)),
+    (("fit",), "posterior", "correction, posterior", (0.95, 1.13)),
 )
 
 

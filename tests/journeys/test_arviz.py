@@ -50,7 +50,9 @@ def schools_fit(eight_schools):
 
 @pytest.fixture(scope="module")
 def schools(schools_fit):
-    return schools_fit.posterior(1000, unconstrained=True, posterior_predictive={"y": "y_rep"})
+    return schools_fit.posterior(
+        1000, resample="none", unconstrained=True, posterior_predictive={"y": "y_rep"}
+    )
 
 
 def scaled(centre):
@@ -74,7 +76,7 @@ def test_summary_has_a_row_for_every_scalar_and_rhat_of_the_restarts(schools):
 
 
 def test_rhat_sees_restarts_that_disagree(schools_fit):
-    tree = schools_fit.posterior(500)
+    tree = schools_fit.posterior(500, resample="none")
     tree["posterior"]["mu"] = tree["posterior"]["mu"] + 10 * tree["posterior"]["chain"]
     assert float(az.rhat(tree)["mu"]) > 1.5
 
@@ -84,7 +86,7 @@ def test_forest_and_predictive_plots_are_drawn(schools, scaled_fit):
     assert len(forest.viz["point_estimate"].data_vars) == 2
     predictive = az.plot_ppc_dist(schools)
     assert "y" in predictive.viz["predictive_dist"].data_vars
-    counts = scaled_fit.posterior(200, posterior_predictive={"k": "k_rep"})
+    counts = scaled_fit.posterior(200, resample="none", posterior_predictive={"k": "k_rep"})
     assert counts["posterior_predictive"]["k"].dtype == np.int64
     assert "k" in az.plot_ppc_rootogram(counts, var_names=["k"]).viz["predictive_markers"].data_vars
 
@@ -109,7 +111,7 @@ def nuts_tree(model):
 def test_loo_is_that_of_nuts_within_a_standard_error_or_flagged(name, method):
     model = bundled(name)
     expected = az.loo(nuts_tree(model))
-    tree = model.fit(method=method, seed=1).posterior(1000)
+    tree = model.fit(method=method, seed=1).posterior(1000, resample="none")
     plain = az.loo(tree)
     assert abs(plain.elpd - expected.elpd) < expected.se
     stats = tree["sample_stats"]
@@ -134,7 +136,7 @@ def test_compare_prefers_the_model_that_made_the_data():
     trees = {
         name: avi.Model(stan_code=code.format(mean=mean, point=point), data=data)
         .fit(method="fvi", steps=1000)
-        .posterior(500)
+        .posterior(500, resample="none")
         for name, mean, point in (("line", "a + b * x", "a + b * x[n]"), ("level", "a", "a"))
     }
     table = az.compare(trees)
@@ -146,21 +148,21 @@ def test_compare_prefers_the_model_that_made_the_data():
 
 
 def test_power_scaling_sees_a_prior_against_the_data(scaled_fit):
-    conflict = az.psense_summary(scaled_fit.posterior(2000), var_names=["mu"])
-    agreement = az.psense_summary(scaled(1.0).posterior(2000), var_names=["mu"])
+    conflict = az.psense_summary(scaled_fit.posterior(2000, resample="none"), var_names=["mu"])
+    agreement = az.psense_summary(scaled(1.0).posterior(2000, resample="none"), var_names=["mu"])
     assert conflict.loc["mu", "prior"] > 0.05
     assert agreement.loc["mu", "prior"] < 0.5 * conflict.loc["mu", "prior"]
 
 
 def test_lprior_is_the_log_prior_unless_named_otherwise(scaled_fit):
-    tree = scaled_fit.posterior(20)
+    tree = scaled_fit.posterior(20, resample="none")
     assert set(tree["log_prior"].data_vars) == {"lprior"}
     assert "lprior" not in tree["posterior"]
-    assert "lprior" in scaled_fit.posterior(20, log_prior=False)["posterior"]
-    renamed = scaled_fit.posterior(20, log_prior={"all": "lprior"})
+    assert "lprior" in scaled_fit.posterior(20, resample="none", log_prior=False)["posterior"]
+    renamed = scaled_fit.posterior(20, resample="none", log_prior={"all": "lprior"})
     assert set(renamed["log_prior"].data_vars) == {"all"}
     with pytest.raises(FitError, match=r"log_prior='prior'.*lprior"):
-        scaled_fit.posterior(20, log_prior="prior")
+        scaled_fit.posterior(20, resample="none", log_prior="prior")
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -183,6 +185,7 @@ def assert_same(read, tree):
 def full_tree(schools_fit):
     return schools_fit.posterior(
         60,
+        resample="none",
         unconstrained=True,
         coords={"J": list("ABCDEFGH")},
         posterior_predictive={"y": "y_rep"},
@@ -233,8 +236,10 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(drawing, "_NUMBERS_AT_ONCE", 70)
 
 
-def test_what_is_written_in_batches_is_what_posterior_returns(schools_fit, small_batches, tmp_path):
+@pytest.mark.parametrize("resample", ["auto", "none"])
+def test_what_is_written_in_batches_is_what_posterior_returns(resample, schools_fit, small_batches, tmp_path):
     options = {
+        "resample": resample,
         "unconstrained": True,
         "coords": {"J": list("ABCDEFGH")},
         "posterior_predictive": {"y": "y_rep"},
@@ -243,7 +248,8 @@ def test_what_is_written_in_batches_is_what_posterior_returns(schools_fit, small
     schools_fit.write_posterior(tmp_path / "posterior.zarr", 33, **options)
     expected = schools_fit.posterior(33, **options)
     with xr.open_datatree(tmp_path / "posterior.zarr", engine="zarr") as read:
-        assert read["posterior"]["theta"].encoding["chunks"] == (1, 7, 8)
+        if resample == "none":
+            assert read["posterior"]["theta"].encoding["chunks"] == (1, 7, 8)
         assert set(read.children) == set(expected.children)
         assert dict(read.attrs) == dict(expected.attrs)
         for group in expected.children:
@@ -252,16 +258,16 @@ def test_what_is_written_in_batches_is_what_posterior_returns(schools_fit, small
 
 
 def test_batches_are_independent_draws(schools_fit, small_batches):
-    mu = schools_fit.posterior(400)["posterior"]["mu"].values
+    mu = schools_fit.posterior(400, resample="none")["posterior"]["mu"].values
     assert len(np.unique(mu)) == mu.size
-    rep = schools_fit.posterior(40)["posterior"]["y_rep"].values
+    rep = schools_fit.posterior(40, resample="none")["posterior"]["y_rep"].values
     assert len(np.unique(rep)) == rep.size
 
 
 def test_draws_in_batches_are_those_on_the_unconstrained_scale(schools_fit, small_batches):
     chain = schools_fit.chains[0]
     theta, log_q = drawing.unconstrained_draws(replace(schools_fit, chains=(chain,)), 33, seed=1)
-    tree = schools_fit.posterior(33)
+    tree = schools_fit.posterior(33, resample="none")
     np.testing.assert_array_equal(tree["sample_stats"]["log_q"].values[0], log_q)
     lp, _ = schools_fit.model.log_density_gradient(theta)
     np.testing.assert_array_equal(tree["sample_stats"]["lp"].values[0], lp)
@@ -274,7 +280,7 @@ def test_a_posterior_is_large_by_its_numbers(schools_fit):
 
 
 def test_arviz_reads_what_was_written_in_batches(schools_fit, small_batches, tmp_path):
-    schools_fit.write_posterior(tmp_path / "posterior.zarr", 100)
+    schools_fit.write_posterior(tmp_path / "posterior.zarr", 100, resample="none")
     tree = az.from_zarr(tmp_path / "posterior.zarr")
     assert "mu" in az.summary(tree, var_names=["mu"]).index
 
@@ -308,7 +314,7 @@ def test_an_interrupted_store_leaves_nothing(schools_fit, small_batches, tmp_pat
 
     monkeypatch.setattr(bound, "constrain", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        schools_fit.write_posterior(tmp_path / "posterior.zarr", 30)
+        schools_fit.write_posterior(tmp_path / "posterior.zarr", 30, resample="none")
     assert not list(tmp_path.iterdir())
 
 

@@ -50,7 +50,7 @@ def assert_one_message(result):
 )
 def test_a_fit_keeps_what_there_was_room_for_and_goes_on_when_there_is_more(kibibytes, kept, tmp_path):
     with small_disk(tmp_path / "disk", kibibytes) as disk:
-        result = run("fit", *CALL, *QUICK, "--output", disk / "fit", "--force")
+        result = run("fit", *CALL, *QUICK, "--output", disk / "fit")
         assert_one_message(result)
         assert names(disk) == (["fit"] if kept else [])
         if kept:
@@ -59,7 +59,7 @@ def test_a_fit_keeps_what_there_was_room_for_and_goes_on_when_there_is_more(kibi
             assert not [name for name in names(disk / "fit") if name.startswith(".")]
             assert "posterior.nc" not in names(disk / "fit")
         subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
-        again = run("fit", *CALL, *QUICK, "--output", disk / "fit", "--force", "--resume", "--json")
+        again = run("fit", *CALL, *QUICK, "--output", disk / "fit", "--resume", "--json")
         assert again.exit_code == 0, again.stderr
         assert ("there is nothing to resume" in again.stderr) is not kept
         with xr.open_datatree(disk / "fit" / "posterior.nc") as tree:
@@ -68,7 +68,7 @@ def test_a_fit_keeps_what_there_was_room_for_and_goes_on_when_there_is_more(kibi
 
 
 def test_predictions_and_comparisons_write_nothing_without_room(tmp_path):
-    fitted = run("fit", *CALL, *QUICK, "--output", tmp_path / "fit", "--force")
+    fitted = run("fit", *CALL, *QUICK, "--output", tmp_path / "fit")
     assert fitted.exit_code == 0, fitted.stderr
     with small_disk(tmp_path / "disk", 24) as disk:
         for command in (

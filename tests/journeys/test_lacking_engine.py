@@ -95,7 +95,7 @@ def test_auto_goes_on_to_the_compiled_engine_and_says_so_everywhere(toy_library,
     assert structure.to_json()["engine"] == "bridgestan"
     fit = model.fit(method="avi:polynomial(1)", **SMALL)
     assert "engine bridgestan" in str(fit)
-    assert fit.posterior(10).attrs["engine"] == "bridgestan"
+    assert fit.posterior(10, resample="none").attrs["engine"] == "bridgestan"
     fit.save(tmp_path / "fit")
     assert avi.load(tmp_path / "fit").model.engine == "bridgestan"
     assert len(compiled) == 1
@@ -111,7 +111,7 @@ def test_components_of_tuples_are_explained_where_they_appear(toy_library, tmp_p
     model = avi.Model(stan_code=code, data=DATA, engine=str(path))
     structure = model.inspect()
     assert "`pop:1` among an engine's names is the first component of pop" in structure.reason
-    posterior = model.fit(method="fvi", **SMALL).posterior(20)["posterior"]
+    posterior = model.fit(method="fvi", **SMALL).posterior(20, resample="none")["posterior"]
     assert posterior["pop:1"].attrs["description"] == "component 1 of the tuple pop"
     assert posterior["pop:2"].attrs["description"] == "component 2 of the tuple pop"
     assert posterior["pop:2"].shape == (1, 20, N)

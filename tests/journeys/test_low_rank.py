@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import avistan as avi
+from avistan.correction.approximation import approximation
 from avistan.family.globals import LowRankGlobals, start_globals
 from avistan.family.method import parse_method
-from avistan.posterior.approximation import approximation
 from avistan.start.preparation import prepare, start_family
 from family_draws import drawn
 from programs import NORMALS, bind

@@ -136,7 +136,7 @@ CALLS = {
     "a method twice": ([*COMPARE, "--methods", "avi,avi"], ["'avi' is named twice"]),
     "a method under two names": ([*COMPARE, "--methods", "avi,avi:mlp(64)"], ["are the same method"]),
     "a competitor twice": ([*COMPARE, "--methods", "pathfinder,pathfinder"], ["is named twice"]),
-    "auto among methods": ([*COMPARE, "--methods", "auto,fvi"], ["unknown method 'auto'"]),
+    "auto twice among methods": ([*COMPARE, "--methods", "auto,auto"], ["is named twice"]),
     "no reference": ([*COMPARE, "--reference", ""], ["unknown reference ''"]),
     "a reference that is none": ([*COMPARE, "--reference", "nuts2"], ["Did you mean 'nuts'"]),
     "JSON as reference": ([*COMPARE, "--reference", "d.json"], ["can't read the reference d.json"]),

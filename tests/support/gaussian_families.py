@@ -3,9 +3,9 @@
 import equinox as eqx
 import numpy as np
 
+from avistan.correction.approximation import Approximation, approximation
 from avistan.family.family import mean_field_family
 from avistan.family.globals import FullRankGlobals
-from avistan.posterior.approximation import Approximation, approximation
 from avistan.runtime.device import on_device, zeros
 from avistan.runtime.precision import in_float64
 

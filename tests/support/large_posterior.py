@@ -55,5 +55,5 @@ def peak_mib() -> float:
 if __name__ == "__main__":
     fit = of_more_units(1_000_000)
     print(f"{peak_mib():.0f} MiB when bound, and at the end")
-    fit.write_posterior(sys.argv[1], 100)
+    fit.write_posterior(sys.argv[1], 100, resample="none")
     print(f"{peak_mib():.0f}")

@@ -79,7 +79,7 @@ OF_COMPARE = {
 OF_POSTERIOR = {
     "draws": NO_NUMBERS,
     "seed": NO_SEEDS,
-    "resample": ["x", 3, True, []],
+    "resample": ["x", 3, True, [], None, "psis"],
     "coords": [3, "x", {"J": 3}, {"J": [1, 2]}],
     "dims": [3, {"theta": 3}, {"theta": "a"}, {"theta": ["a", "b"]}],
     "log_likelihood": [3, "nope", ["nope"], {"a": "nope"}, [3]],
@@ -162,6 +162,11 @@ def main() -> None:
     ask("posterior", lambda name, value: fit.posterior(**({"draws": 5} | {name: value})), OF_POSTERIOR)
     ask("write_posterior", lambda name, value: fit.write_posterior("w.zarr", value), {"draws": NO_NUMBERS})
     ask("write_posterior", lambda name, value: fit.write_posterior(value, 5), {"path": NO_PATHS})
+    ask(
+        "write_posterior",
+        lambda name, value: fit.write_posterior("w.zarr", 5, **{name: value}),
+        {"resample": ["elbo", "psis", None]},
+    )
     ask("unconstrained_draws", lambda name, value: fit.unconstrained_draws(value), {"draws": NO_NUMBERS})
     ask(
         "create_inits",

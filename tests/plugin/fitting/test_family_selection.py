@@ -224,7 +224,7 @@ def test_restarts_are_chains_of_one_family_and_repeat(tmp_path):
     fit = model.fit(method="avi", chains=3, seed=1, steps=400)
     assert len(fit.chains) == 3
     assert fit.elbo == max(chain.evaluation.elbo for chain in fit.chains)
-    tree = fit.posterior(100)
+    tree = fit.posterior(100, resample="none")
     assert tree["posterior"]["mu"].shape == (3, 100)
     again = model.fit(method="avi", chains=3, seed=1, steps=400)
     for one, other in zip(fit.chains, again.chains, strict=True):
@@ -238,7 +238,8 @@ def test_restarts_are_chains_of_one_family_and_repeat(tmp_path):
         chain.evaluation.elbo for chain in fit.chains
     ]
     np.testing.assert_array_equal(
-        loaded.posterior(20)["posterior"]["mu"].values, fit.posterior(20)["posterior"]["mu"].values
+        loaded.posterior(20, resample="none")["posterior"]["mu"].values,
+        fit.posterior(20, resample="none")["posterior"]["mu"].values,
     )
     kept = fit.keep_chains([2, 0])
     assert [c.evaluation.elbo for c in kept.chains] == [fit.chains[i].evaluation.elbo for i in (2, 0)]
@@ -252,7 +253,7 @@ def test_restarts_begin_at_scattered_points_and_mix_by_their_elbo():
     model { target += log_mix(0.8, normal_lpdf(x | -3, 0.3), normal_lpdf(x | 3, 0.3)); z ~ std_normal(); }
     """
     fit = avi.Model(stan_code=modes).fit(chains=6, seed=2, steps=400)
-    centres = fit.posterior(200)["posterior"]["x"].mean("draw").values
+    centres = fit.posterior(200, resample="none")["posterior"]["x"].mean("draw").values
     left, right = int(np.argmax(centres < -2)), int(np.argmax(centres > 2))
     assert centres[left] < -2
     assert centres[right] > 2
@@ -261,7 +262,7 @@ def test_restarts_begin_at_scattered_points_and_mix_by_their_elbo():
     share = float((mixed["posterior"]["x"] < 0).mean())
     np.testing.assert_allclose(share, 0.8, atol=0.04)  # the modes' masses; Monte Carlo error 0.006
     np.testing.assert_array_equal(mixed["sample_stats"]["restart"] == 0, mixed["posterior"]["x"] < 0)
-    with pytest.raises(avi.AvistanError, match="choose 'psis', 'elbo' or None"):
+    with pytest.raises(avi.AvistanError, match="choose 'auto', 'none' or 'elbo'"):
         fit.posterior(10, resample="stack")
 
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 import avistan as avi
+from avistan.correction.approximation import approximation
 from avistan.density.slots import register
 from avistan.fitting.natural_gradient import moved_globals, natural_gradient_step
-from avistan.posterior.approximation import approximation
 from avistan.runtime.device import on_device
 from avistan.runtime.precision import in_float64
 from programs import bundled, simulator

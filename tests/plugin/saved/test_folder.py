@@ -13,7 +13,7 @@ import pytest
 
 import avistan as avi
 from avistan.cli.fit_folder import put_diagnosis, read_diagnosis
-from avistan.diagnosis.verdict import Check, Diagnosis, Trust
+from avistan.diagnosis.verdict import Check, Diagnosis, Trust, Variable
 from avistan.runtime.errors import AvistanError, FitError
 from avistan.saved.folder import ChangedFileWarning, forget_file, read_asked, record_file
 from programs import bundled
@@ -170,10 +170,20 @@ def test_a_diagnosis_that_was_changed_counts_as_none_and_one_edited_on_purpose_n
 ):
     place = tmp_path / "fit"
     shutil.copytree(folder, place)
-    check = Check(name="globals", passed=False, finding="Off.", value=2.0, trouble=Trust.globals_biased)
-    units = {"khat": np.array([0.5] * 8)}
+    check = Check(name="globals", passed=False, finding="Off.", value=2.0, trouble=Trust.globals_misfit)
+    variables = (Variable(name="mu", holds=False, error=np.inf),)
+    units = {"conditional_error": np.array([0.5] * 8)}
     put_diagnosis(
-        Diagnosis(program="p", method="avi", checks=(check,), units=units, level="J", seconds=1.5), place
+        Diagnosis(
+            program="p",
+            method="avi",
+            checks=(check,),
+            units=units,
+            variables=variables,
+            level="J",
+            seconds=1.5,
+        ),
+        place,
     )
     written = (place / "diagnosis.json").read_text()
     assert str(read_diagnosis(place)).startswith("avi fit of p: NO")
@@ -186,6 +196,11 @@ def test_a_diagnosis_that_was_changed_counts_as_none_and_one_edited_on_purpose_n
     edits += [
         plain | {"checks": [plain["checks"][0] | {name: of}]} for name in plain["checks"][0] for of in wrong
     ]
+    edits += [
+        plain | {"variables": [plain["variables"][0] | {name: of}]}
+        for name in plain["variables"][0]
+        for of in wrong
+    ]
     for edited in edits:
         (place / "diagnosis.json").write_text(json.dumps(edited))
         record_file(place, "diagnosis.json")
@@ -194,8 +209,8 @@ def test_a_diagnosis_that_was_changed_counts_as_none_and_one_edited_on_purpose_n
     (place / "diagnosis.json").write_text(written)
     record_file(place, "diagnosis.json")
     for units in (
-        {"khat": np.zeros((2, 2))},
-        {"khat": np.array(["a"])},
+        {"conditional_error": np.zeros((2, 2))},
+        {"conditional_error": np.array(["a"])},
         {"a": np.zeros(3), "b": np.zeros(4)},
     ):
         np.savez(place / "diagnosis.npz", **units)
