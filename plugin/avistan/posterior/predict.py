@@ -101,7 +101,8 @@ def predict(
             (eqx.tree_at(lambda family: family.placement, unrefined(chain.family), placement), inputs)
             for chain in fit.chains
         ]
-        made = corrected(fit, given)
+        # Beside a second level the globals hold units of their own, which q draws together with the new ones.
+        made = None if fit.second is not None else corrected(fit, given)
         drawn = joined(list(_batches(fit, model, made, chains, draws, given)))
         groups = {}
         if distance is not None:
@@ -132,7 +133,7 @@ def predict(
 def _batches(
     fit: Fitted,
     model: BoundModel,
-    made: Corrected,
+    made: Corrected | None,
     chains: Sequence[tuple[Family, FloatArray]],
     draws: int,
     seed: int,
@@ -142,7 +143,7 @@ def _batches(
     Args:
         chains: families of the restarts for the new units, with their inputs.
     """
-    if made.is_q:
+    if made is None or made.is_q:
         yield from draw_batches(model, chains, draws, seed=seed, purpose=Stream.NEW_UNITS)
         return
     found, rng = made.correction, generator(seed, Stream.NEW_UNITS)
