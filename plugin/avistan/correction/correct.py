@@ -23,6 +23,7 @@ from avistan.fitting.fitted import Fitted
 from avistan.objective.elbo import block_size, draw_block, tabulated
 from avistan.runtime.deadline import out_of_time
 from avistan.runtime.device import on_device
+from avistan.runtime.entries import evenly
 from avistan.runtime.limits import check_seed
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import begin_stage
@@ -32,31 +33,23 @@ from stan_adapters.errors import AvistanError
 from stan_adapters.samplers.stanli import nuts
 
 _MOMENT_DRAWS = 2000  # of q's globals, for their means and covariance
-_GRADIENTS, _LARGE = (
-    6e7,
-    2000,
-)  # gradients of all data that a correction may take, times parameters beyond so many
-_FEWEST_GRADIENTS = 250
+# Gradients of all data that a correction may take: so many divided by the parameters and a number more, but some.
+_GRADIENTS, _MORE, _FEWEST_GRADIENTS = 6e7, 2000, 250
 _ROUNDS_OF_WHOLE = (4000, 4000)
-_LEAST_SHARE = (
-    0.6  # that weights of all parameters are worth: with fewer, chains are cheap, and tails may be curved
-)
+_LEAST_SHARE = 0.6  # of draws that weights of all parameters are worth: of fewer, tails may be curved
 _FIRST_ROUND, _FURTHER, _MOST_DRAWS = 16, 16, 3072  # of values that take integrals
 _MOST_SAMPLED = 3000  # parameters of chains of all of them
 _DENSE = 60  # parameters up to which chains have a dense metric
 _CHAINS = 4
 # Warm-up and draws of each chain, and the acceptance that steps are tuned to: a longer run if one is not enough.
-_RUNS = (
-    (300, 300, 0.9),
-    (500, 1000, 0.98),
-)  # warm-up and draws of each chain: a longer run where the first is not enough
+_RUNS = ((300, 300, 0.9), (500, 1000, 0.98))
 _LOST = 0.02  # share of draws at which units may not be integrated out
-_ROUGH = 0.25  # nats (sd over draws of the globals) by which integrals over all units may be off
-RHAT = 1.02
+ROUGH = 0.25  # nats (sd over draws of the globals) by which integrals over all units may be off
+RHAT = 1.02  # up to which chains agree
 _GOLDEN = 0.5 * (5**0.5 - 1)  # whose multiples fill the unit interval evenly, however many there are
 _DRAWS_OF_Q = 200  # for starts and a metric
-_MOST_WATCHED = 200  # parameters whose chains are judged
-_MOST_DIVERGENCES = 0.005  # share of draws
+_MOST_WATCHED = 200  # parameters whose chains are judged, unless there are more globals
+MOST_DIVERGENCES = 0.005  # share of draws
 
 
 class Way(enum.Enum):
@@ -107,9 +100,7 @@ class Correction:
         chains, count, _ = self.theta.shape
         each = max(1, draws // chains)
         if chains > 1:
-            return self.theta[
-                :, np.resize(np.linspace(0, count - 1, min(each, count)).round().astype(int), each)
-            ]
+            return self.theta[:, np.resize(evenly(count, each), each)]
         ends = np.cumsum(np.exp(self.log_weights[0]))
         shares = (rng.random() + _GOLDEN * np.arange(each)) % 1.0
         return self.theta[:, np.minimum(np.searchsorted(ends, shares * ends[-1]), count - 1)]
@@ -117,7 +108,7 @@ class Correction:
 
 def budget(dim: int) -> int:
     """Gradients of all data that a correction may take: fewer where there are many parameters."""
-    return int(max(_FEWEST_GRADIENTS, _GRADIENTS / (dim + _LARGE)))
+    return int(max(_FEWEST_GRADIENTS, _GRADIENTS / (dim + _MORE)))
 
 
 @in_float64
@@ -168,9 +159,9 @@ def _marginal(fit: Fitted, q: Approximation, rng: Rng) -> Correction | None:
         drawn = q.draw_globals(rng, _MOMENT_DRAWS)
         if not density.calibrate(drawn):
             return None
-        if not q.num_globals:
-            return _of_weighed(Weighed(np.zeros((_MOMENT_DRAWS, 0)), *_equal(_MOMENT_DRAWS), 0.0), density)
         density.check(drawn)
+        if not q.num_globals:
+            return _of_weighed(Weighed(drawn, *_equal(_MOMENT_DRAWS)), density)
         rounds = _rounds(budget(fit.model.dim), density)
         proposal = Proposal(q.draw_globals, q.log_q_globals)
         return _of_weighed(weigh(density, proposal, _gaussian(drawn), None, rounds, rng), density)
@@ -217,9 +208,9 @@ def _of_weighed(found: Weighed, density: Marginal | Whole) -> Correction:
             f"{found.khat:.2f}: too few, or too uneven, for means and sds (needed: {ENOUGH}, k-hat up to {KHAT})."
         )
     adjustment = density.adjustment if isinstance(density, Marginal) else None
-    rough = adjustment is not None and not adjustment.error <= _ROUGH
+    rough = adjustment is not None and not adjustment.error <= ROUGH
     if rough and adjustment is not None:
-        reason = f"Integrals over the units differ by {adjustment.error:.2g} nats (limit {_ROUGH})."
+        reason = f"Integrals over the units differ by {adjustment.error:.2g} nats (limit {ROUGH})."
     if isinstance(density, Marginal) and density.lost > _LOST * density.asked:
         rough = True
         reason = (
@@ -260,7 +251,6 @@ def _chains(fit: Fitted, q: Approximation, known: Correction | None, seed: int) 
         metric = np.atleast_2d(np.cov(rows.T)) + 1e-9 * np.diag(metric)
     seeds = derived_seeds(seed, Stream.CHAINS_OF_CORRECTION, count=len(_RUNS))
     watched = _watched(fit)
-    told = ""
     for (warmup, draws, accepted), of_run in zip(_RUNS, seeds, strict=True):
         try:
             found = nuts(
@@ -278,8 +268,7 @@ def _chains(fit: Fitted, q: Approximation, known: Correction | None, seed: int) 
         chains = _of_chains(found.theta, found.divergences, watched)
         if chains.reliable or out_of_time():
             break
-        told = chains.reason
-    return chains if chains.reliable else replace(chains, reason=told)
+    return chains
 
 
 def _draws_of_q(fit: Fitted, seed: int) -> FloatArray:
@@ -293,12 +282,11 @@ def _draws_of_q(fit: Fitted, seed: int) -> FloatArray:
 
 
 def _watched(fit: Fitted) -> IntArray:
-    """Parameters whose chains are judged: globals, and as many of the units' as time allows."""
+    """Parameters whose chains are judged: all globals, and as many of the units' as time allows."""
     at = np.asarray(fit.family.placement.global_index)
     units = np.setdiff1d(np.arange(fit.model.dim), at)
     room = max(0, _MOST_WATCHED - len(at))
-    some = units[np.unique(np.linspace(0, len(units) - 1, min(room, len(units))).round().astype(int))]
-    return np.concatenate([at[:_MOST_WATCHED], some])
+    return np.concatenate([at, units[evenly(len(units), room)]])
 
 
 def _of_chains(theta: FloatArray, divergences: int, watched: IntArray) -> Correction:
@@ -312,14 +300,14 @@ def _of_chains(theta: FloatArray, divergences: int, watched: IntArray) -> Correc
     tail = array_stats.ess(some, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95))
     effective[watched] = np.minimum(bulk, tail)
     worst, fewest = float(np.nanmax(rhat, initial=1.0)), float(np.nanmin(effective, initial=count))
-    mixed = worst <= RHAT and fewest >= ENOUGH and divergences <= _MOST_DIVERGENCES * count
+    mixed = worst <= RHAT and fewest >= ENOUGH and divergences <= MOST_DIVERGENCES * count
     reason = (
         ""
         if mixed
         else (
             f"{theta.shape[0]} Markov chains of {theta.shape[1]} draws have an R-hat of up to {worst:.3f}, effective "
             f"draws from {fewest:.0f}, and {divergences} divergences (needed: {RHAT}, {ENOUGH}, "
-            f"{_MOST_DIVERGENCES * count:.0f} at most)."
+            f"{MOST_DIVERGENCES * count:.0f} at most)."
         )
     )
     return Correction(

@@ -9,7 +9,7 @@ import numpy as np
 
 from avistan.runtime.types import FloatArray
 
-MOST_PARAMETERS = 200  # two gradients for each, at every step
+_MOST_PARAMETERS = 200  # two gradients for each, at every step
 _STEPS = 15
 _DIFFERENCE = 0.05  # of gradients, in sds of the density as far as they are known
 _CLOSE = 0.1  # sds of a Newton step, at which the mode is found
@@ -48,7 +48,7 @@ def laplace(target: Target, start: Gaussian) -> Gaussian | None:
         start: where the steps begin, and what the first differences are made in.
     """
     size = target.size
-    if not 0 < size <= MOST_PARAMETERS:
+    if not 0 < size <= _MOST_PARAMETERS:
         return None
     mean, factor = start.mean, start.factor
     value = -np.inf

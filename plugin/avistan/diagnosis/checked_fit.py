@@ -41,6 +41,7 @@ class CheckedFit:
         seed: of the checks' random numbers.
         units: numbers of single units that checks found, (N,) by name.
         variables: verdicts on the globals.
+        corrected: whether the draws are known not to be q's own.
         better_start: a quick fit in a better optimum, if a check found one.
     """
 
@@ -48,6 +49,7 @@ class CheckedFit:
     seed: int
     units: dict[str, FloatArray] = field(default_factory=dict)
     variables: tuple[Variable, ...] = ()
+    corrected: bool = False
     better_start: QuickFit | None = None
 
     @property

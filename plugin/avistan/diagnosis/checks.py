@@ -67,7 +67,7 @@ def diagnose(fit: Fitted, *, seed: int | None = None, nuts: bool = False) -> Dia
     for number, (name, make) in enumerate(waiting):
         later = waiting[number + 1][0] if number + 1 < len(waiting) else "saving"
         begin_stage(f"diagnosis: {name}", next=later)
-        corrected = name in _OF_Q and _is_corrected(checked)
+        corrected = name in _OF_Q and checked.corrected
         if corrected and name not in _INFORMS:
             continue
         found = made(name, make, checked)
@@ -88,17 +88,6 @@ def _informing(check: Check) -> Check:
     """A check of q where draws are corrected: it decides only that training was cut off."""
     cut_off = check.passed is False and check.trouble is Trust.out_of_time
     return check if cut_off else replace(check, passed=None)
-
-
-def _is_corrected(checked: CheckedFit) -> bool:
-    """Whether the draws are not q's own; False where that could not be found out."""
-    if out_of_time():
-        return False
-    try:
-        return not checked.made.is_q
-    except Exception:  # the check of the globals has said so
-        _logger.debug("no correction", exc_info=True)
-        return False
 
 
 def decided(check: Check) -> Check:

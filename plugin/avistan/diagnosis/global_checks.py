@@ -6,52 +6,47 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from avistan.correction.correct import RHAT, Correction, Way
+from avistan.correction.correct import MOST_DIVERGENCES, RHAT, Correction, Way
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.verdict import Check, Trust, Variable
+from avistan.objective.elbo import Evaluation
 from avistan.runtime.streams import Stream, derived_seeds
 from avistan.runtime.types import FloatArray, IntArray
 from stan_adapters.samplers.stanli import nuts
 
-_KHAT = 0.7  # Vehtari et al., JMLR 2024
 _MEAN, _SD = 0.15, 0.1  # sds by which a mean, and share by which a sd, may be uncertain
 _OF_SURFACE = 0.25  # of the nats by which a surface misses values: sds by which that may move a mean
+_COMPARED_DRAWS = 4000  # of what is handed out
 _COMPARED, _COMPARED_SD = 0.2, 0.2  # sds, and log sds, from draws of NUTS
 _ERRORS = 3.0  # Monte Carlo standard errors
-_NAMED = 6
+_NAMED = 6  # variables that a finding names
+_NAME = "globals"
 
 
 def check_globals(checked: CheckedFit) -> Iterator[Check]:
     """How the globals were corrected, and what that is worth."""
-    made, fit = checked.made, checked.fit
-    correction = made.correction
-    if made.is_q:
-        khat = fit.evaluation.khat
-        passed = bool(khat <= _KHAT)
-        finding = f"{made} The k-hat of q's weights of all parameters together is {khat:.2f}."
-        checked.variables = _variables(checked, np.full(fit.model.dim, 0.0 if passed else np.inf), passed)
-        yield Check(
-            name=NAME,
-            passed=passed,
-            value=khat,
-            threshold=_KHAT,
-            finding=finding,
-            trouble=Trust.globals_misfit,
-        )
-        return
-    error = np.full(fit.model.dim, np.nan)
-    error[_columns(checked, correction)] = _errors(correction)
-    checked.variables = _variables(checked, error, correction.reliable)
-    off = [variable.name for variable in checked.variables if not variable.holds]
+    made = checked.made
+    correction, checked.corrected = made.correction, not made.is_q
     told = f" {correction.reason}" if correction.reason else ""
+    error = np.full(checked.fit.model.dim, np.nan)
+    if made.is_q:
+        error[:] = _bound(checked.fit.evaluation)
+        told = (
+            f" Weights of q's draws, all parameters together, have a k-hat of {checked.fit.evaluation.khat:.2f}, and "
+            f"bound errors of means by {error[0]:.2g} sds."
+        )
+    else:
+        error[_columns(checked, correction)] = _errors(correction)
+    checked.variables = _variables(checked, error)
+    off = [variable.name for variable in checked.variables if not variable.holds]
     if off:
         told += (
             f" Not to be relied on: {', '.join(off[:_NAMED])}{' and others' if len(off) > _NAMED else ''}."
         )
     yield Check(
-        name=NAME,
+        name=_NAME,
         passed=not off,
-        value=float(np.nanmax(error, initial=0.0)),
+        value=max((variable.error for variable in checked.variables), default=0.0),
         threshold=_MEAN,
         unit="sds",
         finding=f"{made}{told}",
@@ -59,7 +54,16 @@ def check_globals(checked: CheckedFit) -> Iterator[Check]:
     )
 
 
-NAME = "globals"
+def _bound(evaluation: Evaluation) -> float:
+    """Sds by which means of q may be off at most, by the variance of its weights.
+
+    Source: the Cauchy-Schwarz inequality, |E_p f - E_q f| <= sd_q(f) sqrt(chi2(p, q)).
+    """
+    log_weights = evaluation.log_weights[evaluation.accepted]
+    if not log_weights.size:
+        return float("inf")
+    weights = np.exp(log_weights - log_weights.max())
+    return float(weights.std() / weights.mean())
 
 
 def _columns(checked: CheckedFit, correction: Correction) -> IntArray:
@@ -75,11 +79,14 @@ def _errors(correction: Correction) -> FloatArray:
     if correction.way is Way.surface:
         error = np.hypot(error, _OF_SURFACE * correction.error)
     if correction.way is Way.chains:
+        count = correction.theta.shape[0] * correction.theta.shape[1]
+        if correction.divergences > MOST_DIVERGENCES * count:
+            return np.full_like(error, np.inf)
         return np.where(correction.rhat > RHAT, np.inf, error)
     return error if correction.reliable else np.full_like(error, np.inf)
 
 
-def _variables(checked: CheckedFit, error: FloatArray, reliable: bool) -> tuple[Variable, ...]:
+def _variables(checked: CheckedFit, error: FloatArray) -> tuple[Variable, ...]:
     """Verdicts on the parameters that are no units' latents, from the uncertainty (D,) of their entries."""
     fit = checked.fit
     local = set() if fit.level is None else set(fit.level.latents)
@@ -90,30 +97,29 @@ def _variables(checked: CheckedFit, error: FloatArray, reliable: bool) -> tuple[
         worst = float(np.nanmax(error[container.offset : container.offset + container.size], initial=0.0))
         holds = (
             worst <= _MEAN and worst / np.sqrt(2) <= _SD
-        )  # a sd is as uncertain as a mean by the root of 2
+        )  # a sd's share is a mean's error by the root of 2
         found.append(Variable(name=container.name, holds=bool(holds), error=worst))
     return tuple(found)
 
 
 def check_against_nuts(checked: CheckedFit) -> Check:
     """Draws of NUTS, with random starts, against those that are handed out."""
-    fit, correction = checked.fit, checked.made.correction
-    name = "globals against NUTS"
+    fit, correction, name = checked.fit, checked.made.correction, "globals against NUTS"
     (seed,) = derived_seeds(checked.seed, Stream.GLOBAL_WEIGHTS)
     sampled = nuts(fit.model, seed=seed)
-    theta = sampled.theta.reshape(-1, fit.model.dim)[:, np.asarray(fit.family.placement.global_index)]
-    if correction.whole:
-        rows = correction.rows(4000, checked.rng(Stream.GLOBAL_MOMENTS))
-        own = rows.reshape(-1, fit.model.dim)[:, np.asarray(fit.family.placement.global_index)]
-    elif checked.made.is_q:
-        own = checked.q.draw_globals(checked.rng(Stream.GLOBAL_MOMENTS), 4000)
+    at = np.asarray(fit.family.placement.global_index)
+    of_globals = sampled.theta[:, :, at]
+    theta = of_globals.reshape(-1, len(at))
+    rng = checked.rng(Stream.GLOBAL_MOMENTS)
+    if checked.made.is_q:
+        own = checked.q.draw_globals(rng, _COMPARED_DRAWS)
     else:
-        own = correction.rows(4000, checked.rng(Stream.GLOBAL_MOMENTS))[0]
+        rows = correction.rows(_COMPARED_DRAWS, rng)
+        own = (rows[:, :, at] if correction.whole else rows).reshape(-1, len(at))
     shift = np.abs(own.mean(axis=0) - theta.mean(axis=0)) / theta.std(axis=0)
     ratio = np.abs(np.log(own.std(axis=0) / theta.std(axis=0)))
     from arviz_stats.base import array_stats
 
-    of_globals = sampled.theta[:, :, np.asarray(fit.family.placement.global_index)]
     effective = np.minimum(array_stats.ess(of_globals, chain_axis=0, draw_axis=1, method="bulk"), 1000.0)
     noise = _ERRORS * np.sqrt(1 / effective + 1 / 1000)
     beyond = np.maximum((shift - noise) / _COMPARED, (ratio - noise) / _COMPARED_SD)

@@ -47,7 +47,7 @@ def check_restarts(checked: CheckedFit) -> Check:
         finding = f"None of {len(probes)} random starts ends in another mode of like mass."
     if not whole and sample.density is not None:
         finding += f" Looked for with the data of {sample.density.num_units} units."
-    trouble = Trust.better_optimum if better else Trust.several_modes
+    trouble = Trust.better_optimum if better and whole else Trust.several_modes
     if worse:
         short = max(-probe.gain for probe in worse)
         finding += f" {len(worse)} of them ended in a worse one, up to {short:.1f} nats lower."

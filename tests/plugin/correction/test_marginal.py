@@ -70,10 +70,9 @@ def test_units_of_several_latents_are_integrated_out(block):
     expected = stats.norm.logpdf(y, theta[:, :1], sd[:, None]).sum(axis=1)
     expected += stats.norm.logpdf(theta[:, 0], 0, 5) + stats.norm.logpdf(s) + theta[:, 1]
     difference = values - expected
-    if block > 3:  # not found exactly, and told
-        assert error > 0.1
-    else:
-        np.testing.assert_allclose(difference - difference.mean(), 0, atol=0.05)
+    assert difference.std() < 2 * max(error, 0.025)  # what is told is what they are off by
+    if block < 5:
+        assert np.abs(difference - difference.mean()).max() < 0.05
         assert error < 0.1
 
 

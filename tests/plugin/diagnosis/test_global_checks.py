@@ -9,6 +9,8 @@ from avistan.correction.correct import Way, _of_chains
 from avistan.diagnosis.checked_fit import CheckedFit
 from avistan.diagnosis.global_checks import check_against_nuts, check_globals
 from avistan.diagnosis.verdict import Trust
+from avistan.objective.elbo import Evaluation
+from avistan.posterior.corrected import Corrected
 
 REGRESSION = """
 data { int N; vector[N] x; vector[N] y; }
@@ -64,3 +66,30 @@ def test_wrong_draws_differ_from_those_of_nuts():
     check = check_against_nuts(checked)
     assert check.passed is False
     assert check.value > 1
+
+
+def test_chains_that_diverge_hold_for_no_variable():
+    fit = regression(-30).fit(method="fvi", seed=1)
+    checked = CheckedFit(fit=fit, seed=1)
+    chains = np.random.default_rng(1).normal(size=(4, 500, 2))
+    checked.__dict__["made"] = type(checked.made)(_of_chains(chains, 100, np.arange(2)), None)
+    (check,) = check_globals(checked)
+    assert check.passed is False
+    assert not any(variable.holds for variable in checked.variables)
+
+
+def test_draws_of_q_hold_where_its_weights_are_nearly_equal(monkeypatch):
+    monkeypatch.setattr(Corrected, "is_q", True)
+    right, narrow = (regression(-30).fit(method=name, seed=1) for name in ("fvi:full-rank", "fvi"))
+    checked = CheckedFit(fit=right, seed=1)
+    (check,) = check_globals(checked)
+    assert check.passed, check.finding
+    assert not checked.corrected
+    (check,) = check_globals(CheckedFit(fit=replace(narrow, chains=(skewed(narrow.chains[0]),)), seed=1))
+    assert check.passed is False
+
+
+def skewed(chain):
+    """A restart whose weights vary as those of a q that is wrong."""
+    log_weights = np.random.default_rng(1).normal(size=chain.evaluation.log_weights.shape)
+    return replace(chain, evaluation=Evaluation(log_weights))
