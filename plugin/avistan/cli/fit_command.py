@@ -115,7 +115,6 @@ def fit(
             model = open_model(stan_file, data, engine, include_path, level)
             check_training(model.bound, make_options(options), chains=chains)
             check_posterior(model.bound, draws, chains, output)
-            check_must_hold(must_hold, model.bound, None)
             asked = what_is_asked(model, options, engine=engine, chains=chains, **shared)
             known = None
             if resume and not holds_training(checkpoint):

@@ -153,7 +153,7 @@ def check_must_hold(must_hold: str | None, model: BoundModel, level: Level | Non
     """That --must-hold names globals of the program.
 
     Args:
-        level: whose units' latents are no globals; None where there is none, or it isn't known yet.
+        level: whose units' latents are no globals; None where there is none.
 
     Raises:
         FitError: one is none, with those that there are.
