@@ -34,6 +34,7 @@ ORDER = {
         "samplers",
         "levels",
         "unit_data",
+        "new_units",
         "structure",
         "units",
         "shards",

@@ -32,9 +32,9 @@ from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.levels.levels import Level, make_level
+from stan_adapters.new_units import entries_of_all_units, quantities_of_all_units
 from stan_adapters.sources import DataSource, read
 from stan_adapters.structure.reasons import listed
-from stan_adapters.unit_data import entries_of_all_units, quantities_of_all_units
 
 
 class NewUnitsWarning(UserWarning):

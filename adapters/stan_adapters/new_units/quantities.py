@@ -9,7 +9,7 @@ from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.errors import AvistanError
 from stan_adapters.levels.levels import Level, make_level
-from stan_adapters.unit_data.alone import possible_plans
+from stan_adapters.new_units.alone import possible_plans
 from stan_adapters.unit_data.checks import MAX_UNITS, TOLERANCE
 from stan_adapters.unit_data.joining import join
 from stan_adapters.unit_data.parts import rebind

@@ -6,7 +6,7 @@ import pytest
 from sliced_cases import CASES, EVERY_CASE, bind, generator, inspected, level_of
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.levels.levels import candidate_levels
-from stan_adapters.unit_data import entries_of_all_units
+from stan_adapters.new_units import entries_of_all_units
 
 COMPUTED_FROM_ALL = {"standardized_data": ("y",)}
 

@@ -23,12 +23,12 @@ from stan_adapters.data.stan_data import StanData
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels.levels import Level
+from stan_adapters.new_units.moves import Moves
+from stan_adapters.new_units.together import entries_that_matter_together
 from stan_adapters.unit_data.checks import MAX_UNITS, TOLERANCE, Checker, random_points
-from stan_adapters.unit_data.moves import Moves
 from stan_adapters.unit_data.parts import PartError
 from stan_adapters.unit_data.plan import Plan
 from stan_adapters.unit_data.proposals import rule_sets
-from stan_adapters.unit_data.together import entries_that_matter_together
 from stan_adapters.unit_data.trials import relative_change
 
 _MAX_PROPOSALS = 5
