@@ -15,10 +15,11 @@ from lark.exceptions import UnexpectedInput
 from stan_adapters.engine.refusals import COMPILED_ENGINE_HINT
 from stan_adapters.engine.stanli_compiler import stan_to_mir
 from stan_adapters.errors import EngineError, UnsupportedError
+from stan_adapters.language.edits import Edit, overlapping, rewritten
 from stan_adapters.language.program import Program
 from stan_adapters.language.statements import Statements
 from stan_adapters.rewriting.engine_faults import Fault, FaultExample, known_faults
-from stan_adapters.rewriting.remedies import Edit, overlapping, remedy, rewritten
+from stan_adapters.rewriting.remedies import remedy
 
 
 def stanli_mir(program: Program) -> str:

@@ -161,8 +161,13 @@ def _pieces(
 
 def _find(named: str, folders: tuple[Path, ...], location: Location) -> Path:
     for folder in folders:
-        if (folder / named).is_file():
-            return folder / named
+        joined = Path(
+            f"{folder}/{named}"
+        )  # as Stan's compiler does: `/pre/a.stan` is looked up in the folder too
+        if joined.is_file():
+            return joined
+    if Path(named).is_file():
+        return Path(named)
     searched = ", ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
     raise ProgramError(
         f"`#include {named}`: there is no such file. Searched: {searched}. Give its folder in `include_paths`.",

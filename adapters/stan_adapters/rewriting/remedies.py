@@ -5,48 +5,21 @@ Every remedy reads a program that Stan's compiler accepts. What it writes means 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from lark import Token, Tree
 
+from stan_adapters.language.edits import COPY, Edit, after, before, on_one_line, rewritten, start_of, unused
 from stan_adapters.language.statements import Kind, Statements, expressions
 from stan_adapters.rewriting.branches import stale_variables
+from stan_adapters.rewriting.empty_outcomes import guarded
 from stan_adapters.rewriting.engine_faults import Fault
 
 type Accepts = Callable[[str], bool]  # whether Stan's compiler accepts a program
 
 _PREPARED = frozenset({"data", "transformed data", "parameters", "generated quantities"})
 _RUN = frozenset({"transformed parameters", "model", "generated quantities"})
-
-
-class Edit(NamedTuple):
-    """`text` in place of what stands from `start` to `end`. At one place, edits are in the order of their `rank`.
-
-    Where the text has `COPY`, the program's own code between the places `copied` stands, with the edits in it.
-    """
-
-    start: int
-    end: int
-    text: str
-    rank: tuple[int, int] = (2, 0)
-    copied: tuple[int, int] = (0, 0)
-
-
-COPY = "\0"
-_BEHIND, _IN_FRONT = 0, 1  # of a node, in ranks
-
-
-def _before(node: Tree[Token], text: str, copied: tuple[int, int] = (0, 0)) -> Edit:
-    """Text in front of a node; that in front of a larger one, which begins there too, comes first."""
-    return Edit(_start(node), _start(node), text, (_IN_FRONT, -node.meta.end_pos), copied)
-
-
-def _after(node: Tree[Token], text: str) -> Edit:
-    """Text behind a node; that behind a smaller one, which ends there too, comes first."""
-    return Edit(node.meta.end_pos, node.meta.end_pos, text, (_BEHIND, -_start(node)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,70 +39,6 @@ class Remedy:
 def remedy(fault: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
     """What a fault makes necessary in a program; an empty `Remedy` where it is not concerned."""
     return _REMEDIES[fault.remedy](fault, source, statements, accepts)
-
-
-def overlapping(edits: Sequence[Edit]) -> tuple[int, ...]:
-    """Which edits, by their numbers, change a place that one before them changes too: they can't all be made."""
-    found = []
-    reached = 0
-    for number in _in_order(edits):
-        if edits[number].start < reached:
-            found.append(number)
-        reached = max(reached, edits[number].end)
-    return tuple(found)
-
-
-def rewritten(source: str, edits: tuple[Edit, ...], functions: str = "") -> str:
-    """A program with edits, and further functions before its own. Lines keep their numbers.
-
-    Raises:
-        ValueError: edits overlap.
-    """
-    if overlapping(edits):
-        raise ValueError(f"edits of a program overlap: {edits}")
-    source = _edited(source, edits, 0, len(source) + 1)
-    code = " ".join(functions.split())
-    if not code:
-        return source
-    found = re.match(rf"{_SPACE}functions{_SPACE}\{{", source)
-    if found is None:
-        return f"functions {{ {code} }} {source}"
-    return f"{source[: found.end()]} {code} {source[found.end() :]}"
-
-
-def _edited(source: str, edits: Sequence[Edit], start: int, end: int) -> str:
-    """The code from a place to another, with the edits that begin there."""
-    parts = []
-    for edit in (edits[number] for number in _in_order(edits)):
-        if not start <= edit.start < end:
-            continue
-        text = edit.text
-        if COPY in text:
-            text = text.replace(COPY, _on_one_line(_edited(source, edits, *edit.copied)))
-        lines = "\n" * source[edit.start : edit.end].count("\n")
-        parts.append(f"{source[start : edit.start]}{text}{lines}")
-        start = edit.end
-    return "".join([*parts, source[start:end]])
-
-
-def _in_order(edits: Sequence[Edit]) -> list[int]:
-    """The edits' numbers as they follow one another; several around one node are nested, the first outermost."""
-
-    def key(number: int) -> tuple[int, tuple[int, int], int]:
-        start, _, _, rank, _ = edits[number]
-        return start, rank, -number if rank[0] == _BEHIND else number
-
-    return sorted(range(len(edits)), key=key)
-
-
-_SPACE = r"(?:\s|//[^\n]*\n|/\*(?:.|\n)*?\*/)*"  # with comments
-
-
-def _unused(stem: str, source: str) -> str:
-    """A name that the program has not."""
-    while stem in source:
-        stem = f"x{stem}"
-    return stem
 
 
 # ---- Statements --------------------------------------------------------------------------------------------
@@ -178,19 +87,19 @@ def _loops_over_containers(_: Fault, source: str, statements: Statements, accept
         kind = statements.kind(container, site.scope)
         if kind is None or kind.own_dims is None:
             if not _has_numbers_as_entries(container, source, accepts):
-                refused.append(_start(site.node))
+                refused.append(start_of(site.node))
         elif kind.dims + kind.own_dims > 1 and kind.dims > 0:
             if not _stays(container, body):
-                refused.append(_start(site.node))
+                refused.append(start_of(site.node))
                 continue
-            position = _unused(f"position_{len(edits)}", source)
-            begin, end = _start(container), container.meta.end_pos
+            position = unused(f"position_{len(edits)}", source)
+            begin, end = start_of(container), container.meta.end_pos
             declared = _declared(kind, COPY, str(name))
             edits += [
                 Edit(int(name.start_pos or 0), begin, f"{position} in 1:size("),
                 Edit(end, end, ")"),
-                _before(body, f"{{ {declared} = {COPY}[{position}]; ", (begin, end)),
-                _after(body, " }"),
+                before(body, f"{{ {declared} = {COPY}[{position}]; ", (begin, end)),
+                after(body, " }"),
             ]
     return Remedy(tuple(edits), refused=tuple(refused))
 
@@ -210,10 +119,10 @@ def _declared(kind: Kind, container: str, name: str) -> str:
 
 def _has_numbers_as_entries(container: Tree[Token], source: str, accepts: Accepts) -> bool:
     """Whether the entries are numbers, as Stan's compiler sees it."""
-    probe = _unused("entries", source)
+    probe = unused("entries", source)
     types = ("array[] int", "array[] real", "vector", "row_vector", "matrix")
     code = " ".join(f"{one} {probe}({one} x) {{ return x; }}" for one in types)
-    start, end = _start(container), container.meta.end_pos
+    start, end = start_of(container), container.meta.end_pos
     return accepts(rewritten(source, (Edit(start, end, f"{probe}({source[start:end]})"),), code))
 
 
@@ -243,16 +152,16 @@ def _return_in_while(_: Fault, source: str, statements: Statements, __: Accepts)
             continue
         kind, value = statements.results.get(site.function), site.node.children[0]
         if kind is None or kind.base not in ("int", "real") or kind.dims or not isinstance(value, Tree):
-            refused.append(_start(site.node))
+            refused.append(start_of(site.node))
             continue
-        left, result = (f"{_unused(stem, source)}_{_start(outer)}" for stem in ("left", "result"))
+        left, result = (f"{unused(stem, source)}_{start_of(outer)}" for stem in ("left", "result"))
         changes = [
-            Edit(_start(site.node), _start(value), f"{{ {result} = "),
-            _after(site.node, f" {left} = 1; break; }}"),
+            Edit(start_of(site.node), start_of(value), f"{{ {result} = "),
+            after(site.node, f" {left} = 1; break; }}"),
             *_left_with(outer, site.inside, f"int {left} = 0; {kind.base} {result} = 0;", left, result),
         ]
         for loop in loops[loops.index(outer) + 1 :]:  # each is left in turn
-            changes += [_before(loop, "{ "), _after(loop, f" if ({left}) break; }}")]
+            changes += [before(loop, "{ "), after(loop, f" if ({left}) break; }}")]
         edits |= dict.fromkeys(changes)
     return Remedy(tuple(edits), refused=tuple(refused))
 
@@ -262,19 +171,19 @@ def _left_with(
 ) -> Iterator[Edit]:
     """What stands before and after a loop that may have been left with a result."""
     body = inside[0].children  # of the function
-    after = body[[node is loop for node in body].index(True) + 1 :] if inside[1] is loop else [None, None]
-    if not after:
-        yield _before(loop, f"{declared} ")
-        yield _after(loop, f" return {result};")
-    elif len(after) == 1 and isinstance(after[0], Tree) and after[0].data == "return":
-        last, (value,) = after[0], after[0].children
+    rest = body[[node is loop for node in body].index(True) + 1 :] if inside[1] is loop else [None, None]
+    if not rest:
+        yield before(loop, f"{declared} ")
+        yield after(loop, f" return {result};")
+    elif len(rest) == 1 and isinstance(rest[0], Tree) and rest[0].data == "return":
+        last, (value,) = rest[0], rest[0].children
         assert isinstance(value, Tree)
-        yield _before(loop, f"{declared} ")
-        yield Edit(_start(last), _start(value), f"if (!{left}) {result} = ")
-        yield _after(last, f" return {result};")
+        yield before(loop, f"{declared} ")
+        yield Edit(start_of(last), start_of(value), f"if (!{left}) {result} = ")
+        yield after(last, f" return {result};")
     else:
-        yield _before(loop, f"{{ {declared} ")
-        yield _after(loop, f" if ({left}) return {result}; }}")
+        yield before(loop, f"{{ {declared} ")
+        yield after(loop, f" if ({left}) return {result}; }}")
 
 
 def _stale_variables(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
@@ -282,11 +191,11 @@ def _stale_variables(_: Fault, source: str, statements: Statements, __: Accepts)
     edits: list[Edit] = []
     refused = []
     for stale in stale_variables(source, statements):
-        condition = _on_one_line(stale.condition)
+        condition = on_one_line(stale.condition)
         if not condition or any(kind.own_dims is None for _, kind in stale.variables):
-            refused.append(_start(stale.statement))
+            refused.append(start_of(stale.statement))
             continue
-        index = _unused("entry", source)
+        index = unused("entry", source)
         choices = [
             f"{name} = ({condition}) ? {name} : {name};"
             if kind.dims != 1
@@ -295,9 +204,9 @@ def _stale_variables(_: Fault, source: str, statements: Statements, __: Accepts)
         ]
         text = " ".join(choices)
         if stale.listed:
-            edits.append(_before(stale.statement, f"{text} "))
+            edits.append(before(stale.statement, f"{text} "))
         else:
-            edits += [_before(stale.statement, f"{{ {text} "), _after(stale.statement, " }")]
+            edits += [before(stale.statement, f"{{ {text} "), after(stale.statement, " }")]
     return Remedy(tuple(edits), refused=tuple(refused))
 
 
@@ -318,21 +227,21 @@ def _early_void_return(_: Fault, source: str, statements: Statements, __: Accept
         if last and body.children[-1] is (between[0] if between else site.node):
             continue  # at the end it does nothing
         if not last or not between:
-            refused.append(_start(site.node))
+            refused.append(start_of(site.node))
             continue
         outer = between[0]
         end = Edit(body.meta.end_pos - 1, body.meta.end_pos - 1, " }")
         if _ends_a_branch(site.node, between):
             otherwise = [child for child in outer.children[2:] if isinstance(child, Tree)]
-            edits.append(Edit(_start(site.node), site.node.meta.end_pos, "{ }"))
-            edits.append(_before(otherwise[0], "{ ") if otherwise else _after(outer, " else {"))
+            edits.append(Edit(start_of(site.node), site.node.meta.end_pos, "{ }"))
+            edits.append(before(otherwise[0], "{ ") if otherwise else after(outer, " else {"))
             edits.append(end)
             continue
-        left = f"{_unused('left', source)}_{_start(outer)}"
-        edits.append(Edit(_start(site.node), site.node.meta.end_pos, f"{left} = 1;"))
-        if _start(outer) not in left_from:
-            left_from.add(_start(outer))
-            edits += [_before(outer, f"int {left} = 0; "), _after(outer, f" if (!{left}) {{"), end]
+        left = f"{unused('left', source)}_{start_of(outer)}"
+        edits.append(Edit(start_of(site.node), site.node.meta.end_pos, f"{left} = 1;"))
+        if start_of(outer) not in left_from:
+            left_from.add(start_of(outer))
+            edits += [before(outer, f"int {left} = 0; "), after(outer, f" if (!{left}) {{"), end]
     return Remedy(tuple(edits), refused=tuple(refused))
 
 
@@ -355,6 +264,11 @@ def _ends_a_branch(node: Tree[Token], between: list[Tree[Token]]) -> bool:
     if len(between) == 1:
         return then is node
     return len(between) == 2 and then is between[1] and then.data == "block" and then.children[-1] is node
+
+
+def _empty_outcomes(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    """`for (i in a:b) y[i] ~ ...` becomes `if (a <= b) for ...`; so with arrays of no outcomes."""
+    return Remedy(tuple(guarded(statements)))
 
 
 # ---- Functions ---------------------------------------------------------------------------------------------
@@ -384,7 +298,7 @@ def _matching(
     function: str, fault: Fault, source: str, statements: Statements, accepts: Accepts
 ) -> Iterator[tuple[Edit, str]]:
     """The calls whose arguments are those of the fault's code, as Stan's compiler sees them, and that code."""
-    prefix = _unused("exact", source)
+    prefix = unused("exact", source)
     code = fault.code.replace("{name}", f"{prefix}_{function}").replace("{function}", function)
     for place in _calls(function, fault, statements):
         edit = Edit(place, place, f"{prefix}_")
@@ -411,17 +325,6 @@ def _stem(function: str) -> str:
     return function.removesuffix("_lpdf").removesuffix("_lpmf")
 
 
-# ---- Text --------------------------------------------------------------------------------------------------
-
-
-def _start(node: Tree[Token]) -> int:
-    return int(node.meta.start_pos)
-
-
-def _on_one_line(code: str) -> str:
-    return " ".join(re.sub(r"//[^\n]*|/\*(?:.|\n)*?\*/", " ", code).split())
-
-
 _REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
     "integer_rows": _integer_rows,
     "chosen_rows": _chosen_rows,
@@ -429,6 +332,7 @@ _REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
     "return_in_while": _return_in_while,
     "stale_variables": _stale_variables,
     "early_void_return": _early_void_return,
+    "empty_outcomes": _empty_outcomes,
     "function": _function,
     "unless": _unless,
 }

@@ -7,9 +7,10 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.engine import stanli_programs
 from stan_adapters.errors import EngineError, UnsupportedError
+from stan_adapters.language.edits import Edit, rewritten
 from stan_adapters.language.program import Program
 from stan_adapters.rewriting.engine_faults import known_faults
-from stan_adapters.rewriting.remedies import Edit, Remedy, rewritten
+from stan_adapters.rewriting.remedies import Remedy
 
 
 def bind(code: str, data: dict | None = None) -> BoundModel:

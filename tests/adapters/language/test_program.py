@@ -232,7 +232,7 @@ def files(tmp_path):
     def write(**contents):
         for name, content in contents.items():
             path = tmp_path / name.replace("__", "/")
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True, parents=True)
             path.with_suffix(".stan").write_text(dedent(content))
         return tmp_path
 
@@ -321,6 +321,18 @@ def test_an_included_file_includes_from_its_own_folder_first(files):
 def test_code_includes_from_the_working_directory(files, monkeypatch):
     monkeypatch.chdir(files(part="int N;"))
     assert Program.from_code("data {\n#include part.stan\n}").data[0].name == "N"
+
+
+def test_a_leading_slash_is_below_the_include_paths_as_in_packages_of_r(files):
+    folder = files(
+        main="#include /pre/license.stan\ndata {\n#include /data/n.stan\n}",
+        lib__pre__license="// MIT",
+        lib__data__n="int N;\n#include /data/x.stan",
+        lib__data__x="real x;",
+    )
+    program = Program.from_file(folder / "main.stan", include_paths=[folder / "lib"])
+    assert [str(d) for d in program.data] == ["int N", "real x"]
+    assert str(program.data[1].location).endswith("x.stan:1:6")
 
 
 def test_a_missing_include_names_the_line_and_where_it_looked(files):

@@ -15,9 +15,9 @@ from stan_adapters.engine import stanli_programs
 from stan_adapters.engine.stanli_compiler import stan_to_mir
 from stan_adapters.engine.stanli_programs import stanli_mir
 from stan_adapters.errors import UnsupportedError
+from stan_adapters.language.edits import Edit, rewritten
 from stan_adapters.language.program import Program
 from stan_adapters.rewriting.engine_faults import known_faults
-from stan_adapters.rewriting.remedies import Edit, rewritten
 from stan_adapters.samplers import stanli as algorithms
 
 FAULTS = {fault.name: fault for fault in known_faults("stanli")}
