@@ -174,8 +174,8 @@ def kind_of_type(tree: Node) -> Kind | None:
             base = str(child)
         elif child is not None and child.data == "array_sizes":
             dims = len(child.children)
-        elif child is not None and child.data == "array_dims":
-            dims = len(child.children) + 1
+        elif child is not None and child.data in ("array_dims", "old_dims"):
+            dims += len(child.children) + 1
     return Kind(_BASES.get(base, base), dims)
 
 
@@ -215,8 +215,10 @@ def _list(nodes: Sequence[Node], around: Site, results: Scope) -> Generator[Site
         yield from _list(node.children, within, results)
         if node.data == "declared":
             kind = kind_of_type(node.children[0])
-            names = [str(declared.children[0]) for declared in node.children[1:]]
-            scope = {**scope, **dict.fromkeys(names, kind)}
+            for declared in node.children[1:]:
+                name, old_sizes, _ = declared.children
+                more = len(old_sizes.children) if old_sizes is not None else 0
+                scope = {**scope, str(name): kind and kind._replace(dims=kind.dims + more)}
     return scope
 
 

@@ -26,7 +26,7 @@ UNSUPPORTED = {
         "unsupported function determinant",
     ),
     "no rows of an integer outcome": (
-        "data { int N; array[N] int y; } parameters { real z; } model { for (n in 1:N) y[n] ~ poisson_log(z); }",
+        "data { int N; array[N] int y; } parameters { real z; } model { (N > 1 ? y : y) ~ poisson_log(z); }",
         {"N": 0, "y": []},
         r"a guard such as `if \(N > 0\)` helps",
     ),

@@ -27,7 +27,10 @@ UPPER, ROWS = [1, 3, 1], [2, 0, 4]  # the outcomes above the diagonal; the first
 
 CASES = {
     "pairs in the model": ("for (i in 1:N) for (j in (i + 1):N) y[i, j] ~ poisson_log(a);", UPPER),
-    "target += of pairs": ("for (i in 1:N) for (j in i + 1:N) target += poisson_log_lupmf(y[i, j] | a);", UPPER),
+    "target += of pairs": (
+        "for (i in 1:N) for (j in i + 1:N) target += poisson_log_lupmf(y[i, j] | a);",
+        UPPER,
+    ),
     "pairs in braces, before else": (
         "for (i in 1:N) if (i > 0) for (j in (i + 1):N) { y[i, j] ~ poisson_log(a); } else reject(i);",
         UPPER,

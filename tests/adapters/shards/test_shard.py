@@ -31,9 +31,14 @@ LEVELS = {"linear": "N", "lsat_2pl": "N", "random_slopes": "J"}
 
 
 @functools.cache
-def bundled(name: str) -> ShardMaker:
+def bundled(name: str, *changes: tuple[str, str]) -> ShardMaker:
+    """An example, its text changed."""
     folder = ROOT / "stan_models" / name
-    model = bind(folder / f"{name}.stan", folder / "data.json")
+    code = (folder / f"{name}.stan").read_text()
+    for old, new in changes:
+        assert old in code
+        code = code.replace(old, new)
+    model = bind(code, folder / "data.json")
     return ShardMaker(model, level_of(model, LEVELS[name]), sliced(model, LEVELS[name]))
 
 
@@ -113,7 +118,8 @@ def test_the_base_of_the_linear_model_is_zero_and_needs_no_units():
 @pytest.mark.parametrize("locals_at", [np.array([1.3]), np.linspace(-2, 2, 1000)[:, None]])
 def test_where_no_units_are_refused_three_terms_leave_the_priors(locals_at):
     theta = np.random.default_rng(0).normal(size=(3, 10))
-    with make_base(bundled("lsat_2pl"), locals_at) as base:
+    maker = bundled("lsat_2pl", ("int<lower=0> N", "int<lower=1> N"))
+    with make_base(maker, locals_at) as base:
         assert [term.coefficient for term in base.terms] == [1.0, 1.0, -1.0]
         lp, gradient = base.log_density_gradient(theta)
     log_a, b = theta[:, :5], theta[:, 5:]  # a ~ lognormal(0, 0.5), with its Jacobian; b ~ normal(0, 2)
@@ -123,7 +129,8 @@ def test_where_no_units_are_refused_three_terms_leave_the_priors(locals_at):
 
 
 def test_a_base_comes_with_its_evidence_and_counts_it():
-    with make_base(bundled("random_slopes"), np.zeros(2)) as base:
+    maker = bundled("random_slopes", ("int<lower=0> J", "int<lower=1> J"))
+    with make_base(maker, np.zeros(2)) as base:
         assert base.probe.holds
         assert 0 < base.probe.statistic < 1e-12
         assert base.probe.evaluations == 2 * (1 + 3 + 3)  # two points: the whole, three parts, three terms
