@@ -347,6 +347,68 @@ def position_as_number(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": 25, "y": rng.poisson(np.exp(0.3 + np.arange(1, 26) / 25))}
 
 
+# ---- units among the entries of one parameter, or under several sizes
+
+
+@closable("J", "z", data=("x", "y"))
+def flat_blocks(rng: np.random.Generator) -> dict[str, Any]:
+    group, x = _group_index(rng, 60, 12), rng.normal(size=60)
+    return {"N": 60, "J": 12, "group": group, "x": x, "y": rng.poisson(np.exp(0.5 + 0.3 * x))}
+
+
+@not_closable("q", "b", coupling="band 2")
+def flat_blocks_of_neighbours(rng: np.random.Generator) -> dict[str, Any]:
+    return CASES["flat_blocks"].make_data(rng)
+
+
+@closable("K", "eta", data=("y",))
+def flat_columns(rng: np.random.Generator) -> dict[str, Any]:
+    return {"K": 11, "P": 2, "T": 6, "x": np.arange(6) / 3, "y": rng.normal(size=(11, 6))}
+
+
+@nothing_to_amortize(alt_verdicts=("not-closable",), note="no data have K * P entries")
+def flat_columns_centred(rng: np.random.Generator) -> dict[str, Any]:
+    return CASES["flat_columns"].make_data(rng)
+
+
+@closable(
+    "sets of dr", "dr", data=("y",), inputs="unknown", note="the pairs; sr is coupled, given nothing of dr"
+)
+def dyads(rng: np.random.Generator) -> dict[str, Any]:
+    return {"N": 9, "y": rng.poisson(2, (9, 9))}
+
+
+@not_closable("N", "dr", "sr", coupling="dense", note="a prior on the sum of what a sender sends")
+def dyads_in_triads(rng: np.random.Generator) -> dict[str, Any]:
+    return CASES["dyads"].make_data(rng)
+
+
+@closable("J", "base", "extra", "theta", data=("control", "effect", "se"))
+def one_level_of_three_sizes(rng: np.random.Generator) -> dict[str, Any]:
+    base, se = rng.uniform(0.5, 2, 14), rng.uniform(0.1, 0.3, 14)
+    return {
+        "J": 14,
+        "with_base": 1,
+        "with_effect": 1,
+        "effect": rng.normal(0.5 * base, se),
+        "se": se,
+        "control": rng.normal(base, se),
+    }
+
+
+@closable(
+    "I", "ability", data=("y",), note="R = I = 12; level R (severity) separates too: they meet everywhere"
+)
+def crossed_levels_of_one_number(rng: np.random.Generator) -> dict[str, Any]:
+    return {"I": 12, "R": 12, "y": rng.integers(0, 2, (12, 12))}
+
+
+@closable("N_studies", "theta", data=("se", "y"), note="the priors separate as well, and share all the data")
+def studies_under_several_priors(rng: np.random.Generator) -> dict[str, Any]:
+    se = rng.uniform(0.5, 1.5, 15)
+    return {"N_studies": 15, "N_priors": 4, "y": rng.normal(0.5, se), "se": se, "scale": [0.2, 0.5, 1.0, 2.0]}
+
+
 # ---- coupled units
 
 

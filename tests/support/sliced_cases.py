@@ -9,7 +9,7 @@ import numpy as np
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.language.program import Program
-from stan_adapters.levels.levels import candidate_levels
+from stan_adapters.structure.structure import inspect_structure
 from stan_adapters.unit_data.slicing import find_slicing
 from structure_cases import CASES as EVERY_CASE
 
@@ -28,7 +28,7 @@ def bind(code_or_file, data):
 
 
 def level_of(model, name):
-    return next(level for level in candidate_levels(model.layout) if level.name == name)
+    return inspect_structure(model, level=name).level
 
 
 def sliced(model, name, rules=None, seed=1):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stan_adapters.bound.bound_model import BoundModel
-from stan_adapters.levels.data_rows import Rows, data_rows
-from stan_adapters.levels.levels import Level
+from stan_adapters.levels.blocks import FEWEST_UNITS, find_blocks
+from stan_adapters.levels.data_rows import Rows, data_rows, has_outcomes, size_with_value
+from stan_adapters.levels.levels import Level, make_level
 from stan_adapters.levels.probes import (
     TOLERANCE,
     Coupling,
@@ -36,17 +37,21 @@ class Candidate:
         coupling: the shape of the coupling; None for a separable level and for one that a constraint couples.
         rows: which declared data could belong to its units.
         coupled_latents: the parameters whose own entries couple the units; empty for a separable level.
+        outcomes: whether data with a distribution belong to its units, by their declarations.
         alone: parameters of a coupled level that would be separable with the others counted as globals.
         meets: parameters of other levels whose scores move with this level's latents.
+        sizes: the declared sizes that it was proposed under, where its name is another.
     """
 
     level: Level
     probe: Probe
     rows: Rows
+    outcomes: bool = False
     coupling: Coupling | None = None
     coupled_latents: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     meets: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     @property
     def separable(self) -> bool:
@@ -77,6 +82,8 @@ class Examiner:
         self.model = model
         self.prober = Prober(model, probe_points(model, rng, layout=model.layout), rng)
         self.untested: list[str] = []
+        self._searched: set[str] = set()  # parameters among whose coordinates sets were looked for
+        self._couplings: dict[tuple[str, tuple[str, ...]], Coupling] = {}
         bits = [math.ceil(math.log2(level.num_units)) for level in proposals]
         self._budget = 4 * max(bits, default=1) + 60
         self._reserve = 2 * sum(bits) + 2 * len(bits)  # two rounds for every level that is still to come
@@ -105,6 +112,9 @@ class Examiner:
         groups = uncoupled_groups(names, pairs)
         if not own and len(groups) == 1:  # the coupling was seen once and not again: it is there all the same
             own, groups = names, []
+        blocks = list(self._blocks(level, own))
+        inside = {name for candidate in blocks for name in candidate.level.latents}
+        own = tuple(name for name in own if name not in inside)
         parts = groups if not own else [group for group in groups if wanted in group]
         candidates, held = [], 0
         for part in parts:
@@ -113,18 +123,48 @@ class Examiner:
             if again.holds:
                 candidates.append(self._separable(reduced, again))
                 held += 1
-        if own or held < len(parts) or not parts:
+        if own or held < len(parts) or not (parts or blocks):
+            rest = level.only(layout, [name for name in names if name not in inside])
             candidates.append(
                 Candidate(
-                    level=level,
-                    probe=_probe(level, found),
-                    rows=data_rows(self.model, level),
-                    coupling=coupling(self.prober, level.only(layout, own) if own else level),
-                    coupled_latents=own or names,
+                    level=rest,
+                    probe=_probe(rest, found),
+                    rows=data_rows(self.model, rest),
+                    coupling=self._coupling(rest.only(layout, own) if own else rest),
+                    coupled_latents=own or rest.latents,
                     alone=tuple(groups[0]) if own and groups else (),
                 )
             )
-        return candidates
+        return [*blocks, *candidates]
+
+    def _blocks(self, level: Level, names: Sequence[str]) -> Iterator[Candidate]:
+        """Units among the entries of parameters whose own entries are coupled."""
+        layout = self.model.layout
+        for member in level.members:
+            if member.name not in names or layout[member.name].size < 2 * FEWEST_UNITS:
+                continue
+            how = self._coupling(make_level(layout, level.name, [member]))
+            anywhere = member.name not in self._searched
+            self._searched.add(member.name)
+            found = find_blocks(self.prober, layout, member, how, anywhere=anywhere)
+            if found is not None:
+                blocks, evidence = found
+                named = self._named(blocks, level.name)
+                yield self._separable(named, evidence, (level.name,))
+
+    def _coupling(self, level: Level) -> Coupling:
+        key = level.name, level.latents
+        if key not in self._couplings:
+            self._couplings[key] = coupling(self.prober, level)
+        return self._couplings[key]
+
+    def _named(self, blocks: Level, size: str) -> Level:
+        """Units found among entries, called by the number of the data that counts them."""
+        member = blocks.members[0]
+        name = size_with_value(self.model, blocks.num_units)
+        if name is None:
+            name = f"sets of {member.name}" if member.places else f"{size} / {member.width}"
+        return Level(name, blocks.members, blocks.index)
 
     def constrained(self, level: Level) -> Candidate:
         """A level whose entries a constraint couples; the statistic is that of its free coordinates."""
@@ -135,7 +175,39 @@ class Examiner:
         rows = data_rows(self.model, level)
         return Candidate(level=level, probe=probe, rows=rows, coupled_latents=level.latents)
 
-    def _separable(self, level: Level, found: Separability) -> Candidate:
+    def merged(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates with those joined whose units are the same ones, under sizes that are written differently.
+
+        Entries number k of two levels belong to one unit where they enter common terms with each other and with no
+        other entries: the levels together are then separable like each of them.
+        """
+        done: list[Candidate] = []
+        for candidate in candidates:
+            for place, other in enumerate(done):
+                together = self._together(other, candidate)
+                if together is not None:
+                    done[place] = together
+                    break
+            else:
+                done.append(candidate)
+        return done
+
+    def _together(self, one: Candidate, other: Candidate) -> Candidate | None:
+        """Two separable levels as one, if their units are the same."""
+        first, second = one.level, other.level
+        if not (one.separable and other.separable) or first.num_units != second.num_units:
+            return None
+        if set(first.latents) & set(second.latents) or not set(one.meets) & set(second.latents):
+            return None
+        sized = one if one.rows.names or not other.rows.names else other
+        level = make_level(self.model.layout, sized.level.name, [*first.members, *second.members])
+        found = separability(self.prober, level, 2)
+        if not found.holds:
+            return None
+        sizes = (*(one.sizes or (first.name,)), *(other.sizes or (second.name,)))
+        return self._separable(level, found, tuple(dict.fromkeys(sizes)))
+
+    def _separable(self, level: Level, found: Separability, sizes: tuple[str, ...] = ()) -> Candidate:
         layout = self.model.layout
         meets = {
             container.name
@@ -146,7 +218,9 @@ class Examiner:
             level=level,
             probe=_probe(level, found),
             rows=data_rows(self.model, level),
+            outcomes=has_outcomes(self.model, level),
             meets=tuple(name for name in (c.name for c in layout.containers) if name in meets),
+            sizes=sizes,
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import declared_shape
+from stan_adapters.language.outcomes import outcomes
 from stan_adapters.levels.levels import Level
 
 
@@ -100,6 +101,24 @@ def data_rows(model: BoundModel, level: Level) -> Rows:
     return Rows(RowEvidence.NONE)
 
 
+def size_with_value(model: BoundModel, value: int) -> str | None:
+    """The declared number of the data that counts so many things, one that bounds an index first; None without any."""
+    counts = [
+        d.name
+        for d in model.program.data
+        if d.type.is_integer and not d.type.dims and int(np.asarray(model.data[d.name])) == value
+    ]
+    return next((name for name in counts if _indexes(model, name)), counts[0] if counts else None)
+
+
+def has_outcomes(model: BoundModel, level: Level) -> bool:
+    """Whether data that the program gives a distribution have an entry per unit, or rows that an index gives them."""
+    given = [declaration for declaration in model.program.data if declaration.name in outcomes(model.program)]
+    sizes = {size.text for declaration in given for size in declaration.type.dims}
+    indexes = (model.program.declaration(name) for name in _indexes(model, level.name))
+    return level.name in sizes or any(index.type.dims[0].text in sizes for index in indexes)
+
+
 def _data_axes(model: BoundModel) -> Iterator[_DataAxis]:
     for declaration in (*model.program.data, *model.program.transformed_data):
         kind = declaration.type
@@ -159,6 +178,8 @@ def _covariates(model: BoundModel, level: Level, axes: list[_DataAxis]) -> tuple
     """The design matrices over whose columns every parameter has another axis: X for `matrix[K, P] beta`."""
     others = [
         {axis.symbol for number, axis in enumerate(model.layout[member.name].axes) if number != member.axis}
+        if not member.places
+        else set()
         for member in level.members
     ]
     common = set.intersection(*others) - {level.name}

@@ -12,14 +12,48 @@ from dataclasses import dataclass
 import numpy as np
 
 from stan_adapters.data.layout import IndexArray, Layout
+from stan_adapters.errors import StructureError
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A parameter that has an entry per unit: container `name`, split along its axis number `axis`."""
+    """A parameter that has entries of each unit: container `name`, split along its axis number `axis`.
+
+    Attributes:
+        width: how many entries along the axis belong to one unit.
+        apart: whether these lie as far apart as there are units (entries n, n + N, n + 2 N, ...) and not side by side.
+        places: coordinates within the container, `width` for each unit after unit, where no rule gives them. Those that
+            are not listed are globals.
+        size: of the container, where places are given: they say nothing of another one.
+    """
 
     name: str
     axis: int
+    width: int = 1
+    apart: bool = False
+    places: tuple[int, ...] = ()
+    size: int = 0
+
+    def blocks(self, layout: Layout) -> IndexArray:
+        """Positions (N, d) of the units' coordinates in the unconstrained vector.
+
+        Raises:
+            StructureError: the parameter has another number of entries than whole units would.
+        """
+        container = layout[self.name]
+        if self.places:
+            if container.size != self.size:
+                raise StructureError(
+                    f"{self.name} has {container.size} coordinates, and which of them belong to a unit is known of "
+                    f"data with {self.size}."
+                )
+            return container.offset + np.array(self.places, dtype=np.int64).reshape(-1, self.width)
+        rows = container.positions(self.axis)
+        units, left = divmod(len(rows), self.width)
+        if left:
+            raise StructureError(f"{self.name} has {len(rows)} entries, and each unit has {self.width}.")
+        ordered = rows.reshape(self.width, units, -1).swapaxes(0, 1) if self.apart else rows
+        return ordered.reshape(units, container.size // max(units, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +88,7 @@ class Level:
         """Which columns of `index` belong to each parameter."""
         columns, start = {}, 0
         for member in self.members:
-            width = layout[member.name].size // self.num_units
+            width = member.blocks(layout).shape[1]
             columns[member.name] = slice(start, start + width)
             start += width
         return columns
@@ -71,8 +105,12 @@ class Level:
 
 
 def make_level(layout: Layout, name: str, members: Sequence[Member]) -> Level:
-    """The level of the given parameters; their axes must have one size."""
-    blocks = [layout[member.name].positions(member.axis) for member in members]
+    """The level of the given parameters; they must have one number of units.
+
+    Raises:
+        StructureError: a parameter's entries are not those of whole units.
+    """
+    blocks = [member.blocks(layout) for member in members]
     return Level(name, tuple(members), np.concatenate(blocks, axis=1))
 
 

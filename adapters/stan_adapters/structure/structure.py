@@ -172,15 +172,20 @@ def inspect_structure(model: BoundModel, *, level: str | None = None, seed: int 
     """
     proposals = list(candidate_levels(model.layout))
     shared = list(shared_levels(model.layout))
-    named = None if level is None else find_level([*proposals, *shared], level, model.program)
+    named = _named([*proposals, *shared], level)
     if not proposals and not shared:
+        if level is not None:
+            find_level([], level, model.program)
         return _structure(model, [], None, reasons.NO_CONTAINERS, Verdict.NOTHING_TO_AMORTIZE, 0)
     examiner = Examiner(model, proposals, np.random.default_rng(seed))
     candidates: list[Candidate] = []
     for proposal in proposals:
-        wanted = level if proposal is named and level in proposal.latents else None
+        wanted = level if proposal is named and level != proposal.name else None
         candidates += examiner.examine(proposal, wanted)
     candidates += [examiner.constrained(proposal) for proposal in shared]
+    candidates = examiner.merged(candidates)
+    if level is not None and named is None:
+        named = find_level([*(c.level for c in candidates), *proposals, *shared], level, model.program)
     chosen = _choose(candidates, named, level)
     verdict, reason = _judge(candidates, chosen, is_named=named is not None)
     if untested := examiner.untested:
@@ -226,12 +231,9 @@ def find_level(levels: Sequence[Level], name: str, program: Program) -> Level:
     Raises:
         StructureError: none does; names the nearest.
     """
-    for level in levels:
-        if level.name == name:
-            return level
-    for level in levels:
-        if name in level.latents:
-            return level
+    found = _named(levels, name)
+    if found is not None:
+        return found
     known = [level.name for level in levels] + [latent for level in levels for latent in level.latents]
     hint = did_you_mean(name, known)
     listed = "; ".join(f"{level.name} ({', '.join(level.latents)})" for level in levels) or "none"
@@ -240,15 +242,38 @@ def find_level(levels: Sequence[Level], name: str, program: Program) -> Level:
     )
 
 
+def _named(levels: Sequence[Level], name: str | None) -> Level | None:
+    for level in levels:
+        if level.name == name:
+            return level
+    return next((level for level in levels if name in level.latents), None)
+
+
 def _choose(candidates: Sequence[Candidate], named: Level | None, name: str | None) -> Candidate | None:
     if named is not None:
         own = [
-            c for c in candidates if c.level.name == named.name and set(c.level.latents) <= set(named.latents)
+            c
+            for c in candidates
+            if named.name in (c.level.name, *c.sizes) and set(c.level.latents) & set(named.latents)
         ]
         holding = [c for c in own if name in c.level.latents] or own
         return next((c for c in holding if c.separable), holding[0] if holding else None)
     separable = [c for c in candidates if c.separable and c.has_rows]
-    return max(separable, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
+    served = [c for c in separable if not any(_shares_data(c, other) for other in separable)]
+    return max(served, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
+
+
+def _shares_data(one: Candidate, other: Candidate) -> bool:
+    """Whether units have no outcomes of their own, and the more numerous units of the same parameters do.
+
+    Copies of a model side by side, one for each of several priors, are independent and share all the data.
+    """
+    return (
+        bool(set(one.level.latents) & set(other.level.latents))
+        and other.level.num_units > one.level.num_units
+        and other.outcomes
+        and not one.outcomes
+    )
 
 
 def _judge(

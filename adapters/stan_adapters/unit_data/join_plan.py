@@ -96,7 +96,7 @@ class JoinPlan:
             return self.parts[0][name]
         values = [np.asarray(part[name]) for part in self.parts]
         if rule.role is Role.SIZE_UNITS:
-            return int(values[0]) - self.counts[0] + sum(self.counts)
+            return int(values[0]) + rule.times * (sum(self.counts) - self.counts[0])
         family = self._family[name]
         if rule.role is Role.SIZE_ROWS:
             return sum(len(plan.families[family].owner) for plan in self.plans)

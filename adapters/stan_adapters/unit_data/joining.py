@@ -60,7 +60,7 @@ def join(
     readings: dict[str, StanData] = {}
     latents: dict[str, str] = {}
     refusals: list[tuple[str, Unreadable]] = []
-    for name, members, size in _levels(program):
+    for name, members, size in _levels(program, level):
         latents[name] = ", ".join(member.name for member in members)
         named = level in (name, *(member.name for member in members))
         try:
@@ -87,8 +87,11 @@ def join(
     raise DataError(f"{listed(parts)} can't be joined as units of {name} ({latents[name]}): {reason}")
 
 
-def _levels(program: Program) -> Iterator[tuple[str, tuple[Member, ...], Expression]]:
-    """Declared sizes that parameters have, with those parameters."""
+def _levels(program: Program, named: str | None) -> Iterator[tuple[str, tuple[Member, ...], Expression]]:
+    """Declared sizes that parameters have, with those parameters; and one that a user named, of data alone.
+
+    Such a one counts units that hold several entries of a parameter, so that no parameter has its size.
+    """
     members: dict[str, dict[str, Member]] = {}
     sizes: dict[str, Expression] = {}
     for declaration in program.parameters:
@@ -98,6 +101,12 @@ def _levels(program: Program) -> Iterator[tuple[str, tuple[Member, ...], Express
                 sizes[size.text] = size
     for text, found in members.items():
         yield text, tuple(found.values()), sizes[text]
+    if named is not None and named not in sizes:
+        given = [d.type for d in program.data if d.name == named and d.type.is_integer and not d.type.dims]
+        bounds = (bound for d in program.data for bound in (*d.type.dims, d.type.upper) if bound is not None)
+        size = next((bound for bound in bounds if bound.text == named), None)
+        if given and size is not None:
+            yield named, (), size
 
 
 def _read_as(

@@ -48,11 +48,15 @@ def make_part(whole: BoundModel, level: Level, model: BoundModel, units: IndexAr
         PartError: its latents are not one block per unit, or its globals are others than the whole model's.
     """
     for member in level.members:
-        axes, old = model.layout[member.name].axes, whole.layout[member.name].axes
-        if axes[member.axis].size != len(units):
+        container, old = model.layout[member.name], whole.layout[member.name]
+        if member.places:
             raise PartError(
-                f"{member.name} has {axes[member.axis].size} entries of size {old[member.axis].symbol} when the "
-                f"data of {len(units)} units are bound."
+                f"the entries of {member.name} that belong to a unit follow no rule of their places."
+            )
+        entries, size = container.axes[member.axis].size, old.axes[member.axis].symbol
+        if entries != member.width * len(units):
+            raise PartError(
+                f"{member.name} has {entries} entries of size {size} when the data of {len(units)} units are bound."
             )
     for here, there in zip(model.layout.containers, whole.layout.containers, strict=True):
         if here.name not in level.latents and here.shape != there.shape:

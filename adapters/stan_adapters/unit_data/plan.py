@@ -206,7 +206,7 @@ class Plan:
     def _cut(self, name: str, rule: Rule, units: IndexArray, rows: Mapping[str, IndexArray]) -> object:
         value, dims = self._array(name), self._declared[name].type.dims
         if rule.role is Role.SIZE_UNITS:
-            return int(value) - self.units + len(units)
+            return int(value) - rule.times * (self.units - len(units))
         if rule.role is Role.UNIT:
             for axis, size in enumerate(dims):
                 if axis == rule.axis or (size == dims[rule.axis] and value.shape[axis] == self.units):
@@ -258,5 +258,5 @@ def _count_units(data: StanData, rules: Rules) -> int:
             return len(value) - (rule.role is Role.OFFSETS)
     for name, rule in rules.items():
         if rule.role is Role.SIZE_UNITS:
-            return int(np.asarray(data[name]))
+            return int(np.asarray(data[name])) // rule.times
     raise StructureError("no rule says how many units there are: none is 'unit' or 'size'.")

@@ -59,34 +59,47 @@ def _is_index_like(declaration: Declaration) -> bool:
 def _units_by_symbol(program: Program, data: StanData, level: Level) -> Rules:
     """UNIT axes and declared indices: what the declarations say on their own."""
     rules: Rules = {}
+    sizes = _sizes(program, level)
     for declaration in program.data:
         dims, upper = _dims(declaration), declaration.type.upper
-        if level.name in dims:
-            rules[declaration.name] = Rule(Role.UNIT, dims.index(level.name))
-        elif _is_index_like(declaration) and upper is not None and upper.text == level.name:
+        if own := [axis for axis, size in enumerate(dims) if size in sizes]:
+            rules[declaration.name] = Rule(Role.UNIT, own[0])
+        elif _is_index_like(declaration) and upper is not None and upper.text in sizes:
             rules[declaration.name] = Rule(Role.INDEX, rows=dims[0])
-        elif not dims and declaration.type.is_integer and _sets_size(declaration.name, level, data):
-            rules[declaration.name] = Rule(Role.SIZE_UNITS)
+        elif not dims and declaration.type.is_integer and (times := _counts(declaration.name, level, data)):
+            rules[declaration.name] = Rule(Role.SIZE_UNITS, times=times)
     return rules
 
 
-def _sets_size(name: str, level: Level, data: StanData) -> bool:
-    """Whether one more of this number is one unit more."""
-    axis = level.members[0] if level.members else None
-    expression = None
-    if axis is not None:
-        kind = data.program.declaration(axis.name).type
-        sizes = [size for size in kind.dims if size.text == level.name]
-        expression = sizes[0] if sizes else None
-    if expression is None or name not in expression.names:
-        return False
+def _sizes(program: Program, level: Level) -> set[str]:
+    """The declared sizes that count the units: one, unless parameters of a level write it in several ways."""
+    sizes = {level.name}
+    for member in level.members:
+        dims = _dims(program.declaration(member.name))
+        if member.width == 1 and not member.places and member.axis < len(dims):
+            sizes.add(dims[member.axis])
+    return sizes
+
+
+def _counts(name: str, level: Level, data: StanData) -> int:
+    """How many more of this number are one unit more; 0 where it does not count units."""
     value = int(array_of(data, name))
-    try:
-        more = expression.evaluate({**data, name: np.int64(value + 1)})
-        less = expression.evaluate({**data, name: np.int64(value - 1)})
-    except Unevaluable:
-        return False
-    return bool(more == level.num_units + 1 and less == level.num_units - 1)
+    for member in level.members:
+        sizes = data.program.declaration(member.name).type.dims
+        if member.places or member.axis >= len(sizes):
+            continue
+        size = sizes[member.axis]
+        if size.text == name:
+            return member.width
+        if name in size.names:
+            entries = member.width * level.num_units
+            try:
+                more, less = (int(size.evaluate({**data, name: np.int64(value + step)})) for step in (1, -1))
+            except Unevaluable:
+                continue
+            if more - entries == entries - less and more - entries in (1, member.width):
+                return member.width // (more - entries)
+    return int(name == level.name and value == level.num_units)
 
 
 def _undeclared_indices(program: Program, data: StanData, units: int, rules: Rules) -> Iterator[Rules]:

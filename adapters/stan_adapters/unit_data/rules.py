@@ -43,14 +43,18 @@ class Rule:
         axis: for UNIT and ROW, the axis (from 0) that is cut. Other axes of the same declared size are cut with it.
         rows: for what speaks of rows (ROW, SIZE_ROWS, INDEX, spans), their declared size; None: found by the numbers.
         into: for INDEX, the declared size of the rows that it numbers; None: it numbers units.
+        times: for SIZE_UNITS, how many it counts for each unit.
     """
 
     role: Role
     axis: int = 0
     rows: str | None = None
     into: str | None = None
+    times: int = 1
 
     def __str__(self) -> str:
+        if self.role is Role.SIZE_UNITS and self.times > 1:
+            return f"{self.role}:{self.times}"
         axis = f":{self.axis}" if self.role in (Role.UNIT, Role.ROW) and self.axis else ""
         return f"{self.role}{axis}"
 
@@ -82,11 +86,14 @@ def parse_rules(program: Program, given: Mapping[str, str | Rule]) -> Rules:
 def _parse_rule(name: str, text: str) -> Rule:
     words = [role.value for role in Role]
     word, colon, axis = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if word not in words or (colon and not axis.isdigit()) or (colon and word not in ("unit", "row")):
+    numbered = word in ("unit", "row") or (word == "size" and axis != "0")
+    if word not in words or (colon and not (axis.isdigit() and numbered)):
         raise StructureError(
             f"slicing[{name!r}] is {text!r}, expected one of {', '.join(words)}; `unit` and `row` may name an axis "
-            "that counts from 0, as in 'unit:1'."
+            "that counts from 0, as in 'unit:1', and `size` how many it counts for each unit, as in 'size:2'."
         )
+    if word == "size":
+        return Rule(Role.SIZE_UNITS, times=int(axis or 1))
     return Rule(Role(word), int(axis or 0))
 
 

@@ -227,6 +227,11 @@ class _Search:
             raise StructureError(
                 f"No unit of {size} owns a latent: {', '.join(self.level.latents)} share theirs."
             )
+        if listed := [member.name for member in self.level.members if member.places]:
+            raise StructureError(
+                f"The entries of {listed[0]} that belong to one unit lie at places of no declared pattern: what they "
+                "would be in the data of fewer units is not known."
+            )
         if any(rule.role is Role.SIZE_UNITS for rule in rules.values()):
             return
         if size.isdigit():

@@ -174,7 +174,9 @@ def variants(
 
     part = rows[places]
     for _ in range(3):
-        exchanged = part[::-1] if len(places) == 2 else part[rng.permutation(len(places))]
+        order = rng.permutation(len(places))
+        exchanged = part.copy()
+        exchanged[order] = part[np.roll(order, 1)]  # one cycle: every part moves
         if not np.array_equal(exchanged, part):
             yield put(exchanged)
             break

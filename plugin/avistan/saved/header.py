@@ -27,19 +27,37 @@ class SavedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SavedMember:
+    """A parameter with entries of each unit, as `stan_adapters.levels.levels.Member` has it."""
+
+    name: str
+    axis: int
+    width: int = 1
+    apart: bool = False
+    places: tuple[int, ...] = ()
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        distinct = len(set(self.places)) == len(self.places)
+        inside = all(0 <= place < self.size for place in self.places)
+        if self.axis < 0 or self.width < 1 or not (distinct and inside) or len(self.places) % self.width:
+            raise ValueError("the entries of a unit need an axis, or distinct places within the parameter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedLevel:
-    """A level: its declared size, and its parameters with the axis along which each is split.
+    """A level: what its units are called, and its parameters.
 
     `inputs`: how many numbers the inference function of a second level reads of a unit; 0 for the first level.
     """
 
     name: str
-    members: tuple[tuple[str, int], ...]
+    members: tuple[SavedMember, ...]
     inputs: int = 0
 
     def __post_init__(self) -> None:
-        if not self.members or not 0 <= self.inputs <= _MOST or any(axis < 0 for _, axis in self.members):
-            raise ValueError("a level needs parameters, their axes and a number of inputs")
+        if not self.members or not 0 <= self.inputs <= _MOST:
+            raise ValueError("a level needs parameters and a number of inputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from avistan.runtime.errors import FitError
 from avistan.runtime.streams import Stream, stream_key
 from avistan.saved.arrays import Array
 from avistan.saved.folder import DamageError, SavedParts, damage, open_fit, write_fit
-from avistan.saved.header import ENGINES, LIBRARY, SavedChain, SavedHeader, SavedLevel
+from avistan.saved.header import ENGINES, LIBRARY, SavedChain, SavedHeader, SavedLevel, SavedMember
 from avistan.saved.sizes import SizeError, fewest_bytes, refuse_beyond_memory
 from avistan.start.preparation import skeleton, split
 from avistan.start.unit_inputs import DataInput, SignatureInput, UnitInput, read_unit_input
@@ -34,7 +34,7 @@ from avistan.training.loop import Trace
 from avistan.training.stopping import Ending
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import IndexArray
-from stan_adapters.errors import AvistanError
+from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels.levels import Level, Member, make_level
 
 _TRACE = tuple(Trace.__dataclass_fields__)
@@ -157,7 +157,7 @@ def _bound(path: str | os.PathLike[str], saved: SavedParts, engine: str | None) 
 def _level_header(level: Level, inputs: int = 0) -> SavedLevel:
     return SavedLevel(
         name=level.name,
-        members=tuple((member.name, member.axis) for member in level.members),
+        members=tuple(SavedMember(**asdict(member)) for member in level.members),
         inputs=inputs,
     )
 
@@ -167,16 +167,19 @@ def _read_level(model: BoundModel, saved: SavedLevel | None) -> Level | None:
     if saved is None:
         return None
     known = {container.name: container for container in model.layout.containers}
-    names = [name for name, _ in saved.members]
-    for name, axis in saved.members:
-        if name not in known or axis >= len(known[name].axes) or known[name].axes[axis].symbol != saved.name:
+    names = [member.name for member in saved.members]
+    for member in saved.members:
+        if member.name not in known or member.axis >= len(known[member.name].axes):
             raise DamageError(
-                _HEADER,
-                f"the program has no parameter {name[:80]!r} with units {saved.name[:80]!r} on axis {axis}",
+                _HEADER, f"the program has no parameter {member.name[:80]!r} with an axis {member.axis}"
             )
-    if len(set(names)) < len(names) or len({known[n].axes[a].size for n, a in saved.members}) > 1:
+    if len(set(names)) < len(names):
         raise DamageError(_HEADER, f"{', '.join(names)[:200]} are not the parameters of one level")
-    return make_level(model.layout, saved.name, [Member(name, axis) for name, axis in saved.members])
+    try:
+        return make_level(model.layout, saved.name, [Member(**asdict(member)) for member in saved.members])
+    except (StructureError, ValueError):
+        reason = f"{', '.join(names)[:200]} are not the parameters of one level"
+    raise DamageError(_HEADER, reason)
 
 
 def _second_inputs(family: Family) -> int:

@@ -21,6 +21,7 @@ from stan_adapters.unit_data.joining import join
 from stan_adapters.unit_data.slicing import Slicing
 
 NOT_SLICEABLE = {
+    "dyads",
     "saw",
     "neighbour_mean",
     "autoregressive_observations",

@@ -19,6 +19,7 @@ BUNDLED = ROOT / "stan_models"
 
 
 REFUSED = {
+    "dyads": "places of no declared pattern",
     "saw": r"^x has N \+ 1 entries",
     "size_minus_one": "^x has N entries",
     "neighbour_mean": "a unit's place matters",
