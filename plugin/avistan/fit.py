@@ -388,8 +388,7 @@ class Fit(Fitted):
             from the fitted units (1 is typical of those among themselves).
 
         Raises:
-            FitError: the method has free factors of the fitted units, the new data change the globals, or nothing says
-                where the latents of new units would lie.
+            FitError: the method has free factors of the fitted units, or the new data change the globals.
 
         Warns:
             NewUnitsWarning: units are unlike those that were fitted, with how many, which is worst and how far.
@@ -403,12 +402,8 @@ class Fit(Fitted):
         """
         from avistan.posterior.predict import predict, read_fitted_units
 
-        listed = [] if self.level is None else [member.name for member in self.level.members if member.places]
-        if listed:
-            raise FitError(
-                f"which entries of {listed[0]} belong to one unit was found in the fitted data, and no declared "
-                "pattern says where they would lie in others: fit the new data instead."
-            )
+        if self.level is not None:
+            self.level.refuse_other_data()
         fitted = partial(once, self._kept, "fitted units", lambda: read_fitted_units(self))
         return predict(self, data, draws, seed, fitted=fitted, **datatree)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.runtime.errors import FitError
+from stan_adapters.errors import StructureError
 from structure_cases import CASES
 
 
@@ -66,5 +66,5 @@ def test_units_at_places_without_a_pattern_are_fitted_and_not_predicted(tmp_path
     fit = model.fit(method="avi:full", seed=1, steps=200)
     fit.save(tmp_path / "fit")
     np.testing.assert_array_equal(avi.load(tmp_path / "fit").level.index, fit.level.index)
-    with pytest.raises(FitError, match="which entries of dr belong to one unit"):
+    with pytest.raises(StructureError, match="which entries of dr belong to one unit"):
         fit.predict(data_of("dyads"))

@@ -84,6 +84,15 @@ class Level:
         """Names of the parameters, in declaration order."""
         return tuple(member.name for member in self.members)
 
+    def refuse_other_data(self) -> None:
+        """Raises StructureError where no declared pattern says which entries belong to a unit of other data."""
+        listed = [member.name for member in self.members if member.places]
+        if listed:
+            raise StructureError(
+                f"which entries of {listed[0]} belong to one unit was found in the fitted data, and no declared "
+                "pattern says where they would lie in others: fit the new data instead."
+            )
+
     def member_columns(self, layout: Layout) -> dict[str, slice]:
         """Which columns of `index` belong to each parameter."""
         columns, start = {}, 0

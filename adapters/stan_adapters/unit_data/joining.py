@@ -104,9 +104,9 @@ def _levels(program: Program, named: str | None) -> Iterator[tuple[str, tuple[Me
     if named is not None and named not in sizes:
         given = [d.type for d in program.data if d.name == named and d.type.is_integer and not d.type.dims]
         bounds = (bound for d in program.data for bound in (*d.type.dims, d.type.upper) if bound is not None)
-        size = next((bound for bound in bounds if bound.text == named), None)
-        if given and size is not None:
-            yield named, (), size
+        counted = next((bound for bound in bounds if bound.text == named), None)
+        if given and counted is not None:
+            yield named, (), counted
 
 
 def _read_as(
