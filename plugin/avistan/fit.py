@@ -77,8 +77,7 @@ class Fit(Fitted):
         seed: int | None = None,
         progress_callback: ProgressCallback | None = None,
     ) -> Diagnosis:
-        """Whether the draws that `posterior` gives can be trusted: what passed, what failed, which variables hold, the
-        numbers, and what to do. Prints as a table.
+        """Whether the draws that `posterior` gives can be trusted, which variables hold, what to do; prints as a table.
 
         A diagnosis is kept; its numbers of single units become a group of `posterior`, its verdict attributes.
 
@@ -383,9 +382,8 @@ class Fit(Fitted):
             data: of the same program, with the new units in place of the fitted ones.
             datatree: `coords`, `dims`, `log_likelihood`, `posterior_predictive`, `log_prior`, as in `posterior`.
 
-        Returns: a DataTree whose group `posterior` has the globals' draws and the new units' latents, whose group
-            `predictions` has only what belongs to the new units, and whose group `unit_diagnostics` has their distance
-            from the fitted units (1 is typical of those among themselves).
+        Returns: a DataTree: `posterior` has draws of the globals and of the new units, `predictions` of the new units
+            alone, `unit_diagnostics` their distance from the fitted ones (1 is typical of those among themselves).
 
         Raises:
             FitError: the method has free factors of the fitted units, or the new data change the globals.
