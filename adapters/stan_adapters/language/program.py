@@ -20,6 +20,7 @@ from stan_adapters.errors import Location, ProgramError
 from stan_adapters.files.names import nearest
 from stan_adapters.language.expressions import Expression
 from stan_adapters.language.grammar import stan_parser
+from stan_adapters.language.old_syntax import modernized
 from stan_adapters.language.source_text import Source, read_program, syntax_error
 from stan_adapters.language.source_text import StrPath as StrPath
 
@@ -123,7 +124,10 @@ class Declaration:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A Stan program. `source` is complete: its `#include` lines are replaced by what they name."""
+    """A Stan program.
+
+    `source` is complete, its `#include` lines replaced by what they name, and in today's syntax (`old_syntax`).
+    """
 
     name: str
     source: str = field(repr=False)
@@ -197,6 +201,11 @@ class Program:
         raise ProgramError(f"program `{self.name}` declares no variable `{name}`. {hint}")
 
     @property
+    def is_old(self) -> bool:
+        """Whether the user's text is of Stan before 2.33, so that `source` is not that text but what it says."""
+        return self._text.text != self._text.original
+
+    @property
     def has_includes(self) -> bool:
         """Whether `source` has lines that other files brought in."""
         return self._text.has_includes
@@ -218,6 +227,7 @@ class Program:
 
 
 def _parse(name: str, file: Path | None, source: Source) -> Program:
+    source = modernized(source)
     try:
         tree = stan_parser().parse(source.text, start="program")
     except UnexpectedInput as error:
@@ -256,16 +266,8 @@ def _declarations(block: Node, source: Source) -> Iterator[Declaration]:
             continue  # the first name of a skipped statement
         stan_type = _stan_type(item.children[0], source)
         for declarator in item.children[1:]:
-            name, old_sizes = declarator.children
+            (name,) = declarator.children
             location = source.locate(_start(name))
-            if old_sizes is not None:
-                sizes = _expressions(old_sizes) + stan_type.array_sizes
-                fixed = replace(stan_type, array_sizes=sizes)
-                raise ProgramError(
-                    f"`{stan_type} {name}[{_join(_expressions(old_sizes))}]` is the array syntax that Stan 2.33 "
-                    f"removed. Write `{fixed} {name}`.",
-                    location,
-                )
             yield Declaration(
                 name=str(name), type=stan_type, block=Block(block.data.replace("_", " ")), location=location
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lark import Token
@@ -16,6 +16,7 @@ from lark.lexer import PatternStr
 from stan_adapters.errors import Location, ProgramError
 from stan_adapters.files.names import nearest
 from stan_adapters.files.text_files import UnreadableFile, read_text
+from stan_adapters.language.edits import Edit, runs
 from stan_adapters.language.grammar import stan_parser
 
 type StrPath = str | os.PathLike[str]
@@ -43,8 +44,6 @@ def syntax_error(error: UnexpectedInput, source: Source) -> ProgramError:
         return ProgramError(f"the program ends too early: expected {_expected(error)}.", location)
     location = source.locate(at)
     rest = source.text[at : at + 40].split("\n")[0].rstrip()
-    if rest.startswith("#"):
-        return ProgramError("`#` comments were removed in Stan 2.33. Write `//`.", location)
     if rest.startswith("/*"):
         return ProgramError("this comment has no end: `*/` is missing.", location)
     if rest.startswith('"'):
@@ -56,8 +55,6 @@ def _expected(error: UnexpectedInput) -> str:
     names: set[str] = error.interactive_parser.accepts()  # type: ignore[no-untyped-call]
     if "_CODE" in names:  # inside skipped code only its end is worth saying
         names &= {"RPAR", "RSQB", "RBRACE", "SEMICOLON"}
-    elif "SEMICOLON" in names:  # after a declared name `[` is read only to explain the old array syntax
-        names -= {"LSQB"}
     patterns = {terminal.name: terminal.pattern for terminal in stan_parser().terminals}
     spoken = set()
     for name in names:
@@ -75,28 +72,42 @@ def _expected(error: UnexpectedInput) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Text of one file between two includes; it starts at `offset` of that file's whole text."""
+    """Text of one file between two includes or edits; it starts at `offset` of that file's whole text.
+
+    Text that an edit put in is `new`: all of it stands at `offset`.
+    """
 
     text: str
     file: str
     file_text: str
     offset: int
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Program text after `#include` expansion, and where each part of it came from."""
+    """Program text after `#include` expansion, and where each part of it came from.
+
+    Attributes:
+        original: the text before it was `edited`.
+    """
 
     text: str
     pieces: tuple[_Piece, ...]
     starts: tuple[int, ...]  # of each piece, in `text`
+    original: str
 
     @classmethod
     def expand(cls, text: str, file: str, folder: Path, include_paths: Sequence[StrPath]) -> Source:
         paths = _folders(include_paths)
-        pieces = tuple(_pieces(text, file, (folder,), paths, (Path(file).resolve(),)))
+        return cls._of(_pieces(text, file, (folder,), paths, (Path(file).resolve(),)))
+
+    @classmethod
+    def _of(cls, pieces: Iterable[_Piece], original: str | None = None) -> Source:
+        pieces = tuple(pieces)
         starts = itertools.accumulate((len(piece.text) for piece in pieces), initial=0)
-        return cls("".join(piece.text for piece in pieces), pieces, tuple(starts)[:-1])
+        text = "".join(piece.text for piece in pieces)
+        return cls(text, pieces, tuple(starts)[:-1], text if original is None else original)
 
     @classmethod
     def complete(cls, text: str, file: str) -> Source:
@@ -106,17 +117,42 @@ class Source:
             raise ProgramError(
                 f"`{include.strip()}`: a saved program is complete and includes nothing.", location
             )
-        return cls(text, (_Piece(text, file, text, 0),), (0,))
+        return cls._of([_Piece(text, file, text, 0)])
+
+    def edited(self, edits: Sequence[Edit]) -> Source:
+        """The text with edits, which do not overlap. Places in it are those of the text as it was."""
+        pieces: list[_Piece] = []
+        for run in runs(self.text, edits):
+            if run.own:
+                pieces += self._between(run.start, run.start + len(run.text))
+            elif run.text:
+                piece, offset = self._at(run.start)
+                pieces.append(replace(piece, text=run.text, offset=offset, new=True))
+        return Source._of(pieces, self.original)
 
     @property
     def has_includes(self) -> bool:
-        return len(self.pieces) > 1
+        return len({piece.file for piece in self.pieces}) > 1
 
     def locate(self, position: int) -> Location:
         """The file, line and column of a position in the expanded text."""
+        piece, offset = self._at(position)
+        return _location(piece.file, piece.file_text, offset)
+
+    def _at(self, position: int) -> tuple[_Piece, int]:
+        """The piece of a position in `text`, and where that is in the piece's file."""
         index = bisect.bisect_right(self.starts, position) - 1
         piece = self.pieces[index]
-        return _location(piece.file, piece.file_text, piece.offset + position - self.starts[index])
+        return piece, piece.offset + (0 if piece.new else position - self.starts[index])
+
+    def _between(self, start: int, end: int) -> Iterator[_Piece]:
+        """The pieces between two positions, the first and the last cut."""
+        for piece, begin in zip(self.pieces, self.starts, strict=True):
+            first, last = max(start - begin, 0), min(end - begin, len(piece.text))
+            if first < last:
+                yield replace(
+                    piece, text=piece.text[first:last], offset=piece.offset + (0 if piece.new else first)
+                )
 
 
 def _folders(include_paths: object) -> tuple[Path, ...]:
@@ -182,7 +218,7 @@ def _includes(text: str, file: str) -> list[Token]:
     try:
         tree = stan_parser().parse(text, start="pieces")
     except UnexpectedInput as error:
-        raise syntax_error(error, Source(text, (_Piece(text, file, text, 0),), (0,))) from None
+        raise syntax_error(error, Source._of([_Piece(text, file, text, 0)])) from None
     return [token for token in tree.children if isinstance(token, Token)]
 
 

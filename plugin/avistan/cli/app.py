@@ -1,4 +1,4 @@
-"""The command line: `avistan inspect`, `fit`, `diagnose`, `posterior`, `predict`, `compare`, `sbc`, `models`.
+"""The command line: `avistan inspect`, `fit`, `diagnose`, `posterior`, `predict`, `compare`, `sbc`, and small helpers.
 
 Only what a command needs is imported when it runs: help, the list of models and errors of usage never load JAX.
 """
@@ -95,6 +95,15 @@ def inspect(
 
         write_dependence(model, structure, plot, seed=seed)
     return to_json(structure.to_json()) if json else str(structure)
+
+
+@app.command()
+@answers
+def modernize(stan_file: StanFile, include_path: IncludePath = None) -> str:
+    """Print the program in today's syntax, as it is fitted; what it includes stands in it."""
+    from stan_adapters.language.program import Program
+
+    return Program.from_file(stan_file, include_path or ()).source.rstrip("\n")
 
 
 app.command()(fit)

@@ -174,16 +174,6 @@ def test_windows_line_ends_are_read():
 # ---- Errors ------------------------------------------------------------------------------------------------
 
 ERRORS = {
-    "old array syntax": (
-        "data {\n  int N;\n  real<lower=0> x[N, 2];\n}",
-        r"m.stan:3:17: .*Stan 2.33 removed. Write `array\[N, 2\] real<lower=0> x`",
-    ),
-    "old array of vectors": (
-        "parameters {\n vector[K] b[J];\n}",
-        r"m.stan:2:12: .*`array\[J\] vector\[K\] b`",
-    ),
-    "old array with a value": ("transformed data { int x[2] = {1, 2}; }", r":1:24: .*`array\[2\] int x`"),
-    "old comment": ("data {\n  int N; # rows\n}", "m.stan:2:10: `#` comments were removed .* Write `//`"),
     "missing semicolon": (
         "data {\n  int N\n  real x;\n}",
         r"m.stan:3:3: unexpected `real x;`: expected `,`, `;` or `=`\.$",
@@ -295,10 +285,10 @@ def test_includes_are_expanded_recursively_and_keep_their_places(files, directiv
 
 
 def test_an_error_inside_an_include_points_into_its_file(files):
-    folder = files(main="data {\n#include part.stan\n}", part="int N;\nreal x[N];\n")
-    with pytest.raises(ProgramError, match=r"array\[N\] real x") as caught:
+    folder = files(main="data {\n#include part.stan\n}", part="int N;\nreal x y;\n")
+    with pytest.raises(ProgramError, match=r"unexpected `y;`") as caught:
         Program.from_file(folder / "main.stan")
-    assert caught.value.location == Location(str(folder / "part.stan"), 2, 6)
+    assert caught.value.location == Location(str(folder / "part.stan"), 2, 8)
 
 
 def test_given_include_paths_come_before_the_programs_folder(files):

@@ -586,3 +586,25 @@ def test_the_entry_point_is_the_command_line():
     assert callable(cli.main)
     result = run_process("--version", code="import runpy; runpy.run_module('avistan', run_name='__main__')")
     assert result.stdout.startswith("avistan ")
+
+
+def test_modernize_prints_an_old_program_in_todays_syntax(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "data.stan").write_text("int y[2]; # counts\n")
+    program = tmp_path / "old.stan"
+    program.write_text(
+        "data {\n#include /data.stan\n}\nparameters { real x; }\nmodel { y ~ poisson(fabs(x)); }\n"
+    )
+    done = CliRunner().invoke(app, ["modernize", str(program), "--include-path", str(tmp_path / "lib")])
+    assert done.exit_code == 0
+    assert done.stdout == (
+        "data {\narray[2] int y; // counts\n\n}\nparameters { real x; }\nmodel { y ~ poisson(abs(x)); }\n"
+    )
+
+
+def test_modernize_says_where_it_can_not(tmp_path):
+    program = tmp_path / "old.stan"
+    program.write_text("parameters { real x; }\nmodel { lp__ <- x; }\n")
+    done = CliRunner().invoke(app, ["modernize", str(program)])
+    assert done.exit_code == 2
+    assert "old.stan:2:9: `lp__` can't be set" in " ".join(done.stderr.split())
