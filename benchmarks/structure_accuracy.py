@@ -1,12 +1,17 @@
 """How often does inspection agree with a reader? Runs it over a labelled collection of Stan programs.
 
     python benchmarks/structure_accuracy.py --labels labels.json --programs DIR [--only WORD] [--seed 1] [--json FILE]
+                                            [--unit-data]
 
 DIR holds checkouts of stan-dev/posteriordb and stan-dev/example-models in subfolders of those names, or is one of
 them. A label is an object with `id` ("repository:..."), `model` and `data` (paths in that repository), `class`,
 `alt_classes` and `levels`; labels without a data file are skipped and counted. A verdict is right when it is the
 label's or one of its alternatives; the chosen latents are right when they are those of an independent level (or of
 its part that is independent alone).
+
+With --unit-data only the labels with an independent level are run, and of the level that is found two things more are
+counted: whether the data of some of its units can be written (slicing, verified), and which of the entries that the
+label says belong to a unit, its index and its lengths included, `inspect` does not name.
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import DataWarning, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
-from stan_adapters.structure.structure import Structure, inspect_structure
+from stan_adapters.structure.structure import Structure, inspect_structure, with_unit_data
+from stan_adapters.unit_data import Slicing
 
 VERDICTS = {
     "simple": "closable",
@@ -57,6 +63,10 @@ class Row:
     seconds_bind: float = 0.0
     seconds_inspect: float = 0.0
     statistics: dict[str, float] = field(default_factory=dict)
+    sliced: bool = False
+    not_sliced: str = ""  # why
+    inputs_missing: tuple[str, ...] = ()
+    bindings: int = 0
 
     @property
     def verdict_right(self) -> bool:
@@ -83,20 +93,27 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only the labels whose id contains this word")
     parser.add_argument("--seed", type=int, default=1, help="of the probe points")
     parser.add_argument("--json", type=Path, help="also write every row there")
+    parser.add_argument(
+        "--unit-data", action="store_true", help="slicing and data inputs of closable programs"
+    )
     arguments = parser.parse_args()
     labels = [label for label in json.loads(arguments.labels.read_text()) if arguments.only in label["id"]]
+    if arguments.unit_data:
+        labels = [label for label in labels if any(independent_latents(label))]
     rows, skipped = [], []
     for label in labels:
         files = find_files(arguments.programs, label)
         if files is None:
             skipped.append(label["id"])
             continue
-        row = judge(label, *files, seed=arguments.seed)
+        row = judge(label, *files, seed=arguments.seed, unit_data=arguments.unit_data)
         rows.append(row)
-        print(
-            f"{'ok   ' if row.right else 'WRONG'} {row.verdict:<20}{row.evaluations:>5} {row.id}", flush=True
-        )
+        told = f"{'sliced' if row.sliced else 'whole':<8}" if arguments.unit_data else ""
+        mark = "ok   " if row.right else "WRONG"
+        print(f"{mark} {told}{row.verdict:<20}{row.evaluations:>5} {row.id}", flush=True)
     print()
+    if arguments.unit_data:
+        print("\n".join(unit_data_summary(rows)))
     print("\n".join(summary(rows, skipped)))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
@@ -112,7 +129,7 @@ def find_files(programs: Path, label: dict[str, Any]) -> tuple[Path, Path] | Non
     return (model, data) if model.is_file() and data.is_file() else None
 
 
-def judge(label: dict[str, Any], model: Path, data: Path, *, seed: int = 1) -> Row:
+def judge(label: dict[str, Any], model: Path, data: Path, *, seed: int = 1, unit_data: bool = False) -> Row:
     expected = tuple(VERDICTS[name] for name in (label["class"], *label["alt_classes"]))
     facts: dict[str, Any] = {
         "id": label["id"],
@@ -128,6 +145,9 @@ def judge(label: dict[str, Any], model: Path, data: Path, *, seed: int = 1) -> R
         with bound:
             bind = time.perf_counter() - start
             structure = inspect_structure(bound, seed=seed)
+            if unit_data:
+                structure = with_unit_data(bound, structure, seed=seed)
+                facts |= read_unit_data(label, structure)
     except AvistanError as error:
         return Row(**facts, verdict=FAILED, reason=f"{type(error).__name__}: {error}")
     return Row(
@@ -155,6 +175,34 @@ def read_structure(structure: Structure) -> dict[str, Any]:
         "budget": 4 * float(np.log2(max(largest, 2))) + 60,
         "statistics": {probe.probe: probe.statistic for probe in structure.certificate},
     }
+
+
+def read_unit_data(label: dict[str, Any], structure: Structure) -> dict[str, Any]:
+    if structure.slicing is None or structure.level is None:
+        return {"not_sliced": structure.reason}
+    levels = [one for one in label["levels"] if set(structure.level.latents) <= set(one["latents"])]
+    wanted: list[str] = []
+    for level in levels[:1]:
+        index = level["index"] or []
+        wanted += [*level["unit_data"], *([index] if isinstance(index, str) else index)]
+    named = () if structure.feeds is None else structure.feeds.names
+    return {
+        "sliced": isinstance(structure.slicing, Slicing),
+        "not_sliced": "" if isinstance(structure.slicing, Slicing) else structure.slicing.reason,
+        "inputs_missing": tuple(name for name in wanted if name not in named),
+        "bindings": structure.bindings,
+    }
+
+
+def unit_data_summary(rows: list[Row]) -> list[str]:
+    whole, missing = [row for row in rows if not row.sliced], [row for row in rows if row.inputs_missing]
+    return [
+        f"slicing verified {len(rows) - len(whole)} of {len(rows)}; inputs that miss an entry {len(missing)}; "
+        f"bindings at most {max((row.bindings for row in rows), default=0)}",
+        *(f"  not sliced {row.id}: {row.not_sliced[:300]}" for row in whole),
+        *(f"  not named  {row.id}: {', '.join(row.inputs_missing)}" for row in missing),
+        "",
+    ]
 
 
 def independent_latents(label: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -31,6 +31,7 @@ ORDER = {
         "rewriting",
         "engine",
         "bound",
+        "derived",
         "samplers",
         "levels",
         "unit_data",

@@ -7,10 +7,10 @@ everything else: the k nearest on each side ("band k"), all of them ("dense"), t
 ("graph"). "other level" marks a program whose chosen level separates while another one, which could be taken
 for it, is coupled.
 
-`data_inputs` are the data entries on which a unit's conditional depends, sorted. Arrays that only say which
-rows belong to a unit (an index, group sizes, first and last rows) are not listed; an index into another level
-is. `inputs` is "simple" when a unit's own entries are enough, "expanded" when they are not (a neighbour's
-entry or the position is needed too), "unknown" when the declarations do not say whose an entry is.
+`data_inputs` are the data entries on which a unit's conditional depends, sorted. Arrays that say which rows belong to a
+unit (an index, group sizes, first and last rows) are among them. `inputs` is "simple" when a unit's own entries are
+enough, "expanded" when they are not (a neighbour's entry or the position is needed too), "unknown" when the
+declarations do not say whose an entry is.
 `alt_verdicts` and `alt_inputs` are answers that a careful reader could defend instead.
 """
 
@@ -217,37 +217,37 @@ def measurement_error(rng: np.random.Generator) -> dict[str, Any]:
 # ---- rows found through an index
 
 
-@closable("J", "alpha", data=("x", "y"))
+@closable("J", "alpha", data=("g", "x", "y"))
 def varying_intercept(rng: np.random.Generator) -> dict[str, Any]:
     g, x = _group_index(rng, 50, 13), rng.normal(size=50)
     return {"N": 50, "J": 13, "g": g, "x": x, "y": rng.normal(rng.normal(0, 1, 13)[g - 1] + 0.5 * x, 0.6)}
 
 
-@closable("J", "alpha", data=("y",), note="groups 4, 9 and the last have no rows")
+@closable("J", "alpha", data=("g", "y"), note="groups 4, 9 and the last have no rows")
 def groups_without_rows(rng: np.random.Generator) -> dict[str, Any]:
     present = np.setdiff1d(np.arange(1, 15), [4, 9, 14])
     return {"N": 40, "J": 14, "g": rng.permutation(np.resize(present, 40)), "y": rng.integers(0, 2, 40)}
 
 
-@closable("J", "beta", data=("x", "y"))
+@closable("J", "beta", data=("g", "x", "y"))
 def correlated_effects(rng: np.random.Generator) -> dict[str, Any]:
     g, x = _group_index(rng, 55, 12), rng.normal(size=55)
     return {"N": 55, "J": 12, "g": g, "x": x, "y": rng.normal(0.5 + 0.8 * x, 1.0)}
 
 
-@closable("J", "z", data=("x", "y"))
+@closable("J", "z", data=("g", "x", "y"))
 def correlated_effects_non_centred(rng: np.random.Generator) -> dict[str, Any]:
     g, x = _group_index(rng, 52, 11), rng.normal(size=52)
     return {"N": 52, "J": 11, "g": g, "x": x, "y": rng.normal(0.5 + 0.8 * x, 1.0)}
 
 
-@closable("J", "alpha", data=("u", "x", "y"))
+@closable("J", "alpha", data=("g", "u", "x", "y"))
 def group_predictors(rng: np.random.Generator) -> dict[str, Any]:
     g, x, u = _group_index(rng, 48, 12), rng.normal(size=48), rng.normal(size=12)
     return {"N": 48, "J": 12, "g": g, "u": u, "x": x, "y": rng.normal(0.7 * u[g - 1] + 0.5 * x, 0.6)}
 
 
-@closable("P", "theta", data=("ii", "y"), note="level I (a, b) separates too, with fewer units")
+@closable("P", "theta", data=("ii", "jj", "y"), note="level I (a, b) separates too, with fewer units")
 def item_response_long(rng: np.random.Generator) -> dict[str, Any]:
     pairs = np.array([(p, i) for p in range(1, 27) for i in range(1, 7) if rng.uniform() < 0.8 or i == 1])
     pairs = rng.permutation(pairs)
@@ -255,14 +255,14 @@ def item_response_long(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": n, "P": 26, "I": 6, "jj": pairs[:, 0], "ii": pairs[:, 1], "y": rng.integers(0, 2, n)}
 
 
-@closable("S", "u", data=("class_of", "y"), note="level C (v) separates too, given the students")
+@closable("S", "u", data=("class_of", "student", "y"), note="level C (v) separates too, given the students")
 def nested(rng: np.random.Generator) -> dict[str, Any]:
     class_of, student = _group_index(rng, 24, 5), _group_index(rng, 60, 24)
     y = rng.normal(rng.normal(size=24)[student - 1], 0.7)
     return {"N": 60, "S": 24, "C": 5, "class_of": class_of, "student": student, "y": y}
 
 
-@closable("J", "alpha", data=("y",))
+@closable("J", "alpha", data=("county", "y"))
 def index_without_bounds(rng: np.random.Generator) -> dict[str, Any]:
     county = _group_index(rng, 45, 10)
     return {"N": 45, "J": 10, "county": county, "y": rng.normal(rng.normal(size=10)[county - 1], 1)}
@@ -287,7 +287,7 @@ def occupancy(rng: np.random.Generator) -> dict[str, Any]:
     return {"S": 26, "V": 4, "y": (present & (rng.uniform(size=(26, 4)) < 0.5)).astype(int)}
 
 
-@closable("J", "slope", data=("x", "y"))
+@closable("J", "slope", data=("size_of", "x", "y"))
 def ragged_sizes(rng: np.random.Generator) -> dict[str, Any]:
     # segment() checks its start even for no rows, so the last group must have some.
     sizes = np.append(rng.permutation(np.resize([1, 2, 3, 5, 0], 14)), 4)
@@ -295,7 +295,7 @@ def ragged_sizes(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": n, "J": 15, "size_of": sizes, "x": x, "y": rng.normal(0.6 * x, 0.5)}
 
 
-@closable("J", "z", data=("y",))
+@closable("J", "z", data=("first", "last", "y"))
 def ragged_start_end(rng: np.random.Generator) -> dict[str, Any]:
     sizes = rng.permutation(np.resize([1, 2, 4, 6], 14))
     last = np.cumsum(sizes)
@@ -308,7 +308,7 @@ def ragged_start_end(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-@closable("M", "theta", data=("w",), note="the topics are globals: they meet in every word")
+@closable("M", "theta", data=("doc", "w"), note="the topics are globals: they meet in every word")
 def topics(rng: np.random.Generator) -> dict[str, Any]:
     doc = np.repeat(np.arange(1, 16), rng.integers(5, 12, 15))
     return {"K": 3, "V": 9, "M": 15, "N": doc.size, "w": rng.integers(1, 10, doc.size), "doc": doc}
@@ -350,7 +350,7 @@ def position_as_number(rng: np.random.Generator) -> dict[str, Any]:
 # ---- units among the entries of one parameter, or under several sizes
 
 
-@closable("J", "z", data=("x", "y"))
+@closable("J", "z", data=("group", "x", "y"))
 def flat_blocks(rng: np.random.Generator) -> dict[str, Any]:
     group, x = _group_index(rng, 60, 12), rng.normal(size=60)
     return {"N": 60, "J": 12, "group": group, "x": x, "y": rng.poisson(np.exp(0.5 + 0.3 * x))}
@@ -508,9 +508,8 @@ def horseshoe(rng: np.random.Generator) -> dict[str, Any]:
 @closable(
     "N",
     "theta",
-    data=("pattern",),
-    inputs="unknown",
-    alt_inputs=("simple", "expanded"),
+    data=("cum", "pattern"),
+    inputs="simple",
     note="N = cum[R]; one entry of pattern serves all persons who gave it",
 )
 def response_patterns(rng: np.random.Generator) -> dict[str, Any]:
@@ -529,7 +528,7 @@ def response_patterns(rng: np.random.Generator) -> dict[str, Any]:
     data=("y",),
     inputs="simple",
     alt_inputs=("expanded",),
-    note="one f(y[n]) serves this data set, but subset additivity fails: no minibatches",
+    note="one f(y[n]) serves this data set; mean and sd of all y must be kept where it is cut",
 )
 def standardized_data(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": 20, "y": rng.gamma(2, 3, 20)}
@@ -577,7 +576,7 @@ def size_product(rng: np.random.Generator) -> dict[str, Any]:
     return {"J": 6, "K": 4, "y": rng.poisson(2, (6, 4))}
 
 
-@closable("n_seen", "z", data=("x",), alt_inputs=("unknown",), note="n_seen = sum(seen)")
+@closable("n_seen", "z", data=("seen", "x"), alt_inputs=("unknown",), note="n_seen = sum(seen)")
 def size_from_transformed_data(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": 30, "seen": rng.permutation(np.repeat([1, 0], [18, 12])), "x": rng.normal(1, 1, 30)}
 
@@ -588,7 +587,7 @@ def missing_values(rng: np.random.Generator) -> dict[str, Any]:
     return {"N_obs": 25, "N_mis": 11, "x_obs": x_obs, "y_obs": rng.normal(1 + x_obs, 0.5), "x_mis": x_mis}
 
 
-@closable("J", "alpha", data=("y",), alt_verdicts=("nothing-to-amortize",))
+@closable("J", "alpha", data=("g", "y"), alt_verdicts=("nothing-to-amortize",))
 def two_units(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": 20, "J": 2, "g": _group_index(rng, 20, 2), "y": rng.normal(size=20)}
 

@@ -22,6 +22,7 @@ from stan_adapters.data.layout import Layout, build_layout, declared_shape
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.engine.abi import FloatArray, give_back_freed_memory
 from stan_adapters.engine.columns import Output
+from stan_adapters.engine.empty_means import refuse_empty_means
 from stan_adapters.engine.engines import COMPILED_ENGINE_HINT, is_library_path
 from stan_adapters.engine.instances import Instance, close_all, construct
 from stan_adapters.engine.library_check import check_library
@@ -65,6 +66,8 @@ class BoundModel:
         self._lock = threading.Lock()
         check_declared_memory(program, data)
         compiles = engine not in ("auto", "stanli")  # then one library serves densities and draws
+        if not compiles:
+            refuse_empty_means(program, data)
         density_program = program if compiles else program.without_generated_quantities()
         text = data.to_json()
         self._density = construct(density_program, engine, text, seed, outputs=False, whole=program)

@@ -65,11 +65,13 @@ class Statements:
     Attributes:
         results: what functions return, by their names; None for `void`, and where versions of a name differ.
         callers: the blocks that call a function, directly or through others, by the function's name.
+        code_blocks: the program's blocks by their names, functions left out.
     """
 
     sites: tuple[Site, ...]
     results: Mapping[str, Kind | None]
     callers: Mapping[str, frozenset[str]]
+    code_blocks: Mapping[str, Tree[Token]]
 
     @classmethod
     def read(cls, source: str) -> Statements:
@@ -86,7 +88,12 @@ class Statements:
             assert isinstance(function, Tree)
             kind, name = kind_of_type(function.children[0]), str(function.children[1])
             results[name] = kind if results.get(name, kind) == kind else None
-        return cls(tuple(_sites(tree, results)), results, _callers(tree, results))
+        blocks = {
+            " ".join(str(part.children[0]).split()): part
+            for part in tree.children
+            if isinstance(part, Tree) and part.data == "code_block"
+        }
+        return cls(tuple(_sites(tree, results)), results, _callers(tree, results), blocks)
 
     def blocks(self, site: Site) -> frozenset[str]:
         """The blocks in which a statement runs: its own, or those that call its function."""

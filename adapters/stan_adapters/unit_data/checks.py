@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stan_adapters.bound.bound_model import BoundModel
-from stan_adapters.data.layout import IndexArray, declared_shape
+from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Probe, probe_points
 from stan_adapters.unit_data.parts import Part, PartError, make_part, rebind
+from stan_adapters.unit_data.rules import array_of
 
 TOLERANCE = 1e-8  # relative change that rounding explains
 MAX_UNITS = 2000  # units in one random subset
@@ -174,12 +175,13 @@ class Checker:
         return self._probe("subset additivity", statistic, before)
 
     def _bind_single_units(self) -> None:
-        """Globals whose size is computed in transformed data (a largest category) must not depend on who is there.
+        """Globals whose size is computed from an array (a largest category) must not depend on who is there.
 
         Raises PartError.
         """
         declared = (d for d in self.whole.program.parameters if d.name not in self.level.latents)
-        if all(declared_shape(declaration.type, self.whole.data) is not None for declaration in declared):
+        sizes = [size for declaration in declared for size in declaration.type.dims]
+        if all(array_of(self.whole.data, name).ndim == 0 for size in sizes for name in size.names):
             return
         for unit in self.rng.permutation(self.level.num_units)[:_SINGLES]:
             try:

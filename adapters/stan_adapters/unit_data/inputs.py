@@ -2,12 +2,14 @@
 
 Parts of one entry are exchanged between units, the program is bound again, and the scores at fixed points are
 compared. Exchanges keep every value legal wherever a bound does not tie entries to each other; where one is refused,
-or the parts are all equal, values are moved instead. Entries that only say whose a row is (an index, starts, sizes)
-are left out, and so is data that all units share.
+or the parts are all equal, values are moved instead. Entries that say whose a row is (an index, starts, sizes) are
+named with the others; data that all units share are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +19,14 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import AvistanError, StructureError
-from stan_adapters.language.program import Declaration
+from stan_adapters.language.program import Declaration, Program
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Probe
+from stan_adapters.rewriting.computed_data import sources_of
 from stan_adapters.unit_data.checks import TOLERANCE, Checker, random_points
+from stan_adapters.unit_data.parts import rebind
 from stan_adapters.unit_data.plan import Plan
-from stan_adapters.unit_data.rules import OWNERS, Role, Rules
+from stan_adapters.unit_data.rules import OWNERS, Role, Rules, array_of
 from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal
 from stan_adapters.unit_data.trials import Array, Trials
 
@@ -41,7 +45,8 @@ class DataInputs:
     """What feeds a unit.
 
     Attributes:
-        names: the data entries on which the scores depend, in the order of the program.
+        names: the data entries on which the scores depend, in the order of the program; those that say whose a row is
+            among them.
         inputs: "simple" (only a unit's own parts of them), "expanded" (also other units' parts, or the unit's place),
             "unknown" (the exchanges don't tell).
         offsets: of each named entry whose owner is known, which parts the scores of unit n depend on: -1 is that of
@@ -79,12 +84,16 @@ def find_data_inputs(
     found, evaluations = (theta, 0) if theta is not None else random_points(model, rng, _POINTS)
     found = found[:_POINTS]
     if isinstance(slicing, Slicing):
-        trials = _few_units(model, level, slicing, found, rng)
-        trials.evaluations += evaluations
-        result = _from_halves(trials, slicing.plan(trials.model.data))
-        if trials.model is not model:
-            trials.model.close()
-        return result
+        with ExitStack() as opened:
+            whole = model
+            if slicing.derivation is not None:
+                whole = opened.enter_context(rebind(model, slicing.plan(model.data).data))
+            trials = _few_units(whole, level, slicing, found, rng)
+            if trials.model is not whole:
+                opened.enter_context(trials.model)
+            trials.evaluations += evaluations
+            trials.bindings += whole is not model
+            return _from_halves(trials, slicing.plan(trials.model.data), _origins(model.program, slicing))
     return _from_pairs(Trials(model, level.index, found, rng, evaluations=evaluations), level, slicing)
 
 
@@ -107,22 +116,45 @@ def _few_units(
     return Trials(part.model, part.locals, checker.place(part), rng, bindings=checker.bindings)
 
 
-def _from_halves(trials: Trials, plan: Plan) -> DataInputs:
+def _origins(program: Program, slicing: Slicing) -> dict[str, frozenset[str]]:
+    """The program's own data behind transformed data that are cut with the units."""
+    if slicing.derivation is None:
+        return {}
+    found = sources_of(program)
+    return {name: found.get(name, frozenset()) for name in slicing.derivation.names}
+
+
+def _from_halves(trials: Trials, plan: Plan, origins: Mapping[str, frozenset[str]]) -> DataInputs:
     """Exchange one entry at a time among half of the units."""
-    names, statistic = [], 0.0
+    feeding: set[str] = set()
+    owning: set[str] = set()
+    statistic = 0.0
     half = np.zeros(plan.units, dtype=bool)
     half[trials.rng.permutation(plan.units)[: max(2, plan.units // 2)]] = True
     for declaration in trials.model.program.data:
-        owner = plan.owner(declaration.name)
-        if owner is None or plan.rules[declaration.name].role in OWNERS:
+        name, owner = declaration.name, plan.owner(declaration.name)
+        if plan.rules[name].role in OWNERS:
+            owning.add(name)
+        if owner is None or name in owning:
             continue
         axis, units = owner
         change = trials.change(declaration, axis, np.flatnonzero((units >= 0) & half[units]))
         if change is not None and (change > TOLERANCE).any():
-            names.append(declaration.name)
+            feeding.add(name)
             statistic = max(statistic, float(change[~half].max(initial=0.0)))
     inputs: Inputs = "simple" if statistic <= TOLERANCE else "unknown"
+    for name in feeding & origins.keys():
+        arrays = {other for other in origins[name] if array_of(plan.data, other).ndim}
+        feeding |= {other for other in arrays if plan.owner(other) is not None} or arrays
+    for name in owning & origins.keys():
+        owning |= {other for other in origins[name] if array_of(plan.data, other).ndim}
+    names = _own_names(trials.model.program, feeding | owning, origins)
     return _result(trials, names, inputs, dict.fromkeys(names, (0,)), statistic)
+
+
+def _own_names(program: Program, names: Collection[str], origins: Collection[str]) -> list[str]:
+    """Names in the order of the program, transformed data left out."""
+    return [d.name for d in program.data if d.name in names and d.name not in origins]
 
 
 # ---- No slicing ----------------------------------------------------------------------------------------------
@@ -133,6 +165,7 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
     known = _plan(trials.model, level, refusal.rules)
     exchangeable = {probe.holds for probe in refusal.evidence if probe.probe.startswith("exchangeability")}
     names: list[str] = []
+    owning: list[str] = []
     offsets: dict[str, tuple[int, ...]] = {}
     axes: dict[str, int | None] = {}
     unclear, statistic = False, 0.0
@@ -141,6 +174,8 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
         if not isinstance(value, np.ndarray) or value.ndim == 0 or value.size == 0:
             continue
         if known is not None and known.rules[declaration.name].role in OWNERS:
+            if known.rules[declaration.name].role is not Role.INDEX or _matters(trials, declaration):
+                owning.append(declaration.name)
             continue
         owner = _owner(declaration, value, level, known)
         if owner is None and True in exchangeable:
@@ -173,7 +208,19 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
         inputs: Inputs = "unknown"
     else:
         inputs = "simple" if own and False not in exchangeable else "expanded"
+    if names:
+        names = _own_names(trials.model.program, {*names, *owning}, ())
     return _result(trials, names, inputs, offsets, statistic)
+
+
+def _matters(trials: Trials, declaration: Declaration) -> bool:
+    """Whether other numbers in some places of an index change scores."""
+    count = len(np.asarray(trials.model.data[declaration.name]))
+    for point, places in enumerate(trials.spaced(np.arange(count), most=1)):
+        change = trials.change(declaration, 0, places, point)
+        if change is not None and (change > TOLERANCE).any():
+            return True
+    return False
 
 
 def _plan(model: BoundModel, level: Level, rules: Rules) -> Plan | None:

@@ -103,7 +103,7 @@ class JoinPlan:
         if rule.role is Role.INDEX:
             shifts = self.units_before if rule.into is None else self.rows_before[rule.into]
             return np.concatenate([v + shift for v, shift in zip(values, shifts, strict=True)])
-        if rule.role in (Role.START, Role.END):
+        if rule.role in (Role.START, Role.END, Role.PLACE):
             shifts = self.rows_before[family]
             return np.concatenate([v + shift for v, shift in zip(values, shifts, strict=True)])
         if rule.role is Role.OFFSETS:

@@ -12,13 +12,16 @@ from stan_adapters.data.stan_data import StanData
 from stan_adapters.errors import StructureError
 from stan_adapters.levels.levels import Level, make_level
 
-_ENGINES = ("stanli", "bridgestan")
+ENGINES = ("stanli", "bridgestan")  # that take any program
 
 
 def rebind(model: BoundModel, data: StanData) -> BoundModel:
-    """The program of a bound model on other data, with the same engine and seed. Raises EngineError, BindingError."""
-    engine = model.engine if model.engine in _ENGINES else str(model._density.library.abi.path)
-    return BoundModel(model.program, data, engine=engine, seed=model.seed)
+    """The program of other data, that of a bound model or one derived from it, with the same engine and seed.
+
+    Raises EngineError, BindingError.
+    """
+    engine = model.engine if model.engine in ENGINES else str(model._density.library.abi.path)
+    return BoundModel(data.program, data, engine=engine, seed=model.seed)
 
 
 @dataclass(eq=False)

@@ -59,6 +59,8 @@ class Plan:
             return rule.axis, np.arange(self.units)
         if rule.role is Role.ROW:
             return rule.axis, self.families[self._row_family[name]].owner
+        if rule.role is Role.PLACE:
+            return 0, np.arange(self.units)
         if rule.role is Role.INDEX:
             return 0, self.families[self._row_family[name]].owner
         return None
@@ -96,7 +98,7 @@ class Plan:
         if value.ndim != wanted or not declared.type.is_integer:
             what = "one integer" if wanted == 0 else "a one-dimensional array of integers"
             raise RuleError(f"{name} as '{rule}' needs {what}, and it is declared `{declared}`.")
-        if rule.role in SPANS:
+        if rule.role in (Role.PLACE, *SPANS):
             expected = self.units + (rule.role is Role.OFFSETS)
             if len(value) != expected:
                 raise RuleError(
@@ -113,6 +115,9 @@ class Plan:
         families = {}
         for rows, names in spans.items():
             families[rows] = self._spanned_family(rows, names)
+        for name, rule in self.rules.items():
+            if rule.role is Role.PLACE:
+                self._add_places(name, rule, families)
         waiting = [name for name, rule in self.rules.items() if rule.role is Role.INDEX]
         while waiting:
             ready = [name for name in waiting if self.rules[name].into in (None, *families)]
@@ -135,6 +140,20 @@ class Plan:
         except ValueError as error:
             words = " and ".join(f"'{word}'" for word in names)
             raise RuleError(f"With {listed} as {words} of the {count} rows of {rows}, {error}.") from None
+
+    def _add_places(self, name: str, rule: Rule, families: dict[str, OwnedRows]) -> None:
+        if rule.rows is None:
+            raise RuleError(f"{name} as '{rule}' names no rows: no declared size fits its numbers.")
+        value, count = self._array(name), self._row_count(rule.rows)
+        owner = np.full(count, -1, dtype=np.int64)
+        if value.size and (value.min() < 1 or value.max() > count or len(np.unique(value)) < len(value)):
+            raise RuleError(
+                f"{name} as '{rule}' needs a row of its own for each unit, of the {count} of {rule.rows}."
+            )
+        owner[value - 1] = np.arange(self.units)
+        if rule.rows in families:
+            raise RuleError(f"{name} as '{rule}' names rows of {rule.rows}, whose units another entry names.")
+        families[rule.rows] = OwnedRows.make(rule.rows, owner, self.units, grouped=False, shared_out=True)
 
     def _add_index(self, name: str, families: dict[str, OwnedRows]) -> None:
         rule, value = self.rules[name], self._array(name)
@@ -172,7 +191,7 @@ class Plan:
             return ""
         value, dims = self._array(name), self._declared[name].type.dims
         wanted = rule.rows
-        if wanted is None and rule.role not in (Role.SIZE_ROWS, *SPANS):
+        if wanted is None and rule.role not in (Role.SIZE_ROWS, Role.PLACE, *SPANS):
             wanted = dims[rule.axis].text
         if wanted in self.families:
             return wanted
@@ -221,6 +240,8 @@ class Plan:
                 if axis == rule.axis or size == dims[rule.axis]:
                     value = np.take(value, kept, axis=axis)
             return value
+        if rule.role is Role.PLACE:
+            return _renumbered(value[units], kept)
         if rule.role is Role.INDEX:
             return _renumbered(value[kept], units if rule.into is None else rows[rule.into])
         base = int(value[0]) if rule.role is Role.OFFSETS else self._base(family)

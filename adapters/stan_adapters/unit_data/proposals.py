@@ -4,7 +4,7 @@ are silent, from the values. A proposal is only that: `slicing` verifies it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import zip_longest
 
 import numpy as np
@@ -28,9 +28,17 @@ def propose_rules(
 
 
 def rule_sets(
-    program: Program, data: StanData, level: Level, given: Mapping[str, Rule] | None = None
+    program: Program,
+    data: StanData,
+    level: Level,
+    given: Mapping[str, Rule] | None = None,
+    unread: Collection[str] = (),
 ) -> Iterator[Rules]:
-    """Proposals, likeliest first: more than one where declarations leave open which entry is the index."""
+    """Proposals, likeliest first: more than one where declarations leave open which entry is the index.
+
+    Args:
+        unread: entries that the program does not read, which are no indices.
+    """
     given = dict(given or {})
     units = level.num_units
     rules = _units_by_symbol(program, data, level) | given
@@ -39,9 +47,12 @@ def rule_sets(
     if spans:
         yield _finish(program, rules | spans | _agreeing_indices(program, data, rules | spans))
     else:
-        for guess in _undeclared_indices(program, data, units, rules):
+        for guess in _undeclared_indices(program, data, units, rules, unread):
             guessed = rules | guess
             yield _finish(program, guessed | _spans(program, data, units, guessed))
+    places = _places(program, data, units, rules)
+    if places:
+        yield _finish(program, rules | places)
     yield _finish(program, rules)
     by_number = _units_by_number(program, data, units, rules)
     if by_number:
@@ -102,13 +113,15 @@ def _counts(name: str, level: Level, data: StanData) -> int:
     return int(name == level.name and value == level.num_units)
 
 
-def _undeclared_indices(program: Program, data: StanData, units: int, rules: Rules) -> Iterator[Rules]:
+def _undeclared_indices(
+    program: Program, data: StanData, units: int, rules: Rules, unread: Collection[str]
+) -> Iterator[Rules]:
     """Indices among integer arrays without a declared bound: the likeliest for every set of rows, then single ones."""
     owned = {rule.rows for rule in rules.values() if rule.role is Role.INDEX}
     ranked: dict[str, list[tuple[bool, float, str]]] = {}
     for declaration in program.data:
         upper = declaration.type.upper
-        if declaration.name in rules or not _is_index_like(declaration):
+        if declaration.name in rules or declaration.name in unread or not _is_index_like(declaration):
             continue
         rows = _dims(declaration)[0]
         if rows in owned or (upper is not None and upper.text in data):  # it numbers something else
@@ -204,6 +217,25 @@ def _spans(program: Program, data: StanData, units: int, rules: Rules) -> Rules:
         free = {name: value for name, value in candidates.items() if name not in found}
         for name, word in label_spans(free, size, known).items():
             found[name] = Rule(Role(word), rows=symbol)
+    return found
+
+
+def _places(program: Program, data: StanData, units: int, rules: Rules) -> Rules:
+    """Unit-wise integers that name a row each, as where the missing values are."""
+    sizes = _row_sizes(program, data, rules)
+    found: Rules = {}
+    for declaration in program.data:
+        rule, value = rules.get(declaration.name), array_of(data, declaration.name)
+        if rule is None or rule.role is not Role.UNIT or not _is_index_like(declaration) or not value.size:
+            continue
+        if value.min() < 1 or value.max() <= units or len(np.unique(value)) < len(value):
+            continue
+        fitting = sorted((size, symbol) for symbol, size in sizes.items() if size >= value.max())
+        upper = declaration.type.upper
+        named = [symbol for _, symbol in fitting if upper is not None and upper.text == symbol]
+        rows = next(iter(named or [symbol for _, symbol in fitting]), None)
+        if rows is not None and rows not in {other.rows for other in found.values()}:
+            found[declaration.name] = Rule(Role.PLACE, rows=rows)
     return found
 
 

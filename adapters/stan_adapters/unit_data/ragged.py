@@ -66,7 +66,7 @@ class OwnedRows:
         owner: the unit (0-based) of every row, -1 for rows of no unit; shape (R,).
         grouped: whether rows of a unit must stay together, in the order of the units.
         by_unit: rows sorted by owner, within a unit in order; (R,), ownerless ones first.
-        first, size: where a unit's rows are in `by_unit`; (N,).
+        first, size: where a unit's rows are in `by_unit`; (N,). Where rows of no unit are shared out, with these.
     """
 
     name: str
@@ -77,9 +77,17 @@ class OwnedRows:
     size: IndexArray
 
     @classmethod
-    def make(cls, name: str, owner: IndexArray, units: int, *, grouped: bool) -> Self:
-        by_unit = np.argsort(owner, kind="stable")
-        size = np.bincount(owner[owner >= 0], minlength=units).astype(np.int64)
+    def make(
+        cls, name: str, owner: IndexArray, units: int, *, grouped: bool, shared_out: bool = False
+    ) -> Self:
+        """Rows by owner; `shared_out`: rows of no unit go with the units in turn, and are not kept in every part."""
+        goes_with = owner
+        if shared_out:
+            free = np.flatnonzero(owner < 0)
+            goes_with = owner.copy()
+            goes_with[free] = np.arange(len(free)) % max(units, 1)
+        by_unit = np.argsort(goes_with, kind="stable")
+        size = np.bincount(goes_with[goes_with >= 0], minlength=units).astype(np.int64)
         first = len(owner) - int(size.sum()) + np.cumsum(size) - size
         return cls(name, owner, grouped, by_unit, first, size)
 

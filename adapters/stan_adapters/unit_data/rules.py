@@ -28,11 +28,12 @@ class Role(enum.StrEnum):
     END = "end"  # its last row
     SIZES = "sizes"  # how many rows it has
     OFFSETS = "offsets"  # an entry per unit and one more: unit n ends before offset n + 1
+    PLACE = "place"  # the number of its row; rows of no unit are shared out among all
     SHARED = "shared"  # kept whole
 
 
 SPANS = (Role.START, Role.END, Role.SIZES, Role.OFFSETS)
-OWNERS = (Role.INDEX, *SPANS)  # they say whose a row is
+OWNERS = (Role.INDEX, Role.PLACE, *SPANS)  # they say whose a row is
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Rule:
 
     Attributes:
         axis: for UNIT and ROW, the axis (from 0) that is cut. Other axes of the same declared size are cut with it.
-        rows: for what speaks of rows (ROW, SIZE_ROWS, INDEX, spans), their declared size; None: found by the numbers.
+        rows: for what speaks of rows (all but UNIT, SIZE_UNITS and SHARED), their declared size; None: found by the
+            numbers.
         into: for INDEX, the declared size of the rows that it numbers; None: it numbers units.
         times: for SIZE_UNITS, how many it counts for each unit.
     """
@@ -98,6 +100,6 @@ def _parse_rule(name: str, text: str) -> Rule:
 
 
 def array_of(data: StanData, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """The entry as an array; an empty one where it is a tuple."""
-    value = data[name]
+    """The entry as an array; an empty one where it is a tuple, or computed by the program."""
+    value = data.entries.get(name)
     return value if isinstance(value, np.ndarray) else np.zeros(0)

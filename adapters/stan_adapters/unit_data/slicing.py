@@ -7,9 +7,11 @@ Rules say what happens to each data entry (`rules`); they are proposed from the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +19,22 @@ import numpy.typing as npt
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
+from stan_adapters.derived import Derivation
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import AvistanError, StructureError
+from stan_adapters.language.program import Program
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Probe
+from stan_adapters.rewriting.computed_data import read_outside_data
 from stan_adapters.unit_data.checks import Checker, random_points
+from stan_adapters.unit_data.computed import Computed
 from stan_adapters.unit_data.parts import PartError
 from stan_adapters.unit_data.plan import Plan, RuleError
 from stan_adapters.unit_data.proposals import rule_sets
 from stan_adapters.unit_data.rules import Role, Rule, Rules, parse_rules
 
 _MAX_PROPOSALS = 5
+_MAX_DERIVED = 2  # of a program with transformed data as data
 _POINTS = 3
 
 
@@ -40,6 +47,8 @@ class Slicing:
     evidence: the probes that confirmed them.
     smallest: the fewest units that were bound on the way. Where it is not 0, some programs refuse fewer.
     bindings, evaluations: what that took, rejected proposals included.
+    derivation: the program whose data the rules are of, where that is not the user's: some transformed data, such as
+        what is computed from all units, are data there.
     """
 
     level: str
@@ -48,7 +57,8 @@ class Slicing:
     smallest: int
     bindings: int
     evaluations: int
-    _plans: list[Plan] = field(default_factory=list, repr=False, compare=False)
+    derivation: Derivation | None = field(default=None, repr=False)
+    _plans: list[tuple[StanData, Plan]] = field(default_factory=list, repr=False, compare=False)
 
     def subset(self, data: StanData, units: npt.ArrayLike) -> StanData:
         """The data of the given units, in that order: the first of them becomes unit 1.
@@ -76,12 +86,23 @@ class Slicing:
 
     def plan(self, data: StanData) -> Plan:
         """The rules on these data; the latest two are kept, so that many subsets of one data set are cheap."""
-        for plan in self._plans:
-            if plan.data is data:
+        for given, plan in self._plans:
+            if given is data or plan.data is data:
                 return plan
-        plan = Plan(data, self.rules, self.level)
-        self._plans[1:] = [plan]
+        plan = Plan(self._of_program(data), self.rules, self.level)
+        self._plans[1:] = [(data, plan)]
         return plan
+
+    def _of_program(self, data: StanData) -> StanData:
+        """Data of the program that the rules are of."""
+        if self.derivation is None or data.program is self.derivation.program:
+            return data
+        cut = [name for name in self.derivation.names if self.rules[name].role is not Role.SHARED]
+        if cut:
+            raise StructureError(
+                f"{', '.join(cut)} of {data.program.name} are known for the data that were verified, not for others."
+            )
+        return self.derivation.data(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,17 +142,18 @@ def find_slicing(
     given = parse_rules(model.program, rules or {})
     found, evaluations = (theta, 0) if theta is not None else random_points(model, rng, _POINTS)
     search = _Search(model, level, found[:_POINTS], rng, evaluations=evaluations)
-    refused: SlicingRefusal | None = None
-    for proposal in islice(rule_sets(model.program, model.data, level, given), _MAX_PROPOSALS):
-        outcome = search.examine(proposal)
-        if isinstance(outcome, Slicing):
-            return outcome
-        if refused is None or _strength(outcome) > _strength(refused):
-            refused = outcome
-    assert refused is not None  # rule_sets makes one proposal at least
-    if given:
-        refused = search.name_wrong_rules(refused, given)
-    return search.total(refused)
+    outcome = search.best(given)
+    if isinstance(outcome, SlicingRefusal) and given:
+        outcome = search.name_wrong_rules(outcome, given)
+    return search.total(outcome)
+
+
+class _Proposal(NamedTuple):
+    """Rules for the data of a bound model: the user's, or of a program derived from it."""
+
+    rules: Rules
+    whole: BoundModel
+    derivation: Derivation | None = None
 
 
 @dataclass(eq=False)
@@ -143,16 +165,71 @@ class _Search:
     bindings: int = 0
     evaluations: int = 0
 
-    def examine(self, rules: Rules) -> Slicing | SlicingRefusal:
+    def best(self, given: Rules) -> Slicing | SlicingRefusal:
+        """The first proposal that holds, or the refusal of the one that got farthest."""
+        refused: SlicingRefusal | None = None
+        with closing(self._proposals(given)) as proposals:
+            for proposal in proposals:
+                outcome = self.examine(proposal)
+                if isinstance(outcome, Slicing):
+                    return outcome
+                if refused is None or _strength(outcome) > _strength(refused):
+                    refused = outcome
+        assert refused is not None  # rule_sets makes one proposal at least
+        return refused
+
+    def _proposals(self, given: Rules) -> Generator[_Proposal]:
+        """Rules of the program as it is, and of it with transformed data as data; likeliest first."""
+        model, level = self.model, self.level
+        own = islice(rule_sets(model.program, model.data, level, given), _MAX_PROPOSALS)
+        if not level.block:
+            yield _Proposal(next(own), model)
+            return
+        computed = Computed(model, level, self.theta, self.rng)
+        try:
+            if plan := self._plan(given):
+                yield from self._derived(computed.of_all_units(plan), given)
+            yield _Proposal(next(own), model)
+            yield from self._derived(computed.sizes(), given)
+            yield from (_Proposal(rules, model) for rules in own)
+            yield from self._derived(computed.everything(), given)
+        finally:
+            self.bindings += computed.bindings
+            self.evaluations += computed.evaluations
+
+    def _derived(
+        self, programs: Iterable[tuple[Derivation, BoundModel]], given: Rules
+    ) -> Iterator[_Proposal]:
+        for derivation, bound in programs:
+            with bound:
+                program = derivation.program
+                unread = {d.name for d in program.data} - read_outside_data(program)
+                sets = rule_sets(program, bound.data, self.level, given, unread)
+                for rules in islice(sets, _MAX_DERIVED):
+                    yield _Proposal(rules, bound, derivation)
+
+    def _plan(self, given: Rules) -> Plan | None:
+        """A way to write the data of some units that fits the declarations, whether it holds or not."""
+        for rules in islice(
+            rule_sets(self.model.program, self.model.data, self.level, given), _MAX_PROPOSALS
+        ):
+            try:
+                return Plan(self.model.data, rules, self.level.name, self.level.num_units)
+            except StructureError:
+                continue
+        return None
+
+    def examine(self, proposal: _Proposal) -> Slicing | SlicingRefusal:
         """Verify one proposal."""
+        rules, whole = proposal.rules, proposal.whole
         evidence: list[Probe] = []
         try:
-            self._refuse_size(rules)
-            plan = Plan(self.model.data, rules, self.level.name, self.level.num_units)
-            self._refuse_ties(rules)
+            self._refuse_size(whole.program, rules)
+            plan = Plan(whole.data, rules, self.level.name, self.level.num_units)
+            self._refuse_ties(whole.program, rules)
         except StructureError as error:
             return self._refusal(str(error), evidence, {} if isinstance(error, RuleError) else rules)
-        checker = Checker(self.model, self.level, plan.subset, self.theta, self.rng, occupied=_occupied(plan))
+        checker = Checker(whole, self.level, plan.subset, self.theta, self.rng, occupied=_occupied(plan))
         reason = ""
         try:
             evidence.append(checker.exchangeability())
@@ -177,11 +254,12 @@ class _Search:
             smallest=checker.smallest,
             bindings=self.bindings,
             evaluations=self.evaluations,
-            _plans=[plan],
+            derivation=proposal.derivation,
+            _plans=[(self.model.data, plan)],
         )
 
-    def total(self, refusal: SlicingRefusal) -> SlicingRefusal:
-        return self._refusal(refusal.reason, refusal.evidence, refusal.rules)
+    def total(self, outcome: Slicing | SlicingRefusal) -> Slicing | SlicingRefusal:
+        return replace(outcome, bindings=self.bindings, evaluations=self.evaluations)
 
     def name_wrong_rules(self, refused: SlicingRefusal, given: Rules) -> SlicingRefusal:
         """Blame the hand-given rules without which the proposals hold: single ones, or all that differ."""
@@ -203,11 +281,8 @@ class _Search:
         return self._refusal(reason, refused.evidence, refused.rules)
 
     def _first_that_holds(self, given: Rules) -> Rules | None:
-        proposals = rule_sets(self.model.program, self.model.data, self.level, given)
-        for proposal in islice(proposals, _MAX_PROPOSALS):
-            if isinstance(self.examine(proposal), Slicing):
-                return proposal
-        return None
+        outcome = self.best(given)
+        return outcome.rules if isinstance(outcome, Slicing) else None
 
     def _refusal(
         self, reason: str, evidence: list[Probe] | tuple[Probe, ...], rules: Rules
@@ -220,7 +295,7 @@ class _Search:
             evaluations=self.evaluations,
         )
 
-    def _refuse_size(self, rules: Rules) -> None:
+    def _refuse_size(self, program: Program, rules: Rules) -> None:
         """Numbers of units that the data can't change."""
         size = self.level.name
         if self.level.block == 0:
@@ -238,17 +313,17 @@ class _Search:
             raise StructureError(
                 f"The number of units, {size}, is written in the program: fewer units can't be bound to it."
             )
-        made = {declaration.name for declaration in self.model.program.transformed_data}
+        made = {declaration.name for declaration in program.transformed_data}
         where = "is computed in transformed data" if size in made else "is not set by one size in the data"
         raise StructureError(
             f"The number of units, {size}, {where}: no rule gives the data of a chosen number of them."
         )
 
-    def _refuse_ties(self, rules: Rules) -> None:
+    def _refuse_ties(self, program: Program, rules: Rules) -> None:
         """Globals whose number changes with the units, and data that belong to no unit."""
         size = self.level.name
         resized = {n for n, r in rules.items() if r.role in (Role.SIZE_UNITS, Role.SIZE_ROWS)}
-        for declaration in self.model.program.parameters:
+        for declaration in program.parameters:
             tied = [s for s in declaration.type.dims if s.names & resized]
             if declaration.name not in self.level.latents and tied:
                 raise StructureError(

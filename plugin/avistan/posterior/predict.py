@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import equinox as eqx
@@ -32,7 +33,7 @@ from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.levels.levels import Level, make_level
-from stan_adapters.new_units import entries_of_all_units, quantities_of_all_units
+from stan_adapters.new_units import entries_of_all_units, quantities_of_all_units, with_constants
 from stan_adapters.sources import DataSource, read
 from stan_adapters.structure.reasons import listed
 
@@ -90,8 +91,10 @@ def predict(
     program = fit.model.program
     given = check_seed(fit.seed if seed is None else seed)
     new = read(program, data, level=fit.level.name)
-    refuse_other_program(fit, new)
-    with BoundModel(program, new, engine=fit.model.engine_choice) as model:
+    with (
+        _meaning_the_same(fit, new) as (fitted_model, meant),
+        BoundModel(meant.program, meant, engine=fit.model.engine_choice) as model,
+    ):
         check_draws(model, draws, chains=len(fit.chains))
         level = level_in(fit, model)
         globals_index = level.globals_index(model.dim)
@@ -104,6 +107,7 @@ def predict(
         # Beside a second level the globals hold units of their own, which q draws together with the new ones.
         made = None if fit.second is not None else corrected(fit, given)
         drawn = joined(list(_batches(fit, model, made, chains, draws, given)))
+        shared = _warn_of_shared_quantities(fit, fitted_model, meant)
         groups = {}
         if distance is not None:
             groups["unit_diagnostics"] = unit_diagnostics(level.name, {"distance": distance})
@@ -111,7 +115,7 @@ def predict(
         warn_of_rejected(drawn.num_rejected, len(drawn.theta), program.name, stacklevel=4)
         tree = to_datatree(
             program,
-            model.data,
+            new,
             drawn.values,
             sample_stats=drawn.sample_stats,
             num_chains=num_chains(fit, made),
@@ -121,7 +125,7 @@ def predict(
             **datatree,
         )
     left_out = {declaration.name for declaration in program.parameters} - set(level.latents)
-    left_out |= _warn_of_shared_quantities(fit, new)
+    left_out |= shared
     parts = [
         tree[group].to_dataset() for group in ("posterior", "posterior_predictive") if group in tree.children
     ]
@@ -168,21 +172,40 @@ def _batches(
     yield from completed(model, parts, flat.shape[0], rows.shape[1], seed)
 
 
-def refuse_other_program(fit: Fitted, new: StanData) -> None:
-    """That the program means the same for units by themselves as for the fitted ones.
+@contextmanager
+def _meaning_the_same(fit: Fitted, new: StanData) -> Iterator[tuple[BoundModel, StanData]]:
+    """The program that means the same for units by themselves as for the fitted ones, bound to these, and the new data.
+
+    It is the fit's, or, where that computes something from the data of all units, such as means by which predictors are
+    centred, the same with the values that the fitted units gave it.
 
     Raises:
-        FitError: it computes something from the data of all units, such as means by which predictors are centred, which
-            other units would give other values.
+        FitError: other units would give values of all units another value all the same.
     """
     assert fit.level is not None
     entries = entries_of_all_units(fit.model, fit.level, new, generator(fit.seed, Stream.CHECKED_ENTRIES))
     if not entries:
+        yield fit.model, new
         return
+    found = with_constants(fit.model, fit.level, generator(fit.seed, Stream.CHECKED_ENTRIES))
+    if found is not None:
+        derivation, model = found
+        with model:
+            meant = derivation.data(new)
+            rng = generator(fit.seed, Stream.CHECKED_ENTRIES)
+            entries = entries_of_all_units(model, fit.level, meant, rng)
+            if not entries:
+                yield model, meant
+                return
+    raise _another_program(fit, entries)
+
+
+def _another_program(fit: Fitted, entries: Sequence[str]) -> FitError:
+    assert fit.level is not None
     program = fit.model.program
     computed = [d.name for d in program.transformed_data if not d.type.is_integer]
     where = f"transformed data ({', '.join(computed)}) or the model" if computed else "the model"
-    raise FitError(
+    return FitError(
         f"{program.name} can't predict new units of {fit.level.name}: {where} computes something from "
         f"{listed(entries)} of all units together, such as a mean or a difference from the first row, and the new data "
         "would put other values in its place than those that were fitted. Compute it before Stan, once, from the data "
@@ -191,10 +214,10 @@ def refuse_other_program(fit: Fitted, new: StanData) -> None:
     )
 
 
-def _warn_of_shared_quantities(fit: Fitted, new: StanData) -> set[str]:
+def _warn_of_shared_quantities(fit: Fitted, fitted: BoundModel, new: StanData) -> set[str]:
     """Quantities of units that other units would change, such as a difference from the mean of all."""
     assert fit.level is not None
-    names = quantities_of_all_units(fit.model, fit.level, new, generator(fit.seed, Stream.CHECKED_QUANTITIES))
+    names = quantities_of_all_units(fitted, fit.level, new, generator(fit.seed, Stream.CHECKED_QUANTITIES))
     if names:
         warnings.warn(
             f"{listed(names)} would be others if the fitted units of {fit.level.name} were there too: "

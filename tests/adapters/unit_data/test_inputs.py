@@ -41,7 +41,7 @@ OFFSETS = {
     "position_as_number": {"y": (0,)},
     "standardized_data": {"y": (0,)},
     "size_product": {"y": (0,)},
-    "size_from_transformed_data": {},
+    "size_from_transformed_data": {"seen": (0,), "x": (0,)},
 }
 
 
@@ -70,7 +70,7 @@ def test_a_number_matters_also_where_the_size_is_fixed(mean, inputs):
     [
         ("linear/linear.stan", "N", ("x",)),
         ("lsat_2pl/lsat_2pl.stan", "N", ("y",)),
-        ("random_slopes/random_slopes.stan", "J", ("x", "y")),
+        ("random_slopes/random_slopes.stan", "J", ("g", "x", "y")),
         ("eight_schools/eight_schools.stan", "J", ("y", "sigma")),
     ],
 )
@@ -144,7 +144,7 @@ def test_many_units_are_sampled_not_all_bound():
         "y": rng.normal(size=rows),
     }
     level, _, found = inspect(case.stan_file, data, "J")
-    assert (found.names, found.inputs) == (("x", "y"), "simple")
+    assert (found.names, found.inputs) == (("g", "x", "y"), "simple")
     assert found.bindings == 3
     assert found.probe(level).holds
 
