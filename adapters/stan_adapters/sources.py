@@ -2,10 +2,10 @@
 
 | given | read as |
 | --- | --- |
-| a mapping, or one (gzipped) JSON file | the entries (`data`) |
+| a mapping, or one file: JSON, an R dump (`*.R`), gzipped or zipped too | the entries (`data`) |
 | a folder `*.zarr` | a zarr group whose arrays are the entries; sizes may be left out (`tables`) |
 | several of these files, or a pattern: "parts/*.json" | units, file after file (`unit_data.joining`) |
-| parquet, and beside it JSON files and zarr groups | columns and whole entries: one data set (`tables`) |
+| parquet or CSV, and beside it JSON files and zarr groups | columns and whole entries: one data set (`tables`) |
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stan_adapters.data.stan_data import RawData, StanData, read_data, read_values
+from stan_adapters.data.stan_data import DataWarning, RawData, StanData, read_data, read_values
 from stan_adapters.data.table_files import is_group, is_table
 from stan_adapters.data.tables import read_tables
 from stan_adapters.errors import DataError
@@ -44,7 +45,28 @@ def read(
     Raises:
         DataError: no such file, a file given twice, and all that is wrong with its content.
         StructureError: a hand-given rule names no data entry or is no rule.
+
+    Warns (DataWarning): entries that the program does not declare; NaN, which Stan reads as a number.
     """
+    found = _read(program, data, level=level, rules=rules)
+    if found.undefined:
+        counts = ", ".join(f"`{name}` ({count})" for name, count in found.undefined.items())
+        warnings.warn(
+            f"data entries hold NaN: {counts}. Stan reads them, and a density that uses one is NaN; where they stand "
+            f"for missing values, the program has to leave them out. Data: {found.source}.",
+            DataWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _read(
+    program: Program,
+    data: DataSource,
+    *,
+    level: str | None,
+    rules: Mapping[str, str | Rule] | None,
+) -> StanData:
     if isinstance(data, list | tuple):
         files = _listed(data)
     elif isinstance(data, str | os.PathLike) and (_is_pattern(data) or is_table(data) or is_group(data)):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stan_adapters.data.missing import missing_entries
 from stan_adapters.language.expressions import Expression, Unevaluable
 from stan_adapters.language.program import StanType
 
@@ -60,6 +61,8 @@ def fit_value(raw: object, stan_type: StanType, env: Mapping[str, Any]) -> Entry
         array = _fit_integers(array) if stan_type.is_integer else _fit_reals(array)
     array = np.array(array, order="C")  # a copy: what the caller does to theirs later doesn't matter
     array.setflags(write=False)
+    if stan_type.lower is not None or stan_type.upper is not None or stan_type.base in _REQUIREMENTS:
+        _refuse_nan(array)
     _check_bounds(array, stan_type, env)
     _check_requirements(array, stan_type)
     return array
@@ -85,8 +88,8 @@ def declared_dims(stan_type: StanType, env: Mapping[str, Any]) -> Dims:
 
 def _as_array(raw: object) -> Array:
     """Any array-like as int64, uint64, float64 or complex128."""
-    if isinstance(raw, np.ma.MaskedArray) and np.ma.is_masked(raw):
-        raise Misfit("has masked entries: Stan data can't be missing, drop or impute them")
+    if missing := missing_entries(raw):
+        raise Misfit(f"has {missing}: Stan data can't be missing, drop or impute them")
     if hasattr(raw, "to_numpy") and not hasattr(raw, "__array__"):
         raw = _converted(raw.to_numpy)
     try:
@@ -186,7 +189,6 @@ def _fit_integers(array: Array) -> Array:
 def _fit_reals(array: Array) -> Array:
     if array.dtype.kind == "c":
         raise Misfit("holds complex numbers, expected reals")
-    _refuse_nan(array)
     return array.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Stan data: read from a mapping or a JSON file, checked against declarations, written as Stan JSON."""
+"""Stan data: read from a mapping, a JSON file or an R dump, checked against declarations, written as Stan JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import orjson
 
 from stan_adapters.data.bounds import check_bounds
 from stan_adapters.data.checks import Array, Entry, Misfit, declared_dims, fit_value
+from stan_adapters.data.given import as_declared
 from stan_adapters.errors import DataError
 from stan_adapters.files.json_files import read_json
 from stan_adapters.files.names import nearest
+from stan_adapters.files.r_dump import is_r_dump, read_r_dump
 from stan_adapters.language.program import Declaration, Program, StrPath
 
 type RawData = Mapping[str, Any] | StrPath | None
@@ -44,6 +46,15 @@ class StanData(Mapping[str, Entry]):
     entries: Mapping[str, Entry] = field(repr=False)
     source: str
     labels: Mapping[str, Array] = field(default_factory=dict, repr=False)
+
+    @property
+    def undefined(self) -> dict[str, int]:
+        """How many NaN an entry holds, of those that hold any; Stan allows them in reals without bounds."""
+        reals = {
+            name: e for name, e in self.entries.items() if isinstance(e, np.ndarray) and e.dtype.kind == "f"
+        }
+        counts = {name: int(np.isnan(array).sum()) for name, array in reals.items()}
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def infinite(self) -> list[str]:
@@ -77,11 +88,12 @@ class StanData(Mapping[str, Entry]):
 
 
 def read_data(program: Program, data: RawData, source: str | None = None) -> StanData:
-    """Check `data` (a mapping, a path of a .json or .json.gz file, or None for none) against the data block.
+    """Check `data` (a mapping, the path of a JSON file or an R dump, packed or not, or None) against the data block.
 
-    Integral floats and booleans are accepted for int, and an entry of size zero may be left out. `source` says in
-    errors where a mapping came from. Raises DataError at the first problem; warns (DataWarning) about entries that
-    the program does not declare. `sources.read` also takes several files and tables.
+    Integral floats and booleans are accepted for int, a list of one number for a number, and an entry of size zero may
+    be left out. `source` says in errors where a mapping came from. Raises DataError at the first problem; warns
+    (DataWarning) about entries that the program does not declare, and about lists of one number. `sources.read` also
+    takes several files and tables.
     """
     if source is None:
         if isinstance(data, StanData):
@@ -107,7 +119,8 @@ def read_values(data: RawData) -> dict[str, Any]:
     if not isinstance(data, str | os.PathLike):
         hint = " Make a dict of it, an entry for each name." if hasattr(data, "columns") else ""
         raise DataError(f"data is a {type(data).__name__}, expected a dict or the path of a JSON file.{hint}")
-    return read_json(Path(data))
+    file = Path(data)
+    return read_r_dump(file) if is_r_dump(file) else read_json(file)
 
 
 def _json_value(value: Entry) -> Any:
@@ -134,6 +147,7 @@ def _json_value(value: Entry) -> Any:
 
 def _check(program: Program, values: Mapping[str, Any], source: str) -> StanData:
     entries: dict[str, Entry] = {}
+    boxed: list[str] = []
     for declaration in program.data:
         if declaration.name in values:
             raw = values[declaration.name]
@@ -141,6 +155,8 @@ def _check(program: Program, values: Mapping[str, Any], source: str) -> StanData
             raw = []
         else:
             _refuse_missing(program, values, entries, source)
+        raw, was_boxed = as_declared(raw, declaration.type, entries)
+        boxed += [declaration.name] * was_boxed
         try:
             entries[declaration.name] = fit_value(raw, declaration.type, entries)
         except Misfit as misfit:
@@ -148,6 +164,14 @@ def _check(program: Program, values: Mapping[str, Any], source: str) -> StanData
             raise DataError(f"data entry `{declaration.name}` {misfit}. {where}") from None
     check_bounds(program, entries, source)
     _warn_about_extras(program, values, source)
+    if boxed:
+        names = ", ".join(f"`{name}`" for name in boxed)
+        warnings.warn(
+            f"lists of one number stand for single numbers: {names}. They are read so (jsonlite of R writes numbers "
+            f"with auto_unbox = TRUE). Data: {source}.",
+            DataWarning,
+            stacklevel=4,
+        )
     return StanData(program, entries, source)
 
 

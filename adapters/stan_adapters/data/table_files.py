@@ -1,4 +1,4 @@
-"""Files of tables as numpy columns: parquet (read with pyarrow, an optional requirement) and zarr groups."""
+"""Files of tables as numpy columns: parquet and CSV (read with pyarrow, an optional requirement) and zarr groups."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from stan_adapters.errors import DataError
 from stan_adapters.files.foreign_files import check_zarr
 from stan_adapters.language.program import Program, StrPath
 
+_CSV = (".csv", ".csv.gz")
+
 
 def is_table(path: StrPath) -> bool:
-    """Whether a path names a parquet file or a folder of them."""
-    return os.fspath(path).endswith((".parquet", ".pq"))
+    """Whether a path names a parquet file, a folder of them, or a CSV file."""
+    return os.fspath(path).endswith((".parquet", ".pq", *_CSV))
 
 
 def is_group(path: StrPath) -> bool:
@@ -73,7 +75,7 @@ def read_group(path: Path, program: Program) -> dict[str, Array]:
     return entries or _refuse_foreign(path, sorted(arrays), program)
 
 
-def read_parquet(files: Sequence[Path], program: Program) -> list[DataTable]:
+def read_table_files(files: Sequence[Path], program: Program) -> list[DataTable]:
     """Tables, those with the same columns put under each other; only columns that the program declares are read.
 
     Raises:
@@ -86,16 +88,19 @@ def read_parquet(files: Sequence[Path], program: Program) -> list[DataTable]:
         arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     except ImportError:
         raise DataError(
-            f"{files[0]} is a parquet table, and reading it needs pyarrow: pip install 'avistan[tables]'."
+            f"{files[0]} is a table, and reading it needs pyarrow: pip install 'avistan[tables]'."
         ) from None
     declared = {declaration.name for declaration in program.data}
     alike: dict[frozenset[str], list[tuple[Path, Any]]] = {}
     for file in files:
         try:
-            dataset = parquet.ParquetDataset(file)
-            names = dataset.schema.names
-            wanted = [name for name in names if name in declared or _stem(name) in declared]
-            content = dataset.read(columns=wanted)
+            if str(file).endswith(_CSV):
+                names, wanted, content = _read_csv(file, declared)
+            else:
+                dataset = parquet.ParquetDataset(file)
+                names = dataset.schema.names
+                wanted = [name for name in names if name in declared or _stem(name) in declared]
+                content = dataset.read(columns=wanted)
         except (OSError, arrow.ArrowException) as error:
             raise DataError(f"can't read the table {file}: {error}") from error
         if not wanted:
@@ -114,6 +119,18 @@ def read_parquet(files: Sequence[Path], program: Program) -> list[DataTable]:
         rows = tuple(table.num_rows for _, table in members)
         tables.append(DataTable(name, rows, _with_matrices(columns, declared, name)))
     return tables
+
+
+def _read_csv(file: Path, declared: set[str]) -> tuple[list[str], list[str], Any]:
+    """The names of all columns, those that are read, and these; empty fields and NA are missing, NaN is a number."""
+    csv = importlib.import_module("pyarrow.csv")
+    options = csv.ConvertOptions(
+        null_values=["", "NA"], strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+    content = csv.read_csv(file, convert_options=options)
+    names = content.column_names
+    wanted = [name for name in names if name in declared or _stem(name) in declared]
+    return names, wanted, content.select(wanted)
 
 
 def _refuse_foreign(file: Path, names: Sequence[str], program: Program) -> NoReturn:

@@ -23,7 +23,7 @@ from stan_adapters.data.table_files import (
     is_group,
     is_table,
     read_group,
-    read_parquet,
+    read_table_files,
 )
 from stan_adapters.errors import DataError
 from stan_adapters.language.program import Declaration, Program
@@ -51,7 +51,7 @@ def read_tables(program: Program, files: Sequence[Path]) -> StanData:
                     raise DataError(f"`{name}` is in {origin[name]} and in {file}. Keep one.")
                 origin[name] = file
             entries |= values
-    tables = read_parquet([file for file in files if is_table(file)], program)
+    tables = read_table_files([file for file in files if is_table(file)], program)
     source = ", ".join(map(str, files))
     found = _Tables(program, tables, entries, source)
     data = read_data(program, found.values(), source=source)

@@ -9,36 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from stan_adapters.errors import DataError
-from stan_adapters.files.names import nearest
-from stan_adapters.files.text_files import UnreadableFile, read_text
+from stan_adapters.files.text_files import data_text
 
 _BEYOND_DOUBLES = re.compile(r"[eE]\+?(0*[3-9]\d\d|0*[1-9]\d{3})|\d{309}")  # perhaps: the parser then looks
 
+# Words for numbers outside of strings; Python reads NaN, Infinity and -Infinity alone.
+_SPECIAL = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<sign>[-+]?)\b(?P<word>inf|infinity|nan)\b', re.IGNORECASE)
+
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a (gzipped) JSON file. NaN and infinities are floats, as words or as strings that stay strings.
+    """The object in a JSON file, packed or not.
+
+    NaN, Inf and Infinity are floats as bare words; strings stay strings.
 
     Raises:
         DataError: a Stan program; no file, or none that can be read; no JSON, with line and column; no object, a name
             given twice, lists within lists without end, a number that no double holds.
     """
-    if file.suffix == ".stan":
-        raise DataError(
-            f"{file} is a Stan program, and data were expected: give one program, and then its data."
-        )
-    try:
-        text = read_text(file)
-    except FileNotFoundError:
-        names = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
-        near = nearest(file.name, names)
-        raise DataError(
-            f"there is no data file {file}." + (f" Did you mean {file.parent / near}?" if near else "")
-        ) from None
-    except UnreadableFile as error:
-        raise DataError(f"can't read the data file {file}: {error}") from error
+    text = data_text(file)
     parse_float = _finite if _BEYOND_DOUBLES.search(text) else None
     try:
-        values = json.loads(text, object_pairs_hook=_object, parse_float=parse_float)
+        try:
+            values = json.loads(text, object_pairs_hook=_object, parse_float=parse_float)
+        except json.JSONDecodeError:
+            if (named := _SPECIAL.sub(_as_python_writes, text)) == text:
+                raise
+            values = json.loads(named, object_pairs_hook=_object, parse_float=parse_float)
     except json.JSONDecodeError as error:
         where = f"{file}:{error.lineno}:{error.colno}"
         raise DataError(f"{where}: this is no JSON: {error.msg}. {_advice(text, error.pos)}") from error
@@ -71,6 +67,13 @@ def _advice(text: str, position: int) -> str:
     if rest[:1] in ("}", "]", "'") or text[:position].rstrip()[-1:] == ",":
         return "JSON has no comma after the last item, and its strings stand in double quotes."
     return 'Data are one JSON object, such as {"N": 2, "y": [0.5, 1]}, or tables (*.parquet, *.zarr).'
+
+
+def _as_python_writes(found: re.Match[str]) -> str:
+    if found["word"] is None:
+        return found[0]
+    word = "NaN" if found["word"].lower() == "nan" else "Infinity"
+    return f"-{word}" if found["sign"] == "-" and word == "Infinity" else word
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,17 +1,20 @@
-"""The text of a file that somebody else wrote, gzipped or not: what can be wrong with it is one exception."""
+"""The text of a file that somebody else wrote, packed or not: what can be wrong with it is one exception."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import stat
+import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
+from stan_adapters.errors import DataError
 from stan_adapters.files.memory import available_memory, in_bytes
+from stan_adapters.files.names import nearest
 
-_GZIP = b"\x1f\x8b"
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _COPIES = 2  # of a text that is being read: its bytes and its characters
 _AT_ONCE = 1 << 20
@@ -22,12 +25,14 @@ class UnreadableFile(Exception):
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark, gzipped or not. Its lines end in one way.
+    """The text of a UTF-8 file, with or without a byte order mark, gzipped, the only file in a zip, or neither.
+
+    Its lines end in one way.
 
     Raises:
         FileNotFoundError: there is none.
-        UnreadableFile: a folder or a device, damaged or truncated gzip, bytes that are no UTF-8, more than the memory
-            holds, or what the system says.
+        UnreadableFile: a folder or a device, a damaged or truncated archive, one with several files, bytes that are no
+            UTF-8, more than the memory holds, or what the system says.
     """
     try:
         content = _content(file)
@@ -47,6 +52,24 @@ def read_text(file: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
+def data_text(file: Path) -> str:
+    """The text of a file of data. Raises DataError, also where it is a Stan program."""
+    if file.suffix == ".stan":
+        raise DataError(
+            f"{file} is a Stan program, and data were expected: give one program, and then its data."
+        )
+    try:
+        return read_text(file)
+    except FileNotFoundError:
+        names = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
+        near = nearest(file.name, names)
+        raise DataError(
+            f"there is no data file {file}." + (f" Did you mean {file.parent / near}?" if near else "")
+        ) from None
+    except UnreadableFile as error:
+        raise DataError(f"can't read the data file {file}: {error}") from error
+
+
 def _content(file: Path) -> bytes:
     try:
         mode = file.stat().st_mode
@@ -58,13 +81,40 @@ def _content(file: Path) -> bytes:
         raise UnreadableFile("it is a device. Give the path of a file.")
     with file.open("rb") as opened:
         content = _all_of(opened)
+    if content[:4] == _ZIP:
+        return _unzipped(content)
     if content[:2] != _GZIP:
         return content
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
         return _all_of(unpacked)
 
 
-def _all_of(opened: BinaryIO | gzip.GzipFile) -> bytes:
+def _unzipped(content: bytes) -> bytes:
+    """The only file in a zip archive, leaving aside what macOS adds."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [
+                info.filename
+                for info in archive.infolist()
+                if not info.is_dir() and not info.filename.startswith("__MACOSX/")
+            ]
+            if len(names) != 1:
+                raise UnreadableFile(
+                    f"the zip archive holds {len(names)} files ({', '.join(names[:3])}), expected one. Unpack it."
+                )
+            with archive.open(names[0]) as unpacked:
+                return _all_of(unpacked)
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:  # an encrypted one is a RuntimeError
+        raise UnreadableFile(
+            f"its zip archive can't be unpacked ({error}). Unpack it, or pack it again."
+        ) from error
+
+
+def _all_of(opened: BinaryIO | gzip.GzipFile | IO[bytes]) -> bytes:
     """What is left of a file, as long as the memory holds it: a gzip file of a megabyte can hold a thousand."""
     most = available_memory() // _COPIES
     parts, length = [], 0

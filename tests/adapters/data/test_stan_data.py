@@ -168,7 +168,8 @@ REFUSED = {
     ),
     "flattened": ("matrix[3, 2] x;", np.zeros(6), r"shape \(6,\), .*number of entries is right"),
     "nested deeper": ("matrix[3, 2] x;", np.zeros((1, 3, 2)), r"shape \(1, 3, 2\), expected shape \(3, 2\)"),
-    "a list for a number": ("int x;", [3], "expected a single number; pass the number itself"),
+    "a list of two for a number": ("int x;", [3, 4], "expected a single number"),
+    "a matrix for a number": ("int x;", [[3]], "expected a single number"),
     "a number for a list": (
         "vector[1] x;",
         3,
@@ -198,7 +199,7 @@ REFUSED = {
     "a pandas NA": (
         "array[2] int x;",
         pd.Series([1, None], dtype="Int64"),
-        r"is (missing \(<NA>\)|NaN) at \[2\]",
+        r"a missing entry at \[2\]",
     ),
     "NA among objects": (
         "array[2] int x;",
@@ -215,8 +216,9 @@ REFUSED = {
     "beyond 32 bits": ("array[2] int x;", [1, 2**31], r"is 2147483648 at \[2\]: Stan's int has 32 bits"),
     "beyond 64 bits": ("int x;", 2**70, "32 bits"),
     "beyond doubles": ("vector[2] x;", [1, 10**400], r"holds an integer beyond 1e308 at \[2\]"),
-    "NaN": ("matrix[2, 2] x;", [[1, 2], [math.nan, 4]], r"is NaN at \[2, 1\]"),
-    "NaN as a string": ("real x;", "NaN", "is NaN: Stan data can't be missing"),
+    "NaN below a bound": ("matrix<upper=9>[2, 2] x;", [[1, 2], [math.nan, 4]], r"is NaN at \[2, 1\]"),
+    "NaN in a simplex": ("simplex[2] x;", [0.5, math.nan], r"is NaN at \[2\]"),
+    "NaN in a covariance": ("cov_matrix[1] x;", [["NaN"]], r"is NaN at \[1, 1\]"),
     "complex for real": ("real x;", 1j, "holds complex numbers, expected reals"),
     "complex for int": ("int x;", 1j, "holds complex numbers, expected integers"),
     "complex of the wrong shape": (

@@ -63,6 +63,22 @@ def test_a_number_may_be_a_constant_column(files):
     assert entries("rows.parquet") == KNOWN
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_csv_files_are_tables(files, tmp_path, suffix):
+    files()
+    frame = pd.DataFrame(ROWS | {"w": [20, 10, 20, 30, 30], "note": ["a", "b, c", "", "NA", "e"]})
+    frame.to_csv(tmp_path / f"rows{suffix}")  # with the rows' names, as R's write.csv
+    assert entries([f"rows{suffix}", "shared.json"]) == KNOWN
+
+
+def test_fields_of_a_csv_file_that_are_empty_or_na_are_missing(files, tmp_path):
+    files()
+    for field in ("", "NA"):
+        (tmp_path / "rows.csv").write_text(f"g,x,y\n1,1,0.5\n1,2,{field}\n")
+        with pytest.raises(DataError, match=r"column y of rows.csv has 1 missing values"):
+            entries(["rows.csv", "shared.json"])
+
+
 def test_a_second_table_has_the_groups_in_order(files):
     assert entries(files(rows=ROWS, groups={"w": [10, 20, 30]})) == KNOWN
 

@@ -143,6 +143,16 @@ def test_a_program_that_refuses_to_have_no_units_is_checked_in_three_parts():
     assert inspected("linear")[2].smallest == 0
 
 
+def test_entries_padded_with_nan_are_cut_like_others():
+    code = """data { int N; int T; array[N] int n; matrix[N, T] y; } parameters { real mu; vector[N] z; }
+    model { mu ~ normal(0, 2); z ~ std_normal(); for (i in 1:N) y[i, 1:n[i]] ~ normal(mu + z[i], 1); }"""
+    y = generator("padding").normal(size=(20, 4))
+    lengths = np.arange(20) % 5
+    y[np.arange(4) >= lengths[:, None]] = np.nan
+    slicing = sliced(bind(code, {"N": 20, "T": 4, "n": lengths, "y": y}), "N")
+    assert isinstance(slicing, Slicing)
+
+
 def test_subsets_of_other_data_of_the_program():
     model, _, slicing = inspected("varying_intercept")
     other = read_data(model.program, {"N": 3, "J": 2, "g": [2, 2, 1], "x": [1.0, 2, 3], "y": [4.0, 5, 6]})
