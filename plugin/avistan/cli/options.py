@@ -26,8 +26,9 @@ DataFiles = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="DATA.json",
-        help="Its data as JSON or an R dump (*.R), gzipped or zipped too; not needed if it declares none. Several files or "
-        "a quoted pattern: each holds some units. Or tables: *.parquet, *.csv, with JSON next to them, or *.zarr.",
+        help="Its data as JSON or an R dump (*.R), gzipped or zipped too; not needed if it declares none. Several "
+        "files or a quoted pattern: each holds some units. Or tables: *.parquet, *.csv, with JSON next to them, or "
+        "*.zarr.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
