@@ -17,7 +17,7 @@ from avistan.fitting.shared_start import SharedStarts
 from avistan.runtime.deadline import time_limit
 from avistan.runtime.errors import FitError, MethodError
 from avistan.runtime.limits import check_callable, check_engine, check_level, check_seed, whole_number
-from avistan.runtime.progress import ProgressCallback, begin_stage, reporting
+from avistan.runtime.progress import ProgressCallback, begin_stage, report_step, reporting
 from avistan.runtime.progress_bars import bars, quiet, shown
 from avistan.runtime.types import StrPath
 from avistan.start.preparation import once
@@ -31,6 +31,7 @@ from stan_adapters.shards.shard import FEWEST_UNITS
 from stan_adapters.sources import DataSource, read
 from stan_adapters.structure.structure import Structure, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
+from stan_adapters.unit_data.parts import told_of_bindings
 from stan_adapters.unit_data.rules import parse_rules
 
 if TYPE_CHECKING:  # a fit alone does not need the competition
@@ -125,7 +126,8 @@ class Model:
         def inspected() -> Structure:
             structure = self._structure(level, seed)
             begin_stage("inspection: data of the units")
-            return with_unit_data(self.bound, structure, rules=self._slicing_rules, seed=seed)
+            with told_of_bindings(report_step):
+                return with_unit_data(self.bound, structure, rules=self._slicing_rules, seed=seed)
 
         with reporting(progress_callback):
             return once(self._inspections, key, inspected)

@@ -314,6 +314,51 @@ def topics(rng: np.random.Generator) -> dict[str, Any]:
     return {"K": 3, "V": 9, "M": 15, "N": doc.size, "w": rng.integers(1, 10, doc.size), "doc": doc}
 
 
+@closable("M", "eps", data=("Kmin", "V", "X", "offset_det", "offset_state", "y"))
+def n_mixture(rng: np.random.Generator) -> dict[str, Any]:
+    M, T = 60, 3
+    y = rng.binomial(rng.poisson(4, (M, 1)), 0.5, (M, T))
+    used = {"y": y, "Kmin": y.max(axis=1), "X": rng.normal(size=(M, 2)), "V": rng.normal(size=(M, T))}
+    offsets = {"offset_state": 0.3 * rng.normal(size=M), "offset_det": 0.3 * rng.normal(size=(M, T))}
+    switches = {"has_random_state": 1, "has_random_det": 0, "prior_dist_state": 1, "prior_dist_det": 1}
+    idle = {
+        "prior_pars_state": [0, 1, 0],
+        "prior_pars_det": [0, 1, 0],
+        "visits": np.full(M, T),
+        "first_visit": np.arange(M) * T + 1,
+        "site": np.arange(1, M + 1),
+        "primary": rng.integers(1, 4, M),
+        "basis": rng.normal(size=(M, 3)),
+        "area": rng.uniform(1, 2, M),
+        "no_weights": np.ones(M),
+        "no_groups": np.zeros(M, dtype=int),
+        "knots": [0.1, 0.4, 0.6, 0.9],
+    }
+    return {"M": M, "T": T, "P": 2, "K": 20, **used, **offsets, **switches, **idle}
+
+
+@closable("nind", "epsilon", data=("y",))
+def capture_recapture(rng: np.random.Generator) -> dict[str, Any]:
+    y = (rng.uniform(size=(24, 6)) < 0.5).astype(int)
+    y[np.arange(24), rng.integers(0, 5, 24)] = 1
+    return {"nind": 24, "T": 6, "y": y}
+
+
+@closable("I", "theta", data=("y",), note="C classes of persons are summed out")
+def cognitive_diagnosis(rng: np.random.Generator) -> dict[str, Any]:
+    Q = (rng.uniform(size=(5, 2)) < 0.5).astype(int)
+    Q[Q.sum(axis=1) == 0, 0] = 1
+    return {
+        "I": 27,
+        "J": 5,
+        "K": 2,
+        "C": 4,
+        "Q": Q,
+        "alpha": np.array([[0, 0], [1, 0], [0, 1], [1, 1]]),
+        "y": rng.integers(0, 2, (27, 5)),
+    }
+
+
 # ---- own data is not enough
 
 

@@ -33,10 +33,12 @@ MAX_UNITS = 2000  # units in one random subset
 _MAX_PERMUTED = (
     20_000  # of more units a sample is permuted: binding all of them again would take their memory twice
 )
+_MOST_SPLIT = 200  # units that are split; in the whole they have the same scores
 _FEW = 9  # units in a small one
 _SINGLES = 4
 _ADDITIVITY_POINTS = 2
-_TRIES = 4  # random subsets; some programs refuse a few of them (a last group without rows)
+_ORDERS = 2  # in which all units are written, where the program refuses the first
+_TRIES = 3  # random subsets; some programs refuse a few of them (a last group without rows)
 
 Subset = Callable[[IndexArray], StanData]
 
@@ -68,6 +70,7 @@ class Checker:
     evaluations: int = 0
     last_error: str = ""
     smallest: int = field(init=False)
+    _among: FloatArray | None = field(init=False, default=None)  # the blocks' gradients in the whole
 
     def __post_init__(self) -> None:
         self.smallest = self.level.num_units
@@ -148,19 +151,23 @@ class Checker:
             own = _difference([gradient[:, self.level.index[sample]]], [found[2]])
             return max(own, permuted(sample, found))
 
-        statistic = self._first_that_works(attempt)
+        statistic = self._first_that_works(attempt, _ORDERS)
         return self._probe("exchangeability", statistic, before)
 
     def additivity(self) -> Probe:
         """Split random units in two or three, many of them and a few. Raises as `exchangeability`."""
         before, theta = self.evaluations, self.theta
         self.theta = theta[:_ADDITIVITY_POINTS]
-        count = min(self.level.num_units, MAX_UNITS)
+        count = min(self.level.num_units, _MOST_SPLIT)
         empty = self._empty()
         if empty is None and count < 3:
             raise PartError(
                 f"the program refuses data without units, and {count} units can't be split into three parts."
             )
+        if count < self.level.num_units:
+            _, gradient = self.whole.log_density_gradient(self.theta)
+            self.evaluations += len(gradient)
+            self._among = gradient[:, self.level.index]
         statistic = self._first_that_works(lambda: self._split(count, empty))
         if count > _FEW and statistic <= TOLERANCE:
             try:
@@ -237,7 +244,9 @@ class Checker:
         self.smallest = min(self.smallest, *(len(part.units) for part in parts))
         (all_lp, all_g, all_l), (a_lp, a_g, a_l), (b_lp, b_g, b_l), (c_lp, c_g, _) = results
         own = np.concatenate([a_l[:, : len(first)], b_l[:, : len(second)]], axis=1)
+        among = all_l if self._among is None else self._among[:, groups[0]]
         return max(
+            _difference([among], [all_l]),
             _difference(
                 [all_lp, c_lp], [a_lp, b_lp], 1.0 + np.sum([np.abs(lp) for lp, _, _ in results], axis=0)
             ),
@@ -245,13 +254,13 @@ class Checker:
             _difference([all_l[:, : len(first) + len(second)]], [own]),
         )
 
-    def _first_that_works(self, attempt: Callable[[], float]) -> float:
+    def _first_that_works(self, attempt: Callable[[], float], tries: int = _TRIES) -> float:
         """A statistic of the first random subset that binds and is finite.
 
         Raises PartError at once (another subset has the same problem), the engine's error when all tries fail.
         """
         error: AvistanError | None = None
-        for _ in range(_TRIES):
+        for _ in range(tries):
             try:
                 statistic = attempt()
             except PartError:

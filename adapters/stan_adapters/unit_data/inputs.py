@@ -24,6 +24,7 @@ from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Probe
 from stan_adapters.rewriting.computed_data import sources_of
 from stan_adapters.unit_data.checks import TOLERANCE, Checker, random_points
+from stan_adapters.unit_data.feeding import Owned, feeding
 from stan_adapters.unit_data.parts import rebind
 from stan_adapters.unit_data.plan import Plan
 from stan_adapters.unit_data.rules import OWNERS, Role, Rules, array_of
@@ -35,8 +36,13 @@ type Owner = tuple[
     int | None, IndexArray
 ]  # the axis (None: all entries in row-major order), and whose each place is
 
-_MAX_UNITS = 200  # of a sliceable program that are bound for this
+_MAX_UNITS = 100  # of a sliceable program that are bound for this
 _POINTS = 2
+_MANY_ENTRIES = 4
+_MOST_BINDINGS, _ROUNDS = (
+    20,
+    3,
+)  # and how often single parts of one entry are exchanged, where that leaves room
 _REACH = 12  # the farthest neighbour that is called one
 
 
@@ -125,30 +131,23 @@ def _origins(program: Program, slicing: Slicing) -> dict[str, frozenset[str]]:
 
 
 def _from_halves(trials: Trials, plan: Plan, origins: Mapping[str, frozenset[str]]) -> DataInputs:
-    """Exchange one entry at a time among half of the units."""
-    feeding: set[str] = set()
-    owning: set[str] = set()
-    statistic = 0.0
+    """Exchange entries among half of the units."""
     half = np.zeros(plan.units, dtype=bool)
     half[trials.rng.permutation(plan.units)[: max(2, plan.units // 2)]] = True
-    for declaration in trials.model.program.data:
-        name, owner = declaration.name, plan.owner(declaration.name)
-        if plan.rules[name].role in OWNERS:
-            owning.add(name)
-        if owner is None or name in owning:
-            continue
-        axis, units = owner
-        change = trials.change(declaration, axis, np.flatnonzero((units >= 0) & half[units]))
-        if change is not None and (change > TOLERANCE).any():
-            feeding.add(name)
-            statistic = max(statistic, float(change[~half].max(initial=0.0)))
+    owning = {d.name for d in trials.model.program.data if plan.rules[d.name].role in OWNERS}
+    entries = [
+        Owned(declaration, *owner)
+        for declaration in trials.model.program.data
+        if (owner := plan.owner(declaration.name)) is not None and declaration.name not in owning
+    ]
+    found, statistic = feeding(trials, entries, half)
     inputs: Inputs = "simple" if statistic <= TOLERANCE else "unknown"
-    for name in feeding & origins.keys():
+    for name in found & origins.keys():
         arrays = {other for other in origins[name] if array_of(plan.data, other).ndim}
-        feeding |= {other for other in arrays if plan.owner(other) is not None} or arrays
+        found |= {other for other in arrays if plan.owner(other) is not None} or arrays
     for name in owning & origins.keys():
         owning |= {other for other in origins[name] if array_of(plan.data, other).ndim}
-    names = _own_names(trials.model.program, feeding | owning, origins)
+    names = _own_names(trials.model.program, found | owning, origins)
     return _result(trials, names, inputs, dict.fromkeys(names, (0,)), statistic)
 
 
@@ -169,6 +168,7 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
     offsets: dict[str, tuple[int, ...]] = {}
     axes: dict[str, int | None] = {}
     unclear, statistic = False, 0.0
+    entries: list[tuple[Declaration, Array, Owner | None]] = []
     for declaration in trials.model.program.data:
         value = trials.model.data[declaration.name]
         if not isinstance(value, np.ndarray) or value.ndim == 0 or value.size == 0:
@@ -180,13 +180,17 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
         owner = _owner(declaration, value, level, known)
         if owner is None and True in exchangeable:
             continue  # the rules are right about what all units share
+        entries.append((declaration, value, owner))
+    entries = _that_feed(trials, entries)
+    rounds = int(np.clip((_MOST_BINDINGS - trials.bindings) // max(1, len(entries)), 1, _ROUNDS))
+    for declaration, value, owner in entries:
         if owner is None:
-            touched = _counts(trials, declaration, level)
+            touched = _counts(trials, declaration, level, rounds)
             if touched is not None:
                 names.append(declaration.name)
                 unclear = unclear or touched > 1
             continue
-        reached, largest = _offsets(trials, declaration, owner)
+        reached, largest = _offsets(trials, declaration, owner, rounds)
         statistic = max(statistic, largest)
         if reached:
             names.append(declaration.name)
@@ -223,6 +227,21 @@ def _matters(trials: Trials, declaration: Declaration) -> bool:
     return False
 
 
+def _that_feed(
+    trials: Trials, entries: list[tuple[Declaration, Array, Owner | None]]
+) -> list[tuple[Declaration, Array, Owner | None]]:
+    """Of many entries those that feed any unit: it takes few bindings to find them, and many to find out how."""
+    if len(entries) <= _MANY_ENTRIES:
+        return entries
+    count = trials.num_units
+    owned = [
+        Owned(declaration, *(owner or (0, np.arange(len(value)) % count)))
+        for declaration, value, owner in entries
+    ]
+    found, _ = feeding(trials, owned, trials.rng.permutation(count) % 2 == 0)
+    return [entry for entry in entries if entry[0].name in found]
+
+
 def _plan(model: BoundModel, level: Level, rules: Rules) -> Plan | None:
     if not any(rule.role in (Role.UNIT, Role.INDEX) for rule in rules.values()):
         return None
@@ -250,13 +269,13 @@ def _names(level: Level) -> set[str]:
     return set("".join(c if c.isalnum() or c == "_" else " " for c in level.name).split())
 
 
-def _offsets(trials: Trials, declaration: Declaration, owner: Owner) -> tuple[set[int], float]:
+def _offsets(trials: Trials, declaration: Declaration, owner: Owner, rounds: int) -> tuple[set[int], float]:
     """Distances from the parts that were exchanged to the units whose scores changed; the largest change away."""
     axis, units = owner
     count = trials.num_units
     found: set[int] = set()
     largest = 0.0
-    for point, places in enumerate(trials.spaced(units)):
+    for point, places in enumerate(trials.spaced(units, rounds=rounds)):
         change = trials.change(declaration, axis, places, point)
         if change is None:
             continue
@@ -270,13 +289,13 @@ def _offsets(trials: Trials, declaration: Declaration, owner: Owner) -> tuple[se
     return found, largest
 
 
-def _counts(trials: Trials, declaration: Declaration, level: Level) -> float | None:
+def _counts(trials: Trials, declaration: Declaration, level: Level, rounds: int) -> float | None:
     """Units touched by one part of an entry without known owner; None where it feeds no unit or all alike."""
     if trials.sets_units(declaration):
         return None
     value = np.asarray(trials.model.data[declaration.name])
     touched = []
-    for point, places in enumerate(trials.spaced(np.arange(len(value)), most=1)):
+    for point, places in enumerate(trials.spaced(np.arange(len(value)), 1, rounds)):
         change = trials.change(declaration, 0, places, point)
         if change is not None:
             touched.append(int((change > TOLERANCE).sum()))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -15,11 +19,27 @@ from stan_adapters.levels.levels import Level, make_level
 ENGINES = ("stanli", "bridgestan")  # that take any program
 
 
+_told: ContextVar[Callable[[], None] | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def told_of_bindings(told: Callable[[int], None]) -> Iterator[None]:
+    """Calls a function with the number of bindings so far, before each one in the block: they can take long."""
+    numbers = count(1)
+    token = _told.set(lambda: told(next(numbers)))
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
 def rebind(model: BoundModel, data: StanData) -> BoundModel:
     """The program of other data, that of a bound model or one derived from it, with the same engine and seed.
 
     Raises EngineError, BindingError.
     """
+    if (told := _told.get()) is not None:
+        told()
     engine = model.engine if model.engine in ENGINES else str(model._density.library.abi.path)
     return BoundModel(data.program, data, engine=engine, seed=model.seed)
 

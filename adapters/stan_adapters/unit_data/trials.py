@@ -18,7 +18,6 @@ from stan_adapters.unit_data.parts import rebind
 
 type Array = np.ndarray[Any, np.dtype[Any]]
 
-_ROUNDS = 3  # exchanges of single parts, per entry
 _UNITS_APART = 40  # one pair of exchanged parts for so many units
 _FREE = ("int", "real", "vector", "row_vector", "matrix")  # types whose values can be moved one by one
 
@@ -59,7 +58,7 @@ class Trials:
         points = slice(None) if point is None else slice(point % len(self.theta), point % len(self.theta) + 1)
         value = np.asarray(self.model.data[declaration.name])
         for variant in variants(declaration, value, axis, places, self.rng):
-            change = self._try(declaration.name, variant, points)
+            change = self.together({declaration.name: variant}, points)
             if change is not None:
                 return change
         return None
@@ -68,7 +67,7 @@ class Trials:
         """As `change`, at all points, for every change of these places that was accepted."""
         value = np.asarray(self.model.data[declaration.name])
         for variant in variants(declaration, value, axis, places, self.rng):
-            change = self._try(declaration.name, variant, slice(None))
+            change = self.together({declaration.name: variant})
             if change is not None:
                 yield change
 
@@ -117,12 +116,11 @@ class Trials:
                 continue
         return False
 
-    def spaced(self, owner: IndexArray, most: int = 8) -> Iterator[IndexArray]:
+    def spaced(self, owner: IndexArray, most: int = 8, rounds: int = 3) -> Iterator[IndexArray]:
         """Places whose owners are far apart, an even number of them, for each round."""
         units = int(owner.max(initial=-1)) + 1
         pairs = int(np.clip(units // _UNITS_APART, 1, most))
-        rounds = _ROUNDS if units <= 10_000 else 1
-        for _ in range(rounds):
+        for _ in range(rounds if units <= 10_000 else 1):
             wanted = (np.arange(2 * pairs) * units // (2 * pairs) + int(self.rng.integers(units))) % max(
                 units, 1
             )
@@ -133,9 +131,13 @@ class Trials:
             if len(places) > 1:
                 yield places
 
-    def _try(self, name: str, value: Array, points: slice) -> FloatArray | None:
+    def together(self, values: Mapping[str, Array], points: slice = slice(None)) -> FloatArray | None:
+        """Relative change of every unit's scores (N,) when entries have other values, all of them in one binding.
+
+        None where the program refuses these values, or has other parameters with them.
+        """
         try:
-            with self._bind({name: value}) as model:
+            with self._bind(values) as model:
                 if model.dim != self.model.dim:
                     return None
                 lp, gradient = model.log_density_gradient(self.theta[points])

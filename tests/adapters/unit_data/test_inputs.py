@@ -145,7 +145,7 @@ def test_many_units_are_sampled_not_all_bound():
     }
     level, _, found = inspect(case.stan_file, data, "J")
     assert (found.names, found.inputs) == (("g", "x", "y"), "simple")
-    assert found.bindings == 3
+    assert found.bindings <= 3
     assert found.probe(level).holds
 
 

@@ -156,6 +156,16 @@ def told():
     return model, fit, records
 
 
+def test_inspection_tells_of_every_binding():
+    records = []
+    data = {"N": 6, "x": [0.3, -0.2, 1.1, 0.4, 0.9, -1.0]}
+    code = "data { int N; vector[N] x; } parameters { vector[N] z; } model { z ~ std_normal(); x ~ normal(z, 1); }"
+    structure = avi.Model(stan_code=code, data=data).inspect(progress_callback=records.append)
+    steps = [record.step for record in records if record.stage == "inspection: data of the units"]
+    assert structure.bindings > 3
+    assert [step for step in steps if step is not None] == list(range(1, structure.bindings + 1))
+
+
 def test_a_fit_tells_of_each_of_its_stages(told):
     _, _, records = told
     stages = list(dict.fromkeys(record.stage for record in records))
