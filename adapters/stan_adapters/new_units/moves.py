@@ -203,6 +203,7 @@ def _move(declaration: Declaration, value: Array, axis: int, places: IndexArray,
     else:
         farther = max(1, high - low)
         step = high + farther - low if kind == 1 else low - farther - high
-    rows[places] = (part + step).astype(value.dtype)
+    with np.errstate(invalid="ignore"):  # numbers that are not finite become others of their kind
+        rows[places] = (part + step).astype(value.dtype)
     moved = np.moveaxis(rows, 0, axis)
     return None if np.array_equal(moved, value, equal_nan=True) else moved

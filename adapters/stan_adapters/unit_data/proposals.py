@@ -18,6 +18,7 @@ from stan_adapters.unit_data.ragged import Spans, label_spans, spans_of
 from stan_adapters.unit_data.rules import OWNERS, SHARED, SPANS, Role, Rule, Rules, array_of
 
 _LEAST_SHARE = 0.2  # of the units that an index without declared bounds names
+_FEWEST_ROWS = 10  # whose number others hardly are by chance
 
 
 def propose_rules(
@@ -45,18 +46,18 @@ def rule_sets(
     rules |= _given_spans(program, data, rules)
     spans = _spans(program, data, units, rules)
     if spans:
-        yield _finish(program, rules | spans | _agreeing_indices(program, data, rules | spans))
+        yield from _finished(program, data, rules | spans | _agreeing_indices(program, data, rules | spans))
     else:
         for guess in _undeclared_indices(program, data, units, rules, unread):
             guessed = rules | guess
-            yield _finish(program, guessed | _spans(program, data, units, guessed))
+            yield from _finished(program, data, guessed | _spans(program, data, units, guessed))
     places = _places(program, data, units, rules)
     if places:
-        yield _finish(program, rules | places)
-    yield _finish(program, rules)
+        yield from _finished(program, data, rules | places)
+    yield from _finished(program, data, rules)
     by_number = _units_by_number(program, data, units, rules)
     if by_number:
-        yield _finish(program, rules | by_number | given)
+        yield from _finished(program, data, rules | by_number | given)
 
 
 def _dims(declaration: Declaration) -> list[str]:
@@ -153,26 +154,54 @@ def _units_by_number(program: Program, data: StanData, units: int, rules: Rules)
     return found
 
 
-def _finish(program: Program, rules: Rules) -> Rules:
-    """The rules with indices of indices, rows and sizes added; everything else is shared."""
+def _finished(program: Program, data: StanData, rules: Rules) -> Iterator[Rules]:
+    """The rules with indices of indices, rows and sizes added; everything else is shared.
+
+    First with rows that are as many as those of units, and counted under another name, taken for the same rows.
+    """
     rules = dict(rules)
     for name, rule in rules.items():
         if rule.role is Role.INDEX and rule.rows is None and _dims(program.declaration(name)):
             rules[name] = Rule(Role.INDEX, rows=_dims(program.declaration(name))[0])
     rules |= _chained(program, rules)
-    owned = {rule.rows for rule in rules.values() if rule.role in OWNERS and rule.rows}
+    owned = {rule.rows: rule.rows for rule in rules.values() if rule.role in OWNERS and rule.rows}
+    twins = _twins(program, data, owned)
+    for rows in (owned | twins, owned) if twins else (owned,):
+        yield _with_rows(program, rules, rows)
+
+
+def _with_rows(program: Program, rules: Rules, rows: Mapping[str, str]) -> Rules:
+    """Args: `rows`: declared sizes that count rows of units, and the name of these rows."""
+    found: Rules = {}
     for declaration in program.data:
-        dims = _dims(declaration)
-        if declaration.name in rules:
-            continue
-        axis = next((k for k, size in enumerate(dims) if size in owned), None)
-        if axis is not None:
-            rules[declaration.name] = Rule(Role.ROW, axis, rows=dims[axis])
-        elif not dims and declaration.type.is_integer and declaration.name in owned:
-            rules[declaration.name] = Rule(Role.SIZE_ROWS, rows=declaration.name)
+        name, dims = declaration.name, _dims(declaration)
+        axis = next((k for k, size in enumerate(dims) if size in rows), None)
+        if name in rules:
+            found[name] = rules[name]
+        elif axis is not None:
+            found[name] = Rule(Role.ROW, axis, rows=rows[dims[axis]])
+        elif not dims and declaration.type.is_integer and name in rows:
+            found[name] = Rule(Role.SIZE_ROWS, rows=rows[name])
         else:
-            rules[declaration.name] = SHARED
-    return {declaration.name: rules[declaration.name] for declaration in program.data}
+            found[name] = SHARED
+    return found
+
+
+def _twins(program: Program, data: StanData, owned: Mapping[str, str]) -> dict[str, str]:
+    """Numbers of the data that are those of some unit's rows, by the rows' name."""
+    counts = {
+        size: symbol
+        for declaration in program.data
+        for symbol, size in zip(_dims(declaration), array_of(data, declaration.name).shape, strict=False)
+        if symbol in owned and size >= _FEWEST_ROWS
+    }
+    found = {}
+    for declaration in program.data:
+        if not declaration.type.dims and declaration.type.is_integer and declaration.name not in owned:
+            count = int(array_of(data, declaration.name))
+            if count in counts:
+                found[declaration.name] = counts[count]
+    return found
 
 
 def _chained(program: Program, rules: Rules) -> Rules:

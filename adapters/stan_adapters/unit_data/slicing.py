@@ -287,10 +287,11 @@ class _Search:
     def _refusal(
         self, reason: str, evidence: list[Probe] | tuple[Probe, ...], rules: Rules
     ) -> SlicingRefusal:
+        own = {declaration.name for declaration in self.model.program.data}
         return SlicingRefusal(
             reason=reason,
             evidence=tuple(evidence),
-            rules=rules,
+            rules={name: rule for name, rule in rules.items() if name in own},
             bindings=self.bindings,
             evaluations=self.evaluations,
         )

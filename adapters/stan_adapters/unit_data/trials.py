@@ -188,7 +188,9 @@ def variants(
         yield put(np.maximum(part - 1, rows.min(initial=0)))
         yield put(np.minimum(part + 1, rows.max(initial=0)))
     else:
-        step = 0.3 * float(np.std(rows)) or 0.1 * float(np.abs(rows).max(initial=0.0)) or 0.1
+        known = rows[np.isfinite(rows)]
+        step = 0.3 * float(np.std(known)) if known.size else 0.0
+        step = step or 0.1 * float(np.abs(known).max(initial=0.0)) or 0.1
         yield put(part + step)
         yield put(part - step)
         yield put(part * 0.9)
