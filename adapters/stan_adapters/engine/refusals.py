@@ -16,7 +16,7 @@ import orjson
 
 from stan_adapters.data.checks import Misfit, declared_dims
 from stan_adapters.data.declared_memory import described, largest_declared
-from stan_adapters.engine.refused_calls import call_sites
+from stan_adapters.engine.refused_calls import call_sites, lacking
 from stan_adapters.errors import EngineError, UnsupportedError
 from stan_adapters.language.program import Program
 
@@ -84,6 +84,8 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
 
 
 def _unable(message: str, program: Program) -> str:
+    if construct := lacking(message, program):  # in words that are not the engine's own
+        return f"stanli can't run {program.name}: it lacks {construct}."
     sites = call_sites(message, program)
     return f"stanli can't run {program.name}: {message}" + (f" ({sites})" if sites else "")
 

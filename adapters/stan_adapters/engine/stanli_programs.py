@@ -1,13 +1,15 @@
 """A program as stanli gets it: what this version of stanli gets wrong is rewritten before, or refused.
 
 `engine_faults.toml` is the list. The program is compiled as it stands first, so that errors of the compiler show the
-user's own lines; a program that has to do with none of the faults goes on unchanged.
+user's own lines; a program that has to do with none of the faults goes on unchanged. Functions of a program that Stan's
+library has got since are renamed.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 
 import numpy as np
 from lark.exceptions import UnexpectedInput
@@ -15,11 +17,14 @@ from lark.exceptions import UnexpectedInput
 from stan_adapters.engine.refusals import COMPILED_ENGINE_HINT
 from stan_adapters.engine.stanli_compiler import stan_to_mir
 from stan_adapters.errors import EngineError, UnsupportedError
-from stan_adapters.language.edits import Edit, overlapping, rewritten
+from stan_adapters.language.edits import Edit, overlapping, rewritten, unused
 from stan_adapters.language.program import Program
 from stan_adapters.language.statements import Statements
 from stan_adapters.rewriting.engine_faults import Fault, FaultExample, known_faults
 from stan_adapters.rewriting.remedies import remedy
+
+_CLASH = re.compile(r'Function "(\w+)" is already declared in the Stan Math library')
+_NOT_CODE = r'//[^\n]*|/\*.*?\*/|"[^"\n]*"'
 
 
 def stanli_mir(program: Program) -> str:
@@ -29,10 +34,9 @@ def stanli_mir(program: Program) -> str:
         EngineError: Stan's compiler rejects the program.
         UnsupportedError: stanli would compute something else than the program says, with the place and the way out.
     """
-    mir = _compiled(program)
-    source = _for_stanli(program)
-    if source == program.source:
-        return mir
+    source = _without_clashes(program.source)
+    _check_compiles(program, source)
+    source = _for_stanli(program, source)
     try:
         return _mir(source)
     except RuntimeError as error:
@@ -42,14 +46,48 @@ def stanli_mir(program: Program) -> str:
         ) from error
 
 
-def _compiled(program: Program) -> str:
+def _check_compiles(program: Program, source: str) -> None:
     try:
-        return _mir(program.source)
+        _mir(source)
     except RuntimeError as error:
         file = str(program.file or f"{program.name}.stan")
         told = str(error).strip().replace("in 'string'", f"in {file}")
-        note = "\n(Lines count after #include is expanded.)" if program.has_includes else ""
-        raise EngineError(f"the Stan compiler rejects the program: {told}{note}") from error
+        place = _place(told, program)
+        where = f"\n(Lines count after #include is expanded: it is {place}.)" if place else ""
+        raise EngineError(f"the Stan compiler rejects the program: {told}{where}") from error
+
+
+def _place(told: str, program: Program) -> str:
+    """Where the first line and column of a message of the compiler are, if files are included."""
+    found = re.search(r"line (\d+), column (\d+)", told)
+    if not program.has_includes or found is None:
+        return ""
+    lines = program.source.split("\n")[: int(found[1]) - 1]
+    return str(program.locate(sum(len(line) + 1 for line in lines) + int(found[2])))
+
+
+@functools.lru_cache(maxsize=64)
+def _without_clashes(source: str) -> str:
+    """The program, its own functions renamed that Stan has too by now: a program means its own."""
+    renamed: set[str] = set()
+    while (found := _CLASH.search(_complaint(source))) is not None and found[1] not in renamed:
+        name = found[1]
+        renamed.add(name)
+        edits = [
+            Edit(match.start(), match.end(), unused(f"{name}_here", source))
+            for match in re.finditer(rf"{_NOT_CODE}|\b{name}\b(?=\s*[(,)])", source, re.DOTALL)
+            if match[0] == name
+        ]
+        source = rewritten(source, edits)
+    return source
+
+
+def _complaint(source: str) -> str:
+    try:
+        _mir(source)
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 @functools.lru_cache(maxsize=64)
@@ -57,9 +95,9 @@ def _mir(source: str) -> str:
     return stan_to_mir(source)
 
 
-def _for_stanli(program: Program) -> str:
-    """The program's text, rewritten where this version of stanli needs it."""
-    source, refused = _rewritten(program.source)
+def _for_stanli(program: Program, source: str | None = None) -> str:
+    """The program's text, or another with its lines and columns, rewritten where this version of stanli needs it."""
+    source, refused = _rewritten(program.source if source is None else source)
     if refused:
         reasons = [
             f"{program.locate(place)}: {fault.engine} {_version()} {fault.effect}. {fault.way_out}"

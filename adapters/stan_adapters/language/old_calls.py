@@ -9,6 +9,7 @@
 | `normal_cdf_log(y, m, s)`, `normal_ccdf_log(y, m, s)` | `normal_lcdf(y | m, s)`, `normal_lccdf(y | m, s)` |
 | `normal_cdf(y, m, s)` | `normal_cdf(y | m, s)` |
 | a function `foo_log` that stands after `~` | `foo_lpdf` or `foo_lpmf` |
+| `y ~ normal_lpdf(m, s)` | `y ~ normal(m, s)` |
 | `if_else(c, a, b)` | `((c) ? (a) : (b))` |
 | `multiply_log`, `binomial_coefficient_log` | `lmultiply`, `lchoose` |
 | `fabs`, `cov_exp_quad` | `abs`, `gp_exp_quad_cov` |
@@ -66,7 +67,7 @@ def old_calls(statements: Statements, code: str, locate: Callable[[int], Locatio
     renamed = _own_densities(statements)
     edits: list[Edit] = []
     for site in statements.sites:
-        edits += _statement(site, code, locate)
+        edits += _statement(site, statements, code, locate)
         if site.node.data == "function" and str(site.node.children[1]) in renamed:
             edits.append(_name(site.node.children[1], renamed[str(site.node.children[1])]))
         reads = site.node.children
@@ -85,7 +86,9 @@ def old_calls(statements: Statements, code: str, locate: Callable[[int], Locatio
 # ---- Statements --------------------------------------------------------------------------------------------
 
 
-def _statement(site: Site, code: str, locate: Callable[[int], Location]) -> Iterator[Edit]:
+def _statement(
+    site: Site, statements: Statements, code: str, locate: Callable[[int], Location]
+) -> Iterator[Edit]:
     node = site.node
     if node.data == "called":
         call = node.children[0]
@@ -103,8 +106,19 @@ def _statement(site: Site, code: str, locate: Callable[[int], Location]) -> Iter
         sign = code.index("=", target.meta.end_pos)  # type: ignore[union-attr]
         yield Edit(sign, sign, "+", rank=(1, 0))  # before what is made of `<-`
         yield Edit(start_of(first), first.meta.end_pos, "0")
+    elif node.data == "sampling" and (stem := _sampled(str(node.children[1]), statements)):
+        yield _name(node.children[1], stem)
     elif node.data in ("if", "while"):
         yield from _condition(node.children[0], site.scope)
+
+
+def _sampled(name: str, statements: Statements) -> str:
+    """The distribution that a density after `~` is of; empty where a distribution stands there."""
+    stem, _, suffix = name.rpartition("_")
+    if name in statements.results and suffix in ("lpdf", "lpmf", "log"):
+        return stem
+    known = DISCRETE | CONTINUOUS
+    return stem if name not in known and stem in known and suffix in ("lpdf", "lpmf", "log") else ""
 
 
 def _is_lp(node: Node) -> bool:
@@ -194,7 +208,8 @@ def _modern_density(name: str) -> str | None:
 
 def _own_densities(statements: Statements) -> dict[str, str]:
     """The program's functions that stand after `~` by the suffix `_log`, with their names of today."""
-    stems = {str(site.node.children[1]) for site in statements.sites if site.node.data == "sampling"}
+    names = [str(site.node.children[1]) for site in statements.sites if site.node.data == "sampling"]
+    stems = {_sampled(name, statements) or name for name in names}
     found = {}
     for site in statements.sites:
         if site.node.data != "function":

@@ -6,6 +6,7 @@ import pytest
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.engine import stanli_programs
+from stan_adapters.engine.stanli_programs import stanli_mir
 from stan_adapters.errors import EngineError, UnsupportedError
 from stan_adapters.language.edits import Edit, rewritten
 from stan_adapters.language.program import Program
@@ -207,3 +208,21 @@ def test_edits_of_the_same_place_are_refused_with_the_users_line(monkeypatch):
         stanli_programs._rewritten.cache_clear()
     assert fault.way_out in str(caught.value)
     assert "[1, ]" not in str(caught.value)
+
+
+def test_functions_that_stan_has_too_by_now_are_the_programs_own():
+    code = (
+        "functions { // quantile\n  real quantile(vector x, real p) { return 7 * x[1] + p; }\n"
+        "  real twice(vector x) { return quantile(x, 0) + 3 * quantile(x, 0); } }\n"
+        'parameters { vector[2] v; } model { print("quantile(v)"); target += twice(v) + quantile(v, v[2]); }'
+    )
+    with bind(code) as model:
+        np.testing.assert_array_equal(model.log_density_gradient(np.zeros(2))[1], [35, 1])
+
+
+def test_an_error_of_the_compiler_names_the_file_that_is_included(tmp_path):
+    (tmp_path / "part.stan").write_text("// a part\n  target += 1 + nothing;\n")
+    (tmp_path / "whole.stan").write_text("parameters { real x; }\nmodel {\n#include part.stan\n}\n")
+    program = Program.from_file(tmp_path / "whole.stan")
+    with pytest.raises(EngineError, match=r"it is .*part\.stan:2:"):
+        stanli_mir(program)

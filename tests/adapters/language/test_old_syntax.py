@@ -38,6 +38,9 @@ STATEMENTS = {
     "b = get_lp() + lp__;": "b = target() + target();",
     "b = poisson_log(n, a) + binomial_logit_log(n, n, a);": "b = poisson_lpmf(n | a) + binomial_logit_lpmf(n | n, a);",
     "n ~ poisson_log(a);": "n ~ poisson_log(a);",
+    "y ~ normal_lpdf(a, 1); n ~ poisson_log_log(a); y ~ normal_log(a, 1);": (
+        "y ~ normal(a, 1); n ~ poisson_log(a); y ~ normal(a, 1);"
+    ),
     "b = neg_binomial_2_log(n, a, a) + poisson_log_log(n, a);": (
         "b = neg_binomial_2_lpmf(n | a, a) + poisson_log_lpmf(n | a);"
     ),
