@@ -3,6 +3,7 @@
 import json
 
 import bridgestan
+import numpy as np
 import pytest
 
 import avistan as avi
@@ -111,7 +112,13 @@ def test_components_of_tuples_are_explained_where_they_appear(toy_library, tmp_p
     model = avi.Model(stan_code=code, data=DATA, engine=str(path))
     structure = model.inspect()
     assert "`pop:1` among an engine's names is the first component of pop" in structure.reason
-    posterior = model.fit(method="fvi", **SMALL).posterior(20, resample="none")["posterior"]
+    assert (structure.verdict, structure.level.latents) == ("closable", ("pop.2",))
+    fit = model.fit(method="avi", **SMALL)
+    fit.save(tmp_path / "fit")
+    np.testing.assert_array_equal(
+        avi.load(tmp_path / "fit", engine=str(path)).level.index[:, 0], np.arange(N) + 1
+    )
+    posterior = fit.posterior(20, resample="none")["posterior"]
     assert posterior["pop:1"].attrs["description"] == "component 1 of the tuple pop"
     assert posterior["pop:2"].attrs["description"] == "component 2 of the tuple pop"
     assert posterior["pop:2"].shape == (1, 20, N)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stan_adapters.errors import BindingError
-from stan_adapters.language.expressions import Unevaluable
+from stan_adapters.language.expressions import Expression, Unevaluable
 from stan_adapters.language.program import Declaration, StanType
 
 IndexArray = npt.NDArray[np.int64]
@@ -24,6 +24,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _VECTORS = {"vector", "row_vector", "complex_vector", "complex_row_vector"}
 _MATRICES = {"matrix", "complex_matrix"}
+_STOCHASTIC = {
+    "row_stochastic_matrix": 0,
+    "column_stochastic_matrix": 1,
+}  # which of its dimensions counts simplexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,19 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All parameters of a bound model in declaration order; `dim` unconstrained coordinates."""
+    """All parameters of a bound model in declaration order; `dim` unconstrained coordinates.
+
+    Attributes:
+        components: of tuples among the parameters, called as in the program: `t.1`. Those of arrays of tuples lie
+            scattered, and belong to the entries of the array.
+    """
 
     containers: tuple[Container, ...]
     dim: int
+    components: tuple[Container, ...] = ()
 
     def __getitem__(self, name: str) -> Container:
-        for container in self.containers:
+        for container in (*self.containers, *self.components):
             if container.name == name:
                 return container
         raise KeyError(name)
@@ -91,6 +101,8 @@ class Layout:
             return container.name
         grid = container._grid[..., 0] if container._grid.shape[-1] == 1 else container._grid
         where = np.argwhere(grid == position)[0]
+        if container.whole and container.whole[0].kind == "column_stochastic_matrix":
+            where[-2:] = where[-2:][::-1]
         place = ",".join(str(i + 1) for i in where)
         return f"{container.name}[{place}]" if place else container.name
 
@@ -110,13 +122,14 @@ def build_layout(
     Raises:
         BindingError: the declarations do not add up to `dim`, so positions can't be trusted.
     """
-    containers, offset = [], 0
+    containers, components, offset = [], [], 0
     for declaration in declarations:
         shape = declared_shape(declaration.type, env)
         if shape is None:  # an engine lists no names for an empty container
             shape = shapes.get(declaration.name, (0,) * len(declaration.type.dims))
-        container = _container(declaration, shape, offset, env)
+        container = _container(declaration.name, declaration.type, shape, offset, env)
         containers.append(container)
+        components += _components(container, declaration.type, env)
         offset += container.size
     if offset != dim:
         listed = ", ".join(f"{c.name}: {c.size}" for c in containers)
@@ -124,7 +137,7 @@ def build_layout(
             f"the declared parameters have {offset} unconstrained coordinates ({listed}), the engine reports {dim}. "
             "Is the library built from this program?"
         )
-    return Layout(tuple(containers), dim)
+    return Layout(tuple(containers), dim, tuple(components))
 
 
 def declared_shape(kind: StanType, env: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -135,10 +148,44 @@ def declared_shape(kind: StanType, env: Mapping[str, Any]) -> tuple[int, ...] | 
         return None
 
 
+def axis_sizes(kind: StanType) -> tuple[Expression, ...]:
+    """The declared sizes of the axes along which a parameter falls into blocks, in the order of `Container.axes`."""
+    if kind.base in _VECTORS | _MATRICES:
+        return kind.dims
+    if kind.base in _STOCHASTIC:
+        return (*kind.array_sizes, kind.own_dims[_STOCHASTIC[kind.base]])
+    return kind.array_sizes
+
+
+def type_of(declarations: Sequence[Declaration], name: str) -> StanType:
+    """The type of a parameter, or of a component of a tuple (`t.1`)."""
+    own, *places = name.split(".")
+    kind = next(declaration.type for declaration in declarations if declaration.name == own)
+    for place in places:
+        kind = kind.elements[int(place) - 1]
+    return kind
+
+
+def _components(container: Container, kind: StanType, env: Mapping[str, Any]) -> list[Container]:
+    """The components of a tuple, and theirs: one after the other, as they are declared."""
+    if not kind.is_tuple or kind.array_sizes:
+        return []
+    found, offset = [], container.offset
+    for number, part in enumerate(kind.elements, start=1):
+        shape = declared_shape(part, env)
+        if shape is None:
+            raise BindingError(
+                f"the size of the tuple component `{part}` is not determined by the data alone."
+            )
+        component = _container(f"{container.name}.{number}", part, shape, offset, env)
+        found += [component, *_components(component, part, env)]
+        offset += component.size
+    return found
+
+
 def _container(
-    declaration: Declaration, shape: tuple[int, ...], offset: int, env: Mapping[str, Any]
+    name: str, kind: StanType, shape: tuple[int, ...], offset: int, env: Mapping[str, Any]
 ) -> Container:
-    kind = declaration.type
     num_array = len(kind.array_sizes)
     array_shape, element_shape = shape[:num_array], shape[num_array:]
     axes = [Axis(size.text, n, "array") for size, n in zip(kind.array_sizes, array_shape, strict=True)]
@@ -154,10 +201,18 @@ def _container(
         axes += [Axis(size.text, n, way) for (size, n), way in zip(inside, ("row", "column"), strict=True)]
         rows, columns = element_shape
         grid = flat.reshape(*array_shape, columns, rows, parts).swapaxes(-3, -2)
+    elif kind.base in _STOCHASTIC:  # a matrix of the free coordinates of its rows or columns
+        along = _STOCHASTIC[kind.base]
+        whole = [Axis(inside[1 - along][0].text, inside[1 - along][1], kind.base)]
+        axes.append(Axis(inside[along][0].text, inside[along][1], ("row", "column")[along]))
+        free = max(inside[1 - along][1] - 1, 0)
+        rows = inside[along][1]
+        grid = flat.reshape(*array_shape, *((free, rows) if along == 0 else (rows, free)))
+        grid = grid.swapaxes(-2, -1) if along == 0 else grid
     else:
         whole = [Axis(size.text, n, kind.base) for size, n in inside]
         grid = flat.reshape(*array_shape, element)
-    return Container(declaration.name, offset, flat.size, shape, tuple(axes), tuple(whole), grid)
+    return Container(name, offset, flat.size, shape, tuple(axes), tuple(whole), grid)
 
 
 def _element_size(kind: StanType, shape: tuple[int, ...], env: Mapping[str, Any]) -> int:

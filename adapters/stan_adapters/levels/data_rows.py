@@ -18,6 +18,12 @@ from stan_adapters.data.layout import declared_shape
 from stan_adapters.language.outcomes import outcomes
 from stan_adapters.levels.levels import Level
 
+_WEIGHTS = {
+    "simplex": 0,
+    "row_stochastic_matrix": 1,
+    "column_stochastic_matrix": 0,
+}  # the size that sums to one
+
 
 class RowEvidence(enum.Enum):
     """What the data say of the entries of a container."""
@@ -166,11 +172,11 @@ def _close_rows(axes: list[_DataAxis], size: int) -> tuple[str, ...]:
 
 
 def _weights(model: BoundModel, symbol: str) -> tuple[str, ...]:
-    """Simplexes of the parameters with that many entries."""
+    """Simplexes of the parameters with that many entries, and matrices of such."""
     return tuple(
         d.name
         for d in model.program.parameters
-        if d.type.base == "simplex" and d.type.sizes[-1].text == symbol
+        if d.type.base in _WEIGHTS and d.type.sizes[_WEIGHTS[d.type.base]].text == symbol
     )
 
 

@@ -130,7 +130,7 @@ def candidate_levels(layout: Layout) -> tuple[Level, ...]:
     nothing to compare and are left out.
     """
     groups: dict[tuple[str, int], list[Member]] = {}
-    for container in layout.containers:
+    for container in (*layout.containers, *layout.components):
         seen = set()
         for number, axis in enumerate(container.axes):
             key = (axis.symbol, axis.size)
@@ -152,7 +152,7 @@ def shared_levels(layout: Layout) -> tuple[Level, ...]:
             (Member(container.name, len(container.axes) + number),),
             np.zeros((axis.size, 0), np.int64),
         )
-        for container in layout.containers
+        for container in (*layout.containers, *layout.components)
         for number, axis in enumerate(container.whole)
         if axis.kind.startswith("sum_to_zero") and axis.size >= 2
     )

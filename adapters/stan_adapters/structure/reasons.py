@@ -20,9 +20,8 @@ def tuples(names: Sequence[str]) -> str:
     """What becomes of tuples among the parameters, whose components engines call `t:1` or, in arrays, `t.1:1`."""
     first, are = names[0], "is a tuple" if len(names) == 1 else "are tuples"
     return (
-        f"{listed(names)} {are}: all components together are globals (`{first}:1` among an engine's names is the first "
-        f"component of {first}, `{first}.1` in the program). To amortize a component with an entry per unit, declare "
-        "it as a parameter of its own."
+        f"{listed(names)} {are}: a component with an entry per unit counts as a parameter of its own, others are "
+        f"globals (`{first}:1` among an engine's names is the first component of {first}, `{first}.1` in the program)."
     )
 
 

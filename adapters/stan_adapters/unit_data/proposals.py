@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from stan_adapters.data.layout import IndexArray
+from stan_adapters.data.layout import IndexArray, axis_sizes, type_of
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.language.expressions import Unevaluable
 from stan_adapters.language.program import Declaration, Program
@@ -87,9 +87,9 @@ def _sizes(program: Program, level: Level) -> set[str]:
     """The declared sizes that count the units: one, unless parameters of a level write it in several ways."""
     sizes = {level.name}
     for member in level.members:
-        dims = _dims(program.declaration(member.name))
-        if member.width == 1 and not member.places and member.axis < len(dims):
-            sizes.add(dims[member.axis])
+        along = axis_sizes(type_of(program.parameters, member.name))
+        if member.width == 1 and not member.places and member.axis < len(along):
+            sizes.add(along[member.axis].text)
     return sizes
 
 
@@ -97,7 +97,7 @@ def _counts(name: str, level: Level, data: StanData) -> int:
     """How many more of this number are one unit more; 0 where it does not count units."""
     value = int(array_of(data, name))
     for member in level.members:
-        sizes = data.program.declaration(member.name).type.dims
+        sizes = axis_sizes(type_of(data.program.parameters, member.name))
         if member.places or member.axis >= len(sizes):
             continue
         size = sizes[member.axis]

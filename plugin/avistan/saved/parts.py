@@ -166,7 +166,8 @@ def _read_level(model: BoundModel, saved: SavedLevel | None) -> Level | None:
     """The inverse of `_level_header`."""
     if saved is None:
         return None
-    known = {container.name: container for container in model.layout.containers}
+    layout = model.layout
+    known = {container.name: container for container in (*layout.containers, *layout.components)}
     names = [member.name for member in saved.members]
     for member in saved.members:
         if member.name not in known or member.axis >= len(known[member.name].axes):

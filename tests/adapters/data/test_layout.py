@@ -160,6 +160,27 @@ def test_complex_and_stochastic_parameters_have_positions_too():
     assert [container.size for container in layout.containers] == [2, 12, 12, 4, 6, 5]
     assert layout["m"].positions(1).tolist() == [[14, 15, 16, 17], [18, 19, 20, 21], [22, 23, 24, 25]]
     assert layout["v"].positions(0).shape == (2, 6)
+    assert layout["r"].positions(0).tolist() == [
+        [26, 28],
+        [27, 29],
+    ]  # free coordinates of a 2 x 2 matrix by columns
+    assert layout["c"].positions(0).tolist() == [[30, 31, 32], [33, 34, 35]]  # of a 3 x 2 matrix
+    assert [axis.symbol for axis in (*layout["r"].axes, *layout["c"].axes)] == ["2", "2"]
+    assert layout["t.2"].positions(0).tolist() == [[37, 38], [39, 40]]
+    assert (layout.label(28), layout.label(34)) == ("r[1,2]", "c[2,2]")
+
+
+def test_arrays_of_stochastic_matrices_fall_along_the_array_and_along_the_simplexes():
+    layout = layout_of("parameters { array[3] column_stochastic_matrix[2, 4] c; }", 12)
+    assert layout["c"].positions(0).shape == (3, 4)
+    assert layout["c"].positions(1)[0].tolist() == [0, 4, 8]
+
+
+def test_components_of_tuples_lie_one_after_the_other():
+    layout = layout_of("parameters { real a; tuple(real, tuple(vector[2], real), matrix[2, 3]) t; }", 11)
+    offsets = {component.name: (component.offset, component.size) for component in layout.components}
+    assert offsets == {"t.1": (1, 1), "t.2": (2, 3), "t.2.1": (2, 2), "t.2.2": (4, 1), "t.3": (5, 6)}
+    assert layout["t.3"].positions(0).tolist() == [[5, 7, 9], [6, 8, 10]]
 
 
 def test_an_unknown_name_or_position_is_an_error():

@@ -85,6 +85,29 @@ def test_a_sum_to_zero_vector_proposes_units_that_own_nothing():
     assert described(shared_levels(layout)) == [("J", ("a",), (4, 0)), ("J", ("b",), (4, 0))]
 
 
+def test_rows_and_columns_of_stochastic_matrices_and_components_of_tuples_are_units():
+    declared = "row_stochastic_matrix[J, K] a; column_stochastic_matrix[K, J] b; tuple(real, vector[J]) c;"
+    program = Program.from_code(f"data {{ int J; int K; }} parameters {{ {declared} }}")
+    layout = build_layout(program.parameters, SIZES, {}, 8 + 8 + 5)
+    level = candidate_levels(layout)[0]
+    assert (level.name, level.latents, level.index.shape) == ("J", ("a", "b", "c.2"), (4, 5))
+    assert level.index[1].tolist() == [1, 5, 10, 11, 18]
+
+
+def test_blocks_of_a_flat_vector_and_listed_places_are_units():
+    layout = layout_of("real m; vector[6] z;")
+    beside, apart = (make_level(layout, "J", [Member("z", 0, 2, away)]) for away in (False, True))
+    assert beside.index.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert apart.index.tolist() == [[1, 4], [2, 5], [3, 6]]
+    listed = make_level(layout, "J", [Member("z", 0, 2, places=(0, 5, 1, 3), size=6)])
+    assert listed.index.tolist() == [[1, 6], [2, 4]]
+    assert listed.globals_index(layout.dim).tolist() == [0, 3, 5]
+    with pytest.raises(StructureError, match="6 entries, and each unit has 4"):
+        make_level(layout, "J", [Member("z", 0, 4)])
+    with pytest.raises(StructureError, match="known of data with 8"):
+        make_level(layout, "J", [Member("z", 0, 2, places=(0, 5), size=8)])
+
+
 def test_a_level_is_found_by_its_size_or_by_a_latent():
     layout = layout_of("vector[J] alpha; vector[K] beta;")
     levels = candidate_levels(layout)
