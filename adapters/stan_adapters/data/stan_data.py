@@ -19,6 +19,7 @@ from stan_adapters.errors import DataError
 from stan_adapters.files.json_files import read_json
 from stan_adapters.files.names import nearest
 from stan_adapters.files.r_dump import is_r_dump, read_r_dump
+from stan_adapters.language.old_syntax import RESERVED_SINCE
 from stan_adapters.language.program import Declaration, Program, StrPath
 
 type RawData = Mapping[str, Any] | StrPath | None
@@ -146,6 +147,7 @@ def _json_value(value: Entry) -> Any:
 
 
 def _check(program: Program, values: Mapping[str, Any], source: str) -> StanData:
+    values = _with_names_of_today(program, values)
     entries: dict[str, Entry] = {}
     boxed: list[str] = []
     for declaration in program.data:
@@ -173,6 +175,15 @@ def _check(program: Program, values: Mapping[str, Any], source: str) -> StanData
             stacklevel=4,
         )
     return StanData(program, entries, source)
+
+
+def _with_names_of_today(program: Program, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values of entries that old programs call by what are words of the language now, as `offset`: `offset_`."""
+    declared = {declaration.name for declaration in program.data}
+    names = {
+        word: f"{word}_" for word in RESERVED_SINCE if f"{word}_" in declared and f"{word}_" not in values
+    }
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def _may_be_left_out(declaration: Declaration, entries: Mapping[str, Entry]) -> bool:

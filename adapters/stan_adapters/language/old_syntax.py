@@ -6,6 +6,7 @@
 | `real[,] f(int[] x)` | `array[,] real f(array[] int x)` |
 | `x <- y;` | `x = y;` |
 | `# comment` | `// comment` |
+| variables called `lower`, `upper`, `offset` or `multiplier` | `lower_` .. |
 | functions and densities under their old names | `old_calls` |
 
 Every change stays on its line, and places in the new text lead back to those in the old. A program without such syntax
@@ -23,7 +24,7 @@ from lark.exceptions import UnexpectedInput
 from stan_adapters.language.edits import Edit, on_one_line, rewritten, start_of
 from stan_adapters.language.old_calls import OLD_NAMES, old_calls
 from stan_adapters.language.source_text import Source, syntax_error
-from stan_adapters.language.statements import Statements
+from stan_adapters.language.statements import Site, Statements
 
 _WORD = re.compile(
     r'//[^\n]*|/\*.*?\*/|"[^"\n]*"|(?P<hash>#[^\n]*)|(?P<arrow><-)|(?P<assign>(?<![<>=!])=(?!=)|\breturn\b)'
@@ -31,6 +32,13 @@ _WORD = re.compile(
     re.DOTALL,
 )
 _SKIPPED = re.compile(r'//[^\n]*|/\*.*?\*/|"[^"\n]*"', re.DOTALL)
+RESERVED_SINCE = (
+    "lower",
+    "upper",
+    "offset",
+    "multiplier",
+)  # names of variables once, words of the language now
+_RESERVED = re.compile(rf"\b(?:{'|'.join(RESERVED_SINCE)})\b(?!\s*\()")
 _TYPES = (
     "int|real|complex|(?:complex_)?(?:row_)?vector|(?:complex_)?matrix|simplex|(?:positive_)?ordered|unit_vector|tuple"
     "|cholesky_factor_co(?:v|rr)|co(?:v|rr)_matrix|sum_to_zero_(?:vector|matrix)|(?:row|column)_stochastic_matrix"
@@ -50,8 +58,9 @@ def modernized(source: Source) -> Source:
         ProgramError: a program of the old syntax with an error of syntax, or with what today's Stan can't say.
     """
     edits, code = _words(source.text)
+    named = _reserved_names(code)
     old = bool(edits) or _OLD_ARRAYS.search(code) is not None
-    if not old and _PERHAPS.search(code) is None:
+    if not old and not named and _PERHAPS.search(code) is None:
         return source
     try:
         statements = Statements.read(code)
@@ -62,6 +71,8 @@ def modernized(source: Source) -> Source:
     except RecursionError:
         return source
     edits += old_calls(statements, code, source.locate)
+    declared = {name for site in statements.sites for name in _names(site)}
+    edits += [Edit(end, end, "_") for name, end in named if name in declared and f"{name}_" not in code]
     edits = _declarations(statements, code, edits)
     return source.edited(edits) if edits else source
 
@@ -97,6 +108,33 @@ def _blank(found: re.Match[str]) -> str:
     if found[0].startswith('"'):
         return f'"{" " * (len(found[0]) - 2)}"'
     return re.sub(r"[^\n]", " ", found[0])
+
+
+# ---- Names -------------------------------------------------------------------------------------------------
+
+
+def _reserved_names(code: str) -> list[tuple[str, int]]:
+    """Words of today's language that stand where a name does, each with its end."""
+    found = []
+    for word in _RESERVED.finditer(code):
+        is_bound = re.match(r"\s*=(?!=)", code[word.end() :]) and code[: word.start()].rstrip()[-1:] in (
+            "<",
+            ",",
+        )
+        if not is_bound:
+            found.append((word[0], word.end()))
+    return found
+
+
+def _names(site: Site) -> Iterator[str]:
+    """The variables that a statement, or the head of a function, brings in."""
+    node = site.node
+    if node.data == "declared":
+        yield from (str(declared.children[0]) for declared in node.children[1:] if isinstance(declared, Tree))
+    elif node.data == "function":
+        yield from site.scope
+    elif node.data in ("for", "foreach"):
+        yield str(node.children[0])
 
 
 # ---- Arrays ------------------------------------------------------------------------------------------------
