@@ -271,6 +271,28 @@ def _empty_outcomes(_: Fault, source: str, statements: Statements, __: Accepts) 
     return Remedy(tuple(guarded(statements)))
 
 
+def _summed_slices(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    """`reduce_sum(f, y[1], ..)` becomes `array[size(y[1])] int slice = y[1]; .. reduce_sum(f, slice, ..)`."""
+    edits = []
+    for site in statements.sites:
+        for call in expressions(site.node.children):
+            if call.data != "call" or call.children[0] not in ("reduce_sum", "reduce_sum_static"):
+                continue
+            summed = call.children[2]
+            assert isinstance(summed, Tree)
+            if summed.data == "name" or statements.kind(summed, site.scope) != Kind("int", 1):
+                continue
+            start, end = start_of(summed), summed.meta.end_pos
+            name, code = f"{unused('slice', source)}_{start}", on_one_line(source[start:end])
+            declared = f"array[size({code})] int {name} = {code};"
+            edits.append(Edit(start, end, name))
+            if site.node.data == "declared":
+                edits.append(before(site.node, f"{declared} "))
+            else:
+                edits += [before(site.node, f"{{ {declared} "), after(site.node, " }")]
+    return Remedy(tuple(edits))
+
+
 # ---- Functions ---------------------------------------------------------------------------------------------
 
 
@@ -333,6 +355,7 @@ _REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
     "stale_variables": _stale_variables,
     "early_void_return": _early_void_return,
     "empty_outcomes": _empty_outcomes,
+    "summed_slices": _summed_slices,
     "function": _function,
     "unless": _unless,
 }

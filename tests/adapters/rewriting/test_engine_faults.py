@@ -522,3 +522,23 @@ def test_errors_of_the_compiler_show_the_users_own_line():
         stanli_mir(Program.from_code(code))
     assert "a[2] = {1, 2}" in str(caught.value)
     assert json.dumps(str(caught.value)).count("a[2, ]") == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "target += reduce_sum(part_lpmf, y[2], 1, x);",
+        "for (i in 1:2) if (i == 2) target += reduce_sum(part_lupmf, y[i, ], 1, x); else target += 0;",
+        "real s = reduce_sum_static(part_lpmf, y[{2, 1}, 3], 1, x) + reduce_sum(part_lpmf, y[2, 1:2], 1, x); "
+        "target += s + (y[2, 3] - y[1, 3] - y[2, 3]) * x;",
+        "target += of_a_row(y, 2, x);",
+    ],
+)
+def test_slices_of_integers_are_summed_in_parts(statement):
+    code = f"""functions {{
+      real part_lpmf(array[] int n, int start, int end, real x) {{ return poisson_log_lpmf(n | x) + size(n) * exp(x); }}
+      real of_a_row(array[,] int n, int i, real x) {{ return reduce_sum(part_lpmf, n[i], 1, x); }}
+    }}
+    data {{ array[2, 3] int y; }} parameters {{ real x; }} model {{ {statement} }}"""
+    data = {"y": [[1, 2, 3], [4, 5, 6]]}
+    np.testing.assert_allclose(gradient(code, data), [4 + 5 + 6], rtol=1e-12)
