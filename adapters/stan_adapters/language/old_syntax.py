@@ -192,7 +192,9 @@ def _declared(node: Tree[Token], code: str, edits: list[Edit]) -> list[Edit]:
         before = declarators[number - 1].meta.end_pos  # type: ignore[union-attr]
         comma = code.index(",", before)
         added.append(Edit(comma, comma + 1, f"; {text}{element}"))
-    kept = [edit for edit in edits if not any(start <= edit.start < end for start, end in dropped)]
+    kept = [
+        edit for edit in edits if not any(start < edit.end and edit.start < end for start, end in dropped)
+    ]
     return kept + added + [Edit(start, end, "") for start, end in dropped]
 
 
@@ -201,6 +203,6 @@ def _copied(code: str, edits: Sequence[Edit], start: int, end: int) -> str:
     inner = [
         edit._replace(start=edit.start - start, end=edit.end - start)
         for edit in edits
-        if start <= edit.start and edit.end <= end and not (edit.start == edit.end == end)
+        if start <= edit.start and edit.end <= end
     ]
     return on_one_line(rewritten(code[start:end], inner))

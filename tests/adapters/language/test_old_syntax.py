@@ -93,13 +93,14 @@ def test_variables_with_names_that_are_words_of_the_language_now_get_an_undersco
     old = (
         "functions { real f(real lower, real offset) { return lower + offset; } } "
         "data { int upper; vector<lower=0, upper=upper>[2] offset; } parameters { real<lower=0, upper=upper> x; } "
-        "model { real multiplier; multiplier = 2; for (lower in 1:upper) target += f(multiplier * x, offset[1]); }"
+        "model { real multiplier[upper]; multiplier[1] = 2; "
+        "for (lower in 1:upper) target += f(multiplier[1] * x, offset[1]); }"
     )
     modern = (
         "functions { real f(real lower_, real offset_) { return lower_ + offset_; } } "
         "data { int upper_; vector<lower=0, upper=upper_>[2] offset_; } parameters { real<lower=0, upper=upper_> x; } "
-        "model { real multiplier_; multiplier_ = 2; "
-        "for (lower_ in 1:upper_) target += f(multiplier_ * x, offset_[1]); }"
+        "model { array[upper_] real multiplier_; multiplier_[1] = 2; "
+        "for (lower_ in 1:upper_) target += f(multiplier_[1] * x, offset_[1]); }"
     )
     assert Program.from_code(old).source == modern
     data = {"upper": 3, "offset": [1.0, 2.0]}
