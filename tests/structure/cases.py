@@ -428,6 +428,18 @@ def dyads_in_triads(rng: np.random.Generator) -> dict[str, Any]:
     return CASES["dyads"].make_data(rng)
 
 
+@closable("z_b[1:24]", "z_b", data=("class_of", "group", "x", "y"), inputs="unknown", alt_inputs=("simple",))
+def two_groupings_in_one_vector(rng: np.random.Generator) -> dict[str, Any]:
+    group, class_of, x = _group_index(rng, 120, 12), _group_index(rng, 120, 7), rng.normal(size=120)
+    sizes = {"N": 120, "t": 2, "p": [2, 1], "l": [12, 7], "q": 31}
+    return sizes | {"group": group, "class_of": class_of, "x": x, "y": rng.normal(0.5 * x, 1)}
+
+
+@not_closable("q", "z_b", coupling="graph")
+def two_groupings_of_neighbours(rng: np.random.Generator) -> dict[str, Any]:
+    return CASES["two_groupings_in_one_vector"].make_data(rng)
+
+
 @closable("J", "base", "extra", "theta", data=("control", "effect", "se"))
 def one_level_of_three_sizes(rng: np.random.Generator) -> dict[str, Any]:
     base, se = rng.uniform(0.5, 2, 14), rng.uniform(0.1, 0.3, 14)

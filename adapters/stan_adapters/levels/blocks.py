@@ -24,40 +24,130 @@ _TRIES = 4  # widths that are tested, each way
 _ROUNDS = 2
 _LARGEST = 8  # entries of a unit whose places follow no rule
 _MOST_PLACES = 20_000
+_MOST_STRETCHES = 3
 _PROBES, _FIRST_PROBES = 8, 2
 _SPARE_BITS = 8  # of a signature, beyond those that tell all pairs of entries apart
 
 
 def find_blocks(
     prober: Prober, layout: Layout, member: Member, how: Coupling, *, anywhere: bool = True
-) -> tuple[Level, Separability] | None:
-    """The units that coupled entries of a parameter form, with the test that they are separable; None without any.
+) -> list[tuple[Level, Separability]]:
+    """The units that coupled entries of a parameter form, with the test that they are separable; none in most.
 
     Args:
         member: one parameter with an entry per proposed unit.
         how: what moves of single entries of it moved.
-        anywhere: also look for sets of coordinates whose places follow no rule.
+        anywhere: also look for stretches of several groupings, and for sets of coordinates at any places.
 
-    The level has the parameter's name; it is the caller who knows what the units are called.
+    A level has the parameter's name; it is the caller who knows what the units are called. There are several where the
+    container holds the latents of several groupings, one after the other.
     """
     seen = [(int(unit), np.flatnonzero(moved)) for unit, moved in zip(how.probed, how.moved, strict=True)]
-    for regular in _regular(member, how.moved.shape[1], seen):
+    container, count = layout[member.name], how.moved.shape[1]
+    for regular in _regular(member, count, seen):
         level = make_level(layout, member.name, [regular])
         found = separability(prober, level, _ROUNDS)
         if found.holds:
-            return level, found
-    container = layout[member.name]
-    flat = seen if container.size == how.moved.shape[1] else None
-    places = _scattered(prober, container, flat) if anywhere else None
+            return [(level, found)]
+    if not anywhere:
+        return []
+    flat = container.size == count
+    if flat and (stretches := _stretches(prober, layout, member, seen)):
+        return stretches
+    places = _scattered(prober, container, seen if flat else None)
     if places is None:
-        return None
-    width = places.shape[1]
-    listed = tuple(places.ravel().tolist())
-    level = make_level(
-        layout, member.name, [Member(member.name, member.axis, width, places=listed, size=container.size)]
-    )
+        return []
+    level = _listed(layout, member, places)
     found = separability(prober, level, _ROUNDS)
-    return (level, found) if found.holds else None
+    return [(level, found)] if found.holds else []
+
+
+def _listed(layout: Layout, member: Member, places: IndexArray) -> Level:
+    """The level of coordinates (N, width) within a container."""
+    listed = tuple(places.ravel().tolist())
+    size = layout[member.name].size
+    units = Member(member.name, member.axis, places.shape[1], places=listed, size=size)
+    return make_level(layout, member.name, [units])
+
+
+def _stretches(
+    prober: Prober, layout: Layout, member: Member, seen: list[tuple[int, IndexArray]]
+) -> list[tuple[Level, Separability]]:
+    """The units of several groupings that lie one after the other in one vector, which they share without rest.
+
+    Given all other entries the units of each stretch are independent, like persons given items.
+    """
+    container = layout[member.name]
+    found: list[tuple[Level, Separability]] = []
+    start = 0
+    while start < container.size:
+        if len(found) == _MOST_STRETCHES:
+            return []
+        here = [(at, moved) for at, moved in seen if at > start]
+        own = _moved(prober, container, np.array([start]), 0)
+        stop = _end_of_stretch(prober, container, [(start, np.flatnonzero(own)), *here])
+        if stop - start in (0, container.size):
+            return []
+        within = [(at - start, moved[(moved >= start) & (moved < stop)] - start) for at, moved in here]
+        within = [(at, moved) for at, moved in within if at < stop - start]
+        stretch = _stretch(prober, layout, member, (start, stop), within)
+        if stretch is None:
+            return []
+        found.append(stretch)
+        start = stop
+    return found
+
+
+def _stretch(
+    prober: Prober,
+    layout: Layout,
+    member: Member,
+    ends: tuple[int, int],
+    seen: list[tuple[int, IndexArray]],
+) -> tuple[Level, Separability] | None:
+    """Blocks side by side in one stretch of a vector, the smallest that are separable."""
+    places = np.arange(*ends)
+    tried = 0
+    for width in range(1, len(places) // FEWEST_UNITS + 1):
+        if len(places) % width or any((moved // width != at // width).any() for at, moved in seen):
+            continue
+        if tried == _TRIES:
+            break
+        tried += 1
+        level = _listed(layout, member, places.reshape(-1, width))
+        found = separability(prober, level, _ROUNDS)
+        if found.holds:
+            return level, found
+    return None
+
+
+def _end_of_stretch(prober: Prober, container: Container, here: list[tuple[int, IndexArray]]) -> int:
+    """Where the entries end that do not move with each other, except within a block.
+
+    Args:
+        here: the first entry of the stretch and later ones, each with the entries that move with it.
+    """
+    start, moved = here[0]
+    _, last = _run(start, moved)
+    limit = int(moved[moved > last].min(initial=container.size))
+    first = last + 1
+    for at, with_it in here[1:]:
+        begin, _ = _run(at, with_it)
+        if at < limit and not ((with_it >= start) & (with_it < begin)).any():
+            first, last = begin, begin - 1  # what comes next may touch the block, which does not move itself
+    changed = np.flatnonzero(_moved(prober, container, np.arange(start, max(first, start + 1)), 0))
+    return int(changed[changed > last].min(initial=container.size))
+
+
+def _run(at: int, moved: IndexArray) -> tuple[int, int]:
+    """The first and the last of the entries next to one that move with it without a gap."""
+    begin = end = at
+    known = set(moved.tolist())
+    while begin - 1 in known:
+        begin -= 1
+    while end + 1 in known:
+        end += 1
+    return begin, end
 
 
 def _regular(member: Member, count: int, seen: list[tuple[int, IndexArray]]) -> Iterator[Member]:

@@ -11,7 +11,7 @@ import numpy as np
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.levels.blocks import FEWEST_UNITS, find_blocks
 from stan_adapters.levels.data_rows import Rows, data_rows, has_outcomes, size_with_value
-from stan_adapters.levels.levels import Level, make_level
+from stan_adapters.levels.levels import Level, Member, make_level
 from stan_adapters.levels.probes import (
     TOLERANCE,
     Coupling,
@@ -146,9 +146,7 @@ class Examiner:
             how = self._coupling(make_level(layout, level.name, [member]))
             anywhere = member.name not in self._searched
             self._searched.add(member.name)
-            found = find_blocks(self.prober, layout, member, how, anywhere=anywhere)
-            if found is not None:
-                blocks, evidence = found
+            for blocks, evidence in find_blocks(self.prober, layout, member, how, anywhere=anywhere):
                 named = self._named(blocks, level.name)
                 yield self._separable(named, evidence, (level.name,))
 
@@ -163,7 +161,7 @@ class Examiner:
         member = blocks.members[0]
         name = size_with_value(self.model, blocks.num_units)
         if name is None:
-            name = f"sets of {member.name}" if member.places else f"{size} / {member.width}"
+            name = _entries(member) if member.places else f"{size} / {member.width}"
         return Level(name, blocks.members, blocks.index)
 
     def constrained(self, level: Level) -> Candidate:
@@ -222,6 +220,14 @@ class Examiner:
             meets=tuple(name for name in (c.name for c in layout.containers) if name in meets),
             sizes=sizes,
         )
+
+
+def _entries(member: Member) -> str:
+    """Entries of a parameter, as a Stan program would write them where they lie side by side."""
+    first, last = member.places[0], member.places[-1]
+    if member.places == tuple(range(first, last + 1)):
+        return f"{member.name}[{first + 1}:{last + 1}]"
+    return f"sets of {member.name}"
 
 
 def _probe(level: Level, found: Separability) -> Probe:

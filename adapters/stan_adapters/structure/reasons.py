@@ -36,8 +36,12 @@ def closable(level: Level, statistic: float, meets: Sequence[str]) -> str:
         f"by {change}, so a function of a unit's own signature can reach F-VI's optimum."
     )
     if meets:
-        enter, count = _verb(meets, "enters", "enter"), _verb(meets, "counts", "count")
-        text += f" {listed(meets)} {enter} the same terms and {count} as global here."
+        others = [f"other entries of {name}" if name in level.latents else name for name in meets]
+        single = len(meets) == 1 and meets[0] not in level.latents
+        enter, count = ("enters", "counts") if single else ("enter", "count")
+        told = listed(others)
+        text += f" {told[0].upper() + told[1:] if told.startswith('other ') else told} {enter} the same terms and "
+        text += f"{count} as global here."
     return text
 
 

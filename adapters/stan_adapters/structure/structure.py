@@ -315,6 +315,7 @@ def _structure(
     evaluations: int,
 ) -> Structure:
     local = set() if chosen is None else set(chosen.level.latents)
+    partly = set() if chosen is None else _partly(model, chosen.level)
     if tuples := [d.name for d in model.program.parameters if d.type.is_tuple]:
         reason += f" {reasons.tuples(tuples)}"
     return Structure(
@@ -324,11 +325,23 @@ def _structure(
         reason=reason,
         chosen=chosen,
         candidates=tuple(candidates),
-        globals=tuple(d.name for d in model.program.parameters if d.name not in local),
+        globals=tuple(
+            f"other entries of {d.name}" if d.name in partly else d.name
+            for d in model.program.parameters
+            if d.name not in local or d.name in partly
+        ),
         certificate=tuple(c.probe for c in candidates),
         evaluations=evaluations,
         engine=model.engine,
     )
+
+
+def _partly(model: BoundModel, level: Level) -> set[str]:
+    """Parameters some of whose entries belong to units."""
+    counts = {
+        name: columns.stop - columns.start for name, columns in level.member_columns(model.layout).items()
+    }
+    return {name for name, count in counts.items() if count * level.num_units < model.layout[name].size}
 
 
 def _clip(text: str, width: int) -> str:

@@ -20,6 +20,7 @@ BUNDLED = ROOT / "stan_models"
 
 REFUSED = {
     "dyads": "places of no declared pattern",
+    "two_groupings_in_one_vector": "places of no declared pattern",
     "saw": r"^x has N \+ 1 entries",
     "size_minus_one": "^x has N entries",
     "neighbour_mean": "a unit's place matters",
