@@ -7,12 +7,15 @@ import pytest
 
 from brms_cases import CASES, bind, read
 from sliced_cases import texts
+from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.stan_data import read_data
 from stan_adapters.derived import ComputedData
 from stan_adapters.new_units import entries_of_all_units, with_constants
 from stan_adapters.shards.base import make_base
 from stan_adapters.shards.shard import ShardMaker
 from stan_adapters.structure.structure import Verdict, inspect_structure, with_unit_data
 from stan_adapters.unit_data import Slicing
+from stan_adapters.unit_data.joining import join
 
 GROUPS = 24
 
@@ -70,6 +73,21 @@ def test_predictors_of_new_units_are_centred_by_the_means_of_the_fitted(name):
         fitted, shifted = (np.asarray(data[predictors])[:, left_out:] for data in (model.data, new))
         np.testing.assert_allclose(found[centred], shifted - fitted.mean(axis=0), rtol=1e-12, atol=1e-12)
         assert np.abs(found[centred][:, 0].mean()) > 1
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "missing"])
+def test_files_of_some_groups_each_are_joined(name):
+    """Their groups are numbered anew in every file, and no bound says what an index numbers."""
+    model, structure = inspected(name)
+    parts = []
+    for units in (range(10), range(10, GROUPS)):
+        part = structure.slicing.subset(model.data, units)
+        parts.append(read_data(model.program, {d.name: part[d.name] for d in model.program.data}))
+    whole = join(parts, level="N_1")
+    theta = np.random.default_rng(7).normal(scale=0.3, size=(2, model.dim))
+    with BoundModel(model.program, whole) as again:
+        found, expected = (m.log_density_gradient(theta)[0] for m in (again, model))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_rows_without_a_missing_value_are_shared_out_among_the_units():

@@ -5,7 +5,7 @@ latents in its own place:
 
 - *exchangeability*: U of permuted units at permuted latents is U;
 - *subset additivity*: U_{A+B} + U_0 = U_A + U_B, or, where the program refuses to have no units,
-  U_{A+B+C} + U_C = U_{A+C} + U_{B+C}.
+  U_{A+B+C} + U_C = U_{A+C} + U_{B+C}; where there are two units in all, U_A + U_B - U_{A+B} at any latents.
 
 Gradients are compared as well, at no further cost: they show failures that cancel in the density.
 """
@@ -160,15 +160,12 @@ class Checker:
         self.theta = theta[:_ADDITIVITY_POINTS]
         count = min(self.level.num_units, _MOST_SPLIT)
         empty = self._empty()
-        if empty is None and count < 3:
-            raise PartError(
-                f"the program refuses data without units, and {count} units can't be split into three parts."
-            )
+        split = self._split_two if empty is None and count == 2 else self._split
         if count < self.level.num_units:
             _, gradient = self.whole.log_density_gradient(self.theta)
             self.evaluations += len(gradient)
             self._among = gradient[:, self.level.index]
-        statistic = self._first_that_works(lambda: self._split(count, empty))
+        statistic = self._first_that_works(lambda: split(count, empty))
         if count > _FEW and statistic <= TOLERANCE:
             try:
                 few = self._first_that_works(lambda: self._split(_FEW, empty))
@@ -252,6 +249,28 @@ class Checker:
             ),
             _difference([all_g, c_g], [a_g, b_g]),
             _difference([all_l[:, : len(first) + len(second)]], [own]),
+        )
+
+    def _split_two(self, _: int, __: Part | None) -> float:
+        """Two units of a program that refuses to have none: U_A + U_B - U_{A+B} must not depend on their latents."""
+        theta, both = self.theta, self._everyone(np.arange(2))
+        apart: list[Part] = []
+        try:
+            self.theta = theta[[0, 0]]
+            self.theta[:, self.level.index] = theta[:, self.level.index]
+            apart = [self.bind(np.array([0])), self.bind(np.array([1]))]
+            results = [self.evaluate(part) for part in (both, *apart)]
+        finally:
+            self.theta = theta
+            for part in apart:
+                part.model.close()
+        self.smallest = 1
+        (all_lp, all_g, all_l), (a_lp, a_g, a_l), (b_lp, b_g, b_l) = results
+        scale = 1.0 + np.sum([np.abs(lp[:1]) + np.abs(lp[1:]) for lp, _, _ in results], axis=0)
+        return max(
+            _difference([a_lp[:1], b_lp[:1], all_lp[1:]], [a_lp[1:], b_lp[1:], all_lp[:1]], scale),
+            _difference([a_g[:1], b_g[:1], all_g[1:]], [a_g[1:], b_g[1:], all_g[:1]]),
+            _difference([all_l], [np.concatenate([a_l, b_l], axis=1)]),
         )
 
     def _first_that_works(self, attempt: Callable[[], float], tries: int = _TRIES) -> float:

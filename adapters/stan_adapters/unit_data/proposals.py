@@ -12,6 +12,7 @@ import numpy as np
 from stan_adapters.data.layout import IndexArray, axis_sizes, type_of
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.language.expressions import Unevaluable
+from stan_adapters.language.numbering import numbered_sizes
 from stan_adapters.language.program import Declaration, Program
 from stan_adapters.levels.levels import Level
 from stan_adapters.unit_data.ragged import Spans, label_spans, spans_of
@@ -73,14 +74,20 @@ def _units_by_symbol(program: Program, data: StanData, level: Level) -> Rules:
     rules: Rules = {}
     sizes = _sizes(program, level)
     for declaration in program.data:
-        dims, upper = _dims(declaration), declaration.type.upper
+        dims = _dims(declaration)
         if own := [axis for axis, size in enumerate(dims) if size in sizes]:
             rules[declaration.name] = Rule(Role.UNIT, own[0])
-        elif _is_index_like(declaration) and upper is not None and upper.text in sizes:
+        elif _is_index_like(declaration) and _numbers(program, declaration) & sizes:
             rules[declaration.name] = Rule(Role.INDEX, rows=dims[0])
         elif not dims and declaration.type.is_integer and (times := _counts(declaration.name, level, data)):
             rules[declaration.name] = Rule(Role.SIZE_UNITS, times=times)
     return rules
+
+
+def _numbers(program: Program, declaration: Declaration) -> set[str]:
+    """The declared sizes that an entry may number: its upper bound, and that of what the program indexes by it."""
+    upper, numbered = declaration.type.upper, numbered_sizes(program).get(declaration.name)
+    return {text for text in (numbered, None if upper is None else upper.text) if text is not None}
 
 
 def _sizes(program: Program, level: Level) -> set[str]:
@@ -121,11 +128,10 @@ def _undeclared_indices(
     owned = {rule.rows for rule in rules.values() if rule.role is Role.INDEX}
     ranked: dict[str, list[tuple[bool, float, str]]] = {}
     for declaration in program.data:
-        upper = declaration.type.upper
         if declaration.name in rules or declaration.name in unread or not _is_index_like(declaration):
             continue
         rows = _dims(declaration)[0]
-        if rows in owned or (upper is not None and upper.text in data):  # it numbers something else
+        if rows in owned or _numbers(program, declaration) & data.keys():  # it numbers something else
             continue
         values = array_of(data, declaration.name)
         if values.size and values.min() >= 1 and values.max() <= units:
@@ -212,12 +218,12 @@ def _chained(program: Program, rules: Rules) -> Rules:
     while growing:
         growing = False
         for declaration in program.data:
-            upper = declaration.type.upper
             if declaration.name in rules or declaration.name in found or not _is_index_like(declaration):
                 continue
             rows = _dims(declaration)[0]
-            if upper is not None and upper.text in owned and rows not in owned:
-                found[declaration.name] = Rule(Role.INDEX, rows=rows, into=upper.text)
+            into = sorted(_numbers(program, declaration) & owned)
+            if into and rows not in owned:
+                found[declaration.name] = Rule(Role.INDEX, rows=rows, into=into[0])
                 owned.add(rows)
                 growing = True
     return found
@@ -260,8 +266,7 @@ def _places(program: Program, data: StanData, units: int, rules: Rules) -> Rules
         if value.min() < 1 or value.max() <= units or len(np.unique(value)) < len(value):
             continue
         fitting = sorted((size, symbol) for symbol, size in sizes.items() if size >= value.max())
-        upper = declaration.type.upper
-        named = [symbol for _, symbol in fitting if upper is not None and upper.text == symbol]
+        named = [symbol for _, symbol in fitting if symbol in _numbers(program, declaration)]
         rows = next(iter(named or [symbol for _, symbol in fitting]), None)
         if rows is not None and rows not in {other.rows for other in found.values()}:
             found[declaration.name] = Rule(Role.PLACE, rows=rows)

@@ -203,9 +203,9 @@ def test_spans_by_hand_find_their_rows(rules):
 
 
 def test_a_rule_by_hand_says_what_declarations_do_not():
-    """Few of the units have rows, so the values alone would not be taken for an index."""
+    """Few of the units have rows, and what is indexed is a local variable: neither values nor text tell."""
     code = """data { int N; int J; array[N] int who; vector[N] y; } parameters { real m; vector[J] z; }
-    model { m ~ std_normal(); z ~ normal(m, 1); y ~ normal(z[who], 1); }"""
+    model { m ~ std_normal(); z ~ normal(m, 1); { vector[J] mean_of = 2 * z; y ~ normal(mean_of[who], 1); } }"""
     model = bind(code, {"N": 4, "J": 30, "who": [2, 5, 5, 3], "y": [1.0, 2, 3, 4]})
     assert isinstance(sliced(model, "J"), SlicingRefusal)
     assert isinstance(sliced(model, "J", {"who": "index"}), Slicing)

@@ -28,7 +28,6 @@ REFUSED = {
     "position_as_number": "a unit's place matters",
     "size_product": "not set by one size in the data",
     "hard_coded_size": "12, is written in the program",
-    "two_units": "2 units can't be split into three",
 }
 
 
@@ -55,7 +54,7 @@ def test_a_sample_of_the_units_tells_what_all_of_them_do(name, monkeypatch):
     assert isinstance(slicing, SlicingRefusal) == (name in REFUSED)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in (*REFUSED, "two_units")])
 def test_offered_slicings_are_additive_on_other_subsets(name):
     model, level, slicing = inspected(name)
     rng = generator(name, "other subsets")
@@ -249,6 +248,18 @@ def test_globals_whose_number_depends_on_who_is_there_are_refused():
     refusal = sliced(bind(code, {"N": 40, "y": [1, 3] * 20}), "N")
     assert isinstance(refusal, SlicingRefusal)
     assert "p is not a latent of level N, and yet its shape changes with the units" in refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("mean", "holds"), [("z[g]", True), ("z[g] + 0.1 * z[1] * z[J]", False), ("z[g] * J", False)]
+)
+def test_two_units_of_a_program_that_needs_one_are_compared_at_other_latents(mean, holds):
+    code = f"""data {{ int<lower=1> N; int<lower=1> J; array[N] int<lower=1, upper=J> g; vector[N] y; }}
+    parameters {{ real m; vector[J] z; }} model {{ m ~ normal(0, 1); z ~ normal(m, 1); y ~ normal({mean}, 1); }}"""
+    slicing = sliced(bind(code, {"N": 6, "J": 2, "g": [1, 2] * 3, "y": np.arange(6.0)}), "J")
+    assert isinstance(slicing, Slicing) is holds
+    if not holds:
+        assert [probe.holds for probe in slicing.evidence] == [True, False]
 
 
 def test_units_that_own_no_coordinate_are_refused():
