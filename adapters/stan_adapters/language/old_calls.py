@@ -13,6 +13,8 @@
 | `if_else(c, a, b)` | `((c) ? (a) : (b))` |
 | `multiply_log`, `binomial_coefficient_log` | `lmultiply`, `lchoose` |
 | `fabs`, `cov_exp_quad` | `abs`, `gp_exp_quad_cov` |
+| `reject("..")` without a semicolon | with one |
+| `csr_matrix_times_vector2(..);`, which rstanarm defines in C++ | defined as `csr_matrix_times_vector` |
 | a real as a condition, `if (x)` | `if ((x) != 0)` |
 
 `integrate_ode` and its kin, and `lkj_cov`, are Stan still.
@@ -39,8 +41,11 @@ _RENAMED = {
     "get_lp": "target",
     "cov_exp_quad": "gp_exp_quad_cov",
 }
+_EXTERNAL = {
+    "csr_matrix_times_vector2": "csr_matrix_times_vector"
+}  # rstanarm's, in C++: the same without checks
 OLD_NAMES = (  # a pattern: a program without it has none of these
-    rf"\b(?:{'|'.join(_RENAMED)}|increment_log_prob|if_else|lp__)\b|_log\s*\(|_log\s*,|_l?c?cdf\s*\(|_lp[dm]f\s*\("
+    rf"\b(?:{'|'.join(_RENAMED)}|{'|'.join(_EXTERNAL)}|increment_log_prob|if_else|lp__)\b|_log\s*\(|_log\s*,|_l?c?cdf\s*\(|_lp[dm]f\s*\("
     r"|\bif\b|\bwhile\b|&&|\|\||!(?!=)|\?"
 )
 _SPLIT = (
@@ -110,6 +115,14 @@ def _statement(
         yield _name(node.children[1], stem)
     elif node.data in ("if", "while"):
         yield from _condition(node.children[0], site.scope)
+    elif node.data == "printed" and code[node.meta.end_pos - 1] != ";":
+        yield Edit(node.meta.end_pos, node.meta.end_pos, ";")
+    elif node.data == "function" and str(node.children[1]) in _EXTERNAL:
+        last = node.meta.end_pos - 1
+        if code[last] == ";":
+            yield Edit(
+                last, last + 1, f" {{ return {_EXTERNAL[str(node.children[1])]}({', '.join(site.scope)}); }}"
+            )
 
 
 def _sampled(name: str, statements: Statements) -> str:

@@ -50,6 +50,9 @@ STATEMENTS = {
     "b = if_else(a > 0, multiply_log(a, a), if_else(N, 1, a));": (
         "b = ((a > 0) ? (lmultiply(a, a)) : (((N) ? (1) : (a))));"
     ),
+    'if (N > 1) reject("no", N) else reject("yes") b = 1; print(b)': (
+        'if (N > 1) reject("no", N); else reject("yes"); b = 1; print(b);'
+    ),
     "b = binomial_coefficient_log(N, n[1]);": "b = lchoose(N, n[1]);",
     "b = fabs(a) + fabs(n[1]) / 2 + fabs(m[1, N]);": "b = abs(a) + abs(1.0 * (n[1])) / 2 + abs(m[1, N]);",
     "if (a) b = 1; while (N) b = y[1] ? 2 : 3;": "if (((a) != 0)) b = 1; while (N) b = ((y[1]) != 0) ? 2 : 3;",
@@ -87,6 +90,19 @@ def test_functions_of_arrays_and_densities_of_the_program_are_renamed():
         "{ array[1] int n; n ~ pick(y); } }"
     )
     assert Program.from_code(old).source == modern
+
+
+def test_a_function_that_rstanarm_defines_in_cpp_is_defined():
+    head = "vector csr_matrix_times_vector2(int m, int n, vector w,\n  int[] v, int[] u, vector b)"
+    rest = (
+        "data { vector[2] w; } parameters { vector[2] b; } "
+        "model { b ~ normal(0, 1); target += sum(csr_matrix_times_vector2(2, 2, w, {1, 2}, {1, 2, 3}, b)); }"
+    )
+    source = Program.from_code(f"functions {{ {head}; }} {rest}").source
+    assert "vector b) { return csr_matrix_times_vector(m, n, w, v, u, b); } }" in source
+    _, gradient = density(f"functions {{ {head}; }} {rest}", {"w": [2.0, 3.0]})
+    _, base = density(f"functions {{ {head}; }} {rest}", {"w": [0.0, 0.0]})
+    np.testing.assert_allclose(gradient - base, [2, 3], rtol=1e-12)
 
 
 def test_variables_with_names_that_are_words_of_the_language_now_get_an_underscore():
