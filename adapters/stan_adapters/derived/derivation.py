@@ -18,7 +18,7 @@ from stan_adapters.derived.values import Array, ComputedData
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import StructureError
 from stan_adapters.language.program import Program
-from stan_adapters.rewriting.computed_data import with_computed_data
+from stan_adapters.rewriting.computed_data import with_computed_data, with_number_as_data
 
 TOLERANCE = 1e-10  # relative difference that rounding explains
 
@@ -28,7 +28,7 @@ class Derivation:
     """Attributes:
 
     original: the program that it comes from.
-    program: the same with the transformed data `names` declared as data.
+    program: the same with the transformed data, or a number of the text, `names` declared as data.
     values: those of `names`, from the whole data.
     statistic: the largest relative difference between the two programs on the whole data.
     """
@@ -70,9 +70,26 @@ def derive(model: BoundModel, computed: ComputedData, whole: Mapping[str, Array]
     except UnexpectedInput as error:
         raise StructureError(f"the statements of {model.program.name} can't be read: {error}") from None
     declared = {d.name for d in program.data}
-    values = {name: value for name, value in whole.items() if name in declared}
+    return _proven(model, program, {name: value for name, value in whole.items() if name in declared}, theta)
+
+
+def derive_with_number(model: BoundModel, number: str, theta: FloatArray) -> tuple[Derivation, BoundModel]:
+    """The program with a whole number of its text as data, proven equal, and bound to the whole data.
+
+    Raises as `derive`.
+    """
+    try:
+        program, name = with_number_as_data(model.program, number)
+    except UnexpectedInput as error:
+        raise StructureError(f"the statements of {model.program.name} can't be read: {error}") from None
+    return _proven(model, program, {name: np.array(int(number))}, theta)
+
+
+def _proven(
+    model: BoundModel, program: Program, values: Mapping[str, Array], theta: FloatArray
+) -> tuple[Derivation, BoundModel]:
     data = _with_values(program, model.data, values)
-    bound = BoundModel(program, data, engine=computed.engine, seed=model.seed)
+    bound = BoundModel(program, data, engine=model.engine, seed=model.seed)
     try:
         statistic = _difference(model, bound, theta)
         if not statistic <= TOLERANCE:

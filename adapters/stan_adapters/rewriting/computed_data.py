@@ -46,6 +46,32 @@ def with_computed_data(program: Program, names: Collection[str]) -> Program:
     return Program.from_source(rewritten(program.source, tuple(edits)), program.name)
 
 
+def with_number_as_data(program: Program, number: str) -> tuple[Program, str]:
+    """The program in whose blocks a whole number that its text holds is an entry of the data block, and its name.
+
+    Every place counts: whether all of them mean the same is for the caller to test. Raises as `with_computed_data`.
+    """
+    name = f"number_{number}"
+    while name in program.source:
+        name = f"x{name}"
+    statements = Statements.read(program.source)
+    places = {
+        (start_of(node), node.meta.end_pos)
+        for block in statements.code_blocks.values()
+        for node in block.iter_subtrees()
+        if node.data == "number" and str(node.children[0]) == number
+    }
+    edits = [Edit(start, end, name) for start, end in places]
+    data, first = statements.code_blocks.get("data"), next(iter(statements.code_blocks.values()))
+    declared = f"int<lower=0> {name};"
+    if data is None:
+        edits.append(Edit(start_of(first), start_of(first), f"data {{ {declared} }} "))
+    else:
+        begin = program.source.index("{", start_of(data)) + 1
+        edits.append(Edit(begin, begin, f" {declared}"))
+    return Program.from_source(rewritten(program.source, tuple(edits)), program.name), name
+
+
 def returning_computed_data(program: Program) -> tuple[Program, dict[str, str]]:
     """A program without parameters that returns the transformed data as generated quantities, and their names there.
 

@@ -16,7 +16,7 @@ import numpy as np
 from lark.exceptions import UnexpectedInput
 
 from stan_adapters.bound.bound_model import BoundModel
-from stan_adapters.derived import ComputedData, Derivation, derive
+from stan_adapters.derived import ComputedData, Derivation, derive, derive_with_number
 from stan_adapters.derived.values import Array, of_all
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import AvistanError
@@ -80,6 +80,21 @@ class Computed:
     def everything(self) -> Iterator[tuple[Derivation, BoundModel]]:
         """With all transformed data as data."""
         yield from self._derived({d.name for d in self.model.program.transformed_data} & self._whole.keys())
+
+    def number_of_units(self) -> Iterator[tuple[Derivation, BoundModel]]:
+        """With the number of units as data, where it is written in the program."""
+        sizes = {
+            self._dims(m.name)[m.axis].text for m in self.level.members if m.axis < len(self._dims(m.name))
+        }
+        written = [size for size in sizes if size.isdigit()]
+        if len(sizes) == 1 and written and self.model.engine in ENGINES:
+            self.bindings += 1
+            try:
+                found = derive_with_number(self.model, written[0], self.theta)
+            except AvistanError:
+                return
+            self.evaluations += 2 * len(self.theta)
+            yield found
 
     def _sizing(self) -> set[str]:
         sizes = [size for declared in self.model.program.parameters for size in self._dims(declared.name)]

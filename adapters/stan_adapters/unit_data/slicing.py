@@ -190,6 +190,7 @@ class _Search:
             if plan := self._plan(given):
                 yield from self._derived(computed.of_all_units(plan), given)
             yield _Proposal(next(own), model)
+            yield from self._derived(computed.number_of_units(), given)
             yield from self._derived(computed.sizes(), given)
             yield from (_Proposal(rules, model) for rules in own)
             yield from self._derived(computed.everything(), given)

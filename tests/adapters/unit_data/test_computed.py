@@ -92,6 +92,24 @@ def test_unit_numbers_may_be_computed():
     assert texts(slicing.rules)["cell"] == "index"
 
 
+def test_a_number_of_units_that_is_written_in_the_program_is_data_of_the_derived_one():
+    code = """functions { real nine(real x) { return 9 * x; } }
+    data { array[9] int<lower=0> y; matrix[9, 4] x; } parameters { real m; vector[9] z; vector[4] b; }
+    model { m ~ normal(0, 9); b ~ normal(0, 1); z ~ normal(m, 1); y ~ poisson_log(nine(0.1) * z + x * b); }"""
+    rng = np.random.default_rng(5)
+    model = bind(code, {"y": rng.poisson(3, 9), "x": rng.normal(size=(9, 4))})
+    refusal = sliced(model, "9")  # the prior's 9 is no number of units
+    assert isinstance(refusal, SlicingRefusal)
+    assert "The number of units, 9, is written in the program" in refusal.reason
+    model = bind(
+        code.replace("normal(0, 9)", "normal(0, 3)"), {name: model.data[name] for name in ("y", "x")}
+    )
+    slicing = sliced(model, "9")
+    assert isinstance(slicing, Slicing), slicing.reason
+    assert texts(slicing.rules) == {"number_9": "size", "y": "unit", "x": "unit"}
+    assert slicing.subset(model.data, [8, 2])["y"].tolist() == np.asarray(model.data["y"])[[8, 2]].tolist()
+
+
 def test_what_the_model_computes_from_all_rows_is_still_refused():
     code = FRAME.format("").replace("xc", "(x - mean(x))")
     refusal = sliced(bind(code, data()), "J")

@@ -61,7 +61,7 @@ def test_a_number_matters_also_where_the_size_is_fixed(mean, inputs):
     code = f"""data {{ vector[9] y; }} parameters {{ real a; vector[9] z; }}
     model {{ a ~ std_normal(); z ~ normal(a, 1); for (n in 1:9) y[n] ~ student_t(4, {mean}, 1); }}"""
     _, slicing, found = inspect(code, {"y": generator("fixed").normal(size=9)}, "9")
-    assert not isinstance(slicing, Slicing)
+    assert isinstance(slicing, Slicing) == (inputs == "simple")
     assert (found.names, found.inputs, found.offsets) == (("y",), inputs, {"y": (0,)})
 
 

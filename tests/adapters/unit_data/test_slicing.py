@@ -27,7 +27,6 @@ REFUSED = {
     "autoregressive_observations": "a unit's place matters",
     "position_as_number": "a unit's place matters",
     "size_product": "not set by one size in the data",
-    "hard_coded_size": "12, is written in the program",
 }
 
 
