@@ -559,6 +559,14 @@ def horseshoe(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": 35, "P": 12, "X": X, "y": rng.normal(2 * X[:, 0] - X[:, 5], 1)}
 
 
+@nothing_to_amortize(note="40 weights: with a long lengthscale the first few alone look coupled")
+def basis_weights(rng: np.random.Generator) -> dict[str, Any]:
+    x, order = np.sort(rng.uniform(-1, 1, 50)), np.arange(1, 41)
+    basis = np.sin(np.pi * order * (x[:, None] + 1.5) / 3) / np.sqrt(1.5)
+    frequency = np.pi * order / 3
+    return {"N": 50, "M": 40, "basis": basis, "frequency": frequency, "y": rng.normal(np.sin(3 * x), 0.2)}
+
+
 # ---- transformed data, sizes, rejections
 
 

@@ -14,9 +14,9 @@ transformed data {
 parameters {
   real mu;
   real<lower=0> tau;
-  vector[J] extra;
   vector[J_effect] theta;
   vector<lower=0>[J_base] base;
+  vector[J] extra;
 }
 model {
   mu ~ normal(0, 2);

@@ -21,7 +21,8 @@ from stan_adapters.levels.probes import TOLERANCE, BoolArray, Coupling, Prober, 
 
 FEWEST_UNITS = 5  # that are called many
 _TRIES = 4  # widths that are tested, each way
-_ROUNDS = 2
+_ROUNDS = 3
+_COLUMNS, _MOST_UNITS = 3, 0.5  # of the units, in which an entry must move another one: some may have no data
 _LARGEST = 8  # entries of a unit whose places follow no rule
 _MOST_PLACES = 20_000
 _MOST_STRETCHES = 3
@@ -47,7 +48,7 @@ def find_blocks(
     for regular in _regular(member, count, seen):
         level = make_level(layout, member.name, [regular])
         found = separability(prober, level, _ROUNDS)
-        if found.holds:
+        if found.holds and _alike(prober, level):
             return [(level, found)]
     if not anywhere:
         return []
@@ -59,7 +60,20 @@ def find_blocks(
         return []
     level = _listed(layout, member, places)
     found = separability(prober, level, _ROUNDS)
-    return [(level, found)] if found.holds else []
+    return [(level, found)] if found.holds and _alike(prober, level) else []
+
+
+def _alike(prober: Prober, level: Level) -> bool:
+    """Whether the entries of most units move with each other, so that it is not a few that are coupled at all.
+
+    Weights of basis functions, for one, can look as if only the first of them mattered, all others being independent.
+    """
+    for column in range(min(level.block, _COLUMNS) if level.block > 1 else 0):
+        change = prober.move(level.index[:, column], column)
+        others = np.delete(level.index, column, axis=1)
+        if change is None or (change[others] > TOLERANCE).any(axis=1).mean() < _MOST_UNITS:
+            return False
+    return True
 
 
 def _listed(layout: Layout, member: Member, places: IndexArray) -> Level:
@@ -116,7 +130,7 @@ def _stretch(
         tried += 1
         level = _listed(layout, member, places.reshape(-1, width))
         found = separability(prober, level, _ROUNDS)
-        if found.holds:
+        if found.holds and _alike(prober, level):
             return level, found
     return None
 

@@ -179,15 +179,17 @@ class Examiner:
         Entries number k of two levels belong to one unit where they enter common terms with each other and with no
         other entries: the levels together are then separable like each of them.
         """
-        done: list[Candidate] = []
-        for candidate in candidates:
-            for place, other in enumerate(done):
-                together = self._together(other, candidate)
+        done = list(candidates)
+        place = 0
+        while place < len(done):
+            for later in range(place + 1, len(done)):
+                together = self._together(done[place], done[later])
                 if together is not None:
                     done[place] = together
+                    del done[later]
                     break
             else:
-                done.append(candidate)
+                place += 1
         return done
 
     def _together(self, one: Candidate, other: Candidate) -> Candidate | None:
@@ -197,8 +199,8 @@ class Examiner:
             return None
         if set(first.latents) & set(second.latents) or not set(one.meets) & set(second.latents):
             return None
-        sized = one if one.rows.names or not other.rows.names else other
-        level = make_level(self.model.layout, sized.level.name, [*first.members, *second.members])
+        name = max(first.name, second.name, key=lambda name: name in self.model.data)
+        level = make_level(self.model.layout, name, [*first.members, *second.members])
         found = separability(self.prober, level, 2)
         if not found.holds:
             return None

@@ -92,10 +92,25 @@ def test_the_table_fits_100_columns_and_json_says_the_same(case):
 
 @pytest.mark.parametrize("seed", [2, 3, 4, 5])
 @pytest.mark.parametrize(
-    "name", ["coupled_where_positive", "ar1_non_centred", "icar", "gaussian_process", "rejects"]
+    "name",
+    [
+        "coupled_where_positive",
+        "basis_weights",
+        "dyads_in_triads",
+        "flat_blocks_of_neighbours",
+        "ar1_non_centred",
+        "icar",
+        "gaussian_process",
+        "rejects",
+    ],
 )
 def test_the_verdict_does_not_hang_on_the_seed(name, seed):
     assert inspect(CASES[name], seed=seed).verdict == CASES[name].verdict
+
+
+def test_a_few_weights_that_look_coupled_alone_are_no_block_of_many():
+    with bind(CASES["basis_weights"]) as model:
+        assert not any(inspect_structure(model, seed=seed).verdict == "closable" for seed in range(1, 26))
 
 
 def test_inspection_with_one_seed_repeats_itself():
