@@ -112,7 +112,11 @@ def sliced(slicing: Slicing | SlicingRefusal) -> str:
     """How data are cut to some units, or why they are not."""
     if isinstance(slicing, SlicingRefusal):
         return f"refused. {slicing.reason}"
-    return "verified: " + ", ".join(f"{name} {rule}" for name, rule in slicing.rules.items()) + "."
+    told = "verified: " + ", ".join(f"{name} {rule}" for name, rule in slicing.rules.items()) + "."
+    if slicing.derivation is None:
+        return told
+    names = listed(slicing.derivation.names)
+    return f"{told} For that {names} became data of a derived program, the same density on the whole data."
 
 
 def listed(names: Sequence[str]) -> str:
