@@ -36,7 +36,7 @@ def data_numbers(slicing: Slicing, data: StanData) -> int:
     """How many numbers of the data belong to single units, all units together."""
     plan = slicing.plan(data)
     owned = (name for name in slicing.rules if plan.owner(name) is not None)
-    return sum(np.asarray(data[name]).size for name in owned)
+    return sum(np.asarray(plan.data[name]).size for name in owned)
 
 
 def batch_size(slicing: Slicing, data: StanData) -> int:

@@ -437,3 +437,20 @@ def test_memory_is_handed_back_where_the_c_library_can(monkeypatch):
         monkeypatch.setattr(shard_pool.ctypes, "CDLL", lambda name, library=library: library())
         shard_pool._give_memory_back()
     assert asked == [0]
+
+
+def test_transformed_data_that_are_cut_with_the_units_count_among_their_numbers():
+    code = """data { int N; int J; vector[N] y; array[N] int<lower=1, upper=J> g; }
+    transformed data { vector[N] total = cumulative_sum(y); }
+    parameters { vector[J] z; } model { z ~ normal(0, 1); y ~ normal(z[g] + 0.01 * total, 1); }"""
+    rng = np.random.default_rng(1)
+    model = bind(
+        code, {"N": 60, "J": 12, "y": rng.normal(size=60), "g": rng.permutation(np.arange(60) % 12) + 1}
+    )
+    slicing = sliced(model, "J")
+    assert slicing.derivation.names == ("total",)
+    assert data_numbers(slicing, model.data) == 3 * 60
+    maker = ShardMaker(model, level_of(model, "J"), slicing)
+    with make_base(maker, np.zeros(1)) as base:
+        assert base.probe.holds
+    assert batch_size(slicing, model.data) == 12
