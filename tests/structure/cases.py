@@ -652,6 +652,15 @@ def missing_values(rng: np.random.Generator) -> dict[str, Any]:
     return {"N_obs": 25, "N_mis": 11, "x_obs": x_obs, "y_obs": rng.normal(1 + x_obs, 0.5), "x_mis": x_mis}
 
 
+@closable(
+    "N", "z", data=("col", "row", "y"), alt_inputs=("unknown",), note="level N_mis (y_mis) has more entries"
+)
+def missing_outcomes(rng: np.random.Generator) -> dict[str, Any]:
+    places = rng.choice(17 * 4, 22, replace=False)
+    data = {"N": 17, "T": 4, "N_mis": 22, "y": rng.normal(size=(17, 4))}
+    return data | {"row": places // 4 + 1, "col": places % 4 + 1}
+
+
 @closable("J", "alpha", data=("g", "y"), alt_verdicts=("nothing-to-amortize",))
 def two_units(rng: np.random.Generator) -> dict[str, Any]:
     return {"N": 20, "J": 2, "g": _group_index(rng, 20, 2), "y": rng.normal(size=20)}

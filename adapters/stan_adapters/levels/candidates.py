@@ -10,7 +10,7 @@ import numpy as np
 
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.levels.blocks import FEWEST_UNITS, find_blocks
-from stan_adapters.levels.data_rows import Rows, data_rows, has_outcomes, size_with_value
+from stan_adapters.levels.data_rows import Rows, data_rows, fills_places, has_outcomes, size_with_value
 from stan_adapters.levels.levels import Level, Member, make_level
 from stan_adapters.levels.probes import (
     TOLERANCE,
@@ -38,6 +38,7 @@ class Candidate:
         rows: which declared data could belong to its units.
         coupled_latents: the parameters whose own entries couple the units; empty for a separable level.
         outcomes: whether data with a distribution belong to its units, by their declarations.
+        fills: whether the data say of its units no more than where they belong.
         alone: parameters of a coupled level that would be separable with the others counted as globals.
         meets: parameters of other levels whose scores move with this level's latents.
         sizes: the declared sizes that it was proposed under, where its name is another.
@@ -47,6 +48,7 @@ class Candidate:
     probe: Probe
     rows: Rows
     outcomes: bool = False
+    fills: bool = False
     coupling: Coupling | None = None
     coupled_latents: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
@@ -214,10 +216,12 @@ class Examiner:
             for container in layout.containers
             if container.axes and found.touched[container.offset : container.offset + container.size].any()
         }
+        rows = data_rows(self.model, level)
         return Candidate(
             level=level,
             probe=_probe(level, found),
-            rows=data_rows(self.model, level),
+            rows=rows,
+            fills=fills_places(self.model, rows),
             outcomes=has_outcomes(self.model, level),
             meets=tuple(name for name in (c.name for c in layout.containers) if name in meets),
             sizes=sizes,

@@ -125,6 +125,21 @@ def has_outcomes(model: BoundModel, level: Level) -> bool:
     return level.name in sizes or any(index.type.dims[0].text in sizes for index in indexes)
 
 
+def fills_places(model: BoundModel, rows: Rows) -> bool:
+    """Whether the data say of the units no more than where they belong, as of missing values among data of others."""
+    if rows.evidence is not RowEvidence.ROWS:
+        return False
+    given = outcomes(model.program)
+    entries = [d for d in model.program.data if d.name in rows.names]
+    return len(entries) == len(rows.names) and all(
+        d.type.is_integer
+        and len(d.type.dims) == 1
+        and d.name not in given
+        and int(np.min(model.data[d.name], initial=1)) >= 1
+        for d in entries
+    )
+
+
 def _data_axes(model: BoundModel) -> Iterator[_DataAxis]:
     for declaration in (*model.program.data, *model.program.transformed_data):
         kind = declaration.type

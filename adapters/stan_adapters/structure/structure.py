@@ -259,7 +259,7 @@ def _choose(candidates: Sequence[Candidate], named: Level | None, name: str | No
         holding = [c for c in own if name in c.level.latents] or own
         return next((c for c in holding if c.separable), holding[0] if holding else None)
     separable = [c for c in candidates if c.separable and c.has_rows]
-    served = [c for c in separable if not any(_shares_data(c, other) for other in separable)]
+    served = [c for c in separable if not any(_shares_data(c, o) or _fills(c, o) for o in separable)]
     return max(served, key=lambda c: (c.level.index.size, c.level.num_units), default=None)
 
 
@@ -274,6 +274,11 @@ def _shares_data(one: Candidate, other: Candidate) -> bool:
         and other.outcomes
         and not one.outcomes
     )
+
+
+def _fills(one: Candidate, other: Candidate) -> bool:
+    """Whether the entries are missing values that belong to units with data of their own."""
+    return one.fills and not other.fills and bool(set(one.meets) & set(other.level.latents))
 
 
 def _judge(

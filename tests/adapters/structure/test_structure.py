@@ -126,6 +126,25 @@ def test_a_named_level_is_chosen_though_another_one_is_larger():
     assert inspect(CASES["item_response_long"], level="theta").chosen.level.name == "P"
 
 
+@pytest.mark.parametrize(
+    ("case", "name", "level"),
+    [
+        ("flat_blocks", "J", "J"),
+        ("flat_blocks", "z", "J"),
+        ("flat_blocks", "q", "J"),
+        ("one_level_of_three_sizes", "J_effect", "J"),
+        ("one_level_of_three_sizes", "base", "J"),
+        ("dyads", "dr", "sets of dr"),
+        ("two_groupings_in_one_vector", "z_b[25:31]", "z_b[25:31]"),
+        ("studies_under_several_priors", "N_priors", "N_priors"),
+        ("missing_outcomes", "y_mis", "N_mis"),
+    ],
+)
+def test_units_among_entries_have_the_names_of_their_parameter_and_of_its_size_as_well(case, name, level):
+    structure = inspect(CASES[case], level=name)
+    assert (structure.verdict, structure.level.name) == ("closable", level)
+
+
 def test_a_named_level_that_is_coupled_is_chosen_and_not_closable():
     structure = inspect(CASES["random_walk"], level="z")
     assert structure.verdict == "not-closable"

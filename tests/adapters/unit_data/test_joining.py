@@ -22,6 +22,7 @@ from stan_adapters.unit_data.slicing import Slicing
 
 NOT_SLICEABLE = {  # with its transformed data computed anew
     "dyads",
+    "missing_outcomes",
     "two_groupings_in_one_vector",
     "saw",
     "neighbour_mean",

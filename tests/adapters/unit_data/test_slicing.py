@@ -20,6 +20,7 @@ BUNDLED = ROOT / "stan_models"
 
 REFUSED = {
     "dyads": "places of no declared pattern",
+    "missing_outcomes": "N_mis, changes with the units, and it is not a latent",
     "two_groupings_in_one_vector": "places of no declared pattern",
     "saw": r"^x has N \+ 1 entries",
     "size_minus_one": "^x has N entries",
