@@ -105,8 +105,10 @@ class Checker:
         theta = self.place(part)
         lp, gradient = part.model.log_density_gradient(theta)
         self.evaluations += len(theta)
-        if not np.isfinite(lp).any():
+        rejected = ~np.isfinite(lp)
+        if rejected.all():
             self.last_error = part.model.why_rejected(theta[0])
+        gradient[rejected] = np.nan  # a gradient of 0 would be compared
         return lp, gradient[:, part.globals], gradient[:, part.locals]
 
     def place(self, part: Part) -> FloatArray:
@@ -238,7 +240,8 @@ class Checker:
             for part in parts:
                 if part is not empty and part.model is not self.whole:
                     part.model.close()
-        self.smallest = min(self.smallest, *(len(part.units) for part in parts))
+        if all(np.isfinite(lp).any() for lp, _, _ in results):
+            self.smallest = min(self.smallest, *(len(part.units) for part in parts))
         (all_lp, all_g, all_l), (a_lp, a_g, a_l), (b_lp, b_g, b_l), (c_lp, c_g, _) = results
         own = np.concatenate([a_l[:, : len(first)], b_l[:, : len(second)]], axis=1)
         among = all_l if self._among is None else self._among[:, groups[0]]

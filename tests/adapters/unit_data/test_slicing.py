@@ -262,6 +262,14 @@ def test_two_units_of_a_program_that_needs_one_are_compared_at_other_latents(mea
         assert [probe.holds for probe in slicing.evidence] == [True, False]
 
 
+def test_a_program_that_rejects_few_units_is_compared_where_it_does_not():
+    code = """data { int J; vector[J] y; } parameters { real m; vector[J] z; }
+    model { if (J < 10) reject("too few"); m ~ normal(0, 1); z ~ normal(m, 1); y ~ normal(z, 1); }"""
+    slicing = sliced(bind(code, {"J": 40, "y": np.linspace(0, 1, 40)}), "J")
+    assert isinstance(slicing, Slicing), slicing.reason
+    assert slicing.smallest > 9
+
+
 def test_units_that_own_no_coordinate_are_refused():
     case = EVERY_CASE["sum_to_zero"]
     model = bind(case.stan_file, case.make_data(generator("sum")))
