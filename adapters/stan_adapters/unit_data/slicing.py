@@ -35,6 +35,7 @@ from stan_adapters.unit_data.rules import Role, Rule, Rules, parse_rules
 
 _MAX_PROPOSALS = 5
 _MAX_DERIVED = 2  # of a program with transformed data as data
+_MOST_BINDINGS = 30  # after which no further proposal is examined
 _POINTS = 3
 
 
@@ -168,6 +169,7 @@ class _Search:
     def best(self, given: Rules) -> Slicing | SlicingRefusal:
         """The first proposal that holds, or the refusal of the one that got farthest."""
         refused: SlicingRefusal | None = None
+        begun = self.bindings
         with closing(self._proposals(given)) as proposals:
             for proposal in proposals:
                 outcome = self.examine(proposal)
@@ -175,6 +177,8 @@ class _Search:
                     return outcome
                 if refused is None or _strength(outcome) > _strength(refused):
                     refused = outcome
+                if self.bindings > begun + _MOST_BINDINGS:
+                    break
         assert refused is not None  # rule_sets makes one proposal at least
         return refused
 
