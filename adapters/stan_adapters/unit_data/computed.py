@@ -55,7 +55,7 @@ class Computed:
             self.bindings += 1
             try:
                 if source is not None:
-                    self._evaluated = ComputedData(source, self.model.engine, self.model.seed)
+                    self._evaluated = ComputedData(source, "stanli", self.model.seed)  # compiles in no time
                     self._whole = self._evaluated.of(self.model.data)
                     return
             except (UnexpectedInput, AvistanError):  # what can't be read or returned stays as it is
