@@ -2,7 +2,8 @@
 
 First every entry is changed at units of its own, so that one binding tells which entries move the scores of theirs.
 Those that moved none, because they feed nothing or too few units, are then changed together at all places: mostly
-nothing moves, and if something does, halves of them are changed again.
+nothing moves, and if something does, halves of them are changed again. An entry of which the program refuses every
+change counts as one that feeds: it is read.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ def _jointly(trials: Trials, entries: list[Owned], units: BoolArray, turn: int) 
         if (value := _variant(trials, entry, units, turn)) is not None:
             values[entry.declaration.name] = value
     left = [entry for entry in entries if entry.declaration.name in values]
-    if not left:
-        return set(), 0.0
+    if not left:  # refused in every way: the program reads it
+        return {entry.declaration.name for entry in entries if turn}, 0.0
     change = trials.together(values)
     if change is not None:
         moved = float(change[~units].max(initial=0.0))
