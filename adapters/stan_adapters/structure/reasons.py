@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from stan_adapters.levels.data_rows import RowEvidence, Rows
-from stan_adapters.levels.levels import Level
+from stan_adapters.levels.levels import Level, Member
 from stan_adapters.levels.probes import Coupling
 from stan_adapters.unit_data import DataInputs, Slicing, SlicingRefusal
 
@@ -35,6 +37,7 @@ def closable(level: Level, statistic: float, meets: Sequence[str]) -> str:
         "everything else held fixed the units are independent: moving some of them changed the scores of all others "
         f"by {change}, so a function of a unit's own signature can reach F-VI's optimum."
     )
+    text += "".join(_where(level, member) for member in level.members if member.width > 1)
     if meets:
         others = [f"other entries of {name}" if name in level.latents else name for name in meets]
         single = len(meets) == 1 and meets[0] not in level.latents
@@ -43,6 +46,16 @@ def closable(level: Level, statistic: float, meets: Sequence[str]) -> str:
         text += f" {told[0].upper() + told[1:] if told.startswith('other ') else told} {enter} the same terms and "
         text += f"{count} as global here."
     return text
+
+
+def _where(level: Level, member: Member) -> str:
+    """Which entries of a parameter make a unit, where that is not one entry of its axis."""
+    if member.apart:
+        return f" The {member.width} entries of {member.name} in a unit lie {level.num_units} places apart."
+    steps = np.diff(np.array(member.places).reshape(-1, member.width), axis=1)
+    if (steps == 1).all():
+        return f" The {member.width} entries of {member.name} in a unit lie side by side."
+    return f" Which {member.width} entries of {member.name} make a unit was found from what moves what."
 
 
 def coupled(level: Level, latents: Sequence[str], how: Coupling) -> str:

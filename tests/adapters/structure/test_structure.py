@@ -145,6 +145,22 @@ def test_units_among_entries_have_the_names_of_their_parameter_and_of_its_size_a
     assert (structure.verdict, structure.level.name) == ("closable", level)
 
 
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("flat_blocks", "The 2 entries of z in a unit lie side by side."),
+        ("flat_columns", "The 2 entries of eta in a unit lie 11 places apart."),
+        (
+            "two_groupings_in_one_vector",
+            "Other entries of z_b enter the same terms and count as global here.",
+        ),
+        ("dyads", "Which 2 entries of dr make a unit was found from what moves what."),
+    ],
+)
+def test_the_reason_says_which_entries_make_a_unit(case, said):
+    assert said in inspect(CASES[case]).reason
+
+
 def test_a_named_level_that_is_coupled_is_chosen_and_not_closable():
     structure = inspect(CASES["random_walk"], level="z")
     assert structure.verdict == "not-closable"
