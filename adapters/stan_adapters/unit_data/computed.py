@@ -16,6 +16,7 @@ import numpy as np
 from lark.exceptions import UnexpectedInput
 
 from stan_adapters.bound.bound_model import BoundModel
+from stan_adapters.data.layout import type_of
 from stan_adapters.derived import ComputedData, Derivation, derive, derive_with_number
 from stan_adapters.derived.values import Array, of_all
 from stan_adapters.engine.abi import FloatArray
@@ -101,7 +102,7 @@ class Computed:
         return {name for size in sizes for name in size.names if name in self._whole}
 
     def _dims(self, name: str) -> tuple[Expression, ...]:
-        return self.model.program.declaration(name).type.dims
+        return type_of(self.model.program.parameters, name).dims
 
     def _aggregates(self, plan: Plan) -> set[str]:
         if self._evaluated is None:
