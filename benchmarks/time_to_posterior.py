@@ -3,7 +3,7 @@
     python benchmarks/time_to_posterior.py [--programs DIR [--only NAME,...]] [--cases linear-1000,...] [--large]
         [--warm-only] [--limit SECONDS] [--output FILE]
 
-avistan: `avistan fit PROGRAM DATA --output FOLDER --force`: it trains, corrects, diagnoses and writes 1000 draws.
+avistan: `avistan fit PROGRAM DATA --output FOLDER`: it trains, corrects, diagnoses and writes 1000 draws.
     Once with an empty cache of compiled programs (cold), then with the one that this leaves (warm).
 NUTS: stanli's, with Python, imports and binding: 4 chains of 1000 steps of warm-up, and 100 draws each, or as many
     more as it takes until the globals' bulk effective draws are at least 400; only the last run counts.
@@ -149,7 +149,7 @@ def avistan_runs(
     with tempfile.TemporaryDirectory() as scratch:
         for cache in ("cold", "warm"):
             output = Path(scratch) / cache
-            given = [posterior.program, posterior.data, "--output", output, "--force"]
+            given = [posterior.program, posterior.data, "--output", output]
             found = measured(
                 [sys.executable, "-m", "avistan", "fit", *given],
                 limit=arguments.limit,

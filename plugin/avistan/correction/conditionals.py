@@ -18,7 +18,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from numpy.polynomial.hermite_e import hermegauss
 
-from avistan.correction.rules import DRAWING, Rule, make_rule
+from avistan.correction.rules import DRAWING, Grade, Rule, make_rule
 from avistan.density.log_density import block_gradient
 from avistan.family.family import Family
 from avistan.family.normals import Noise
@@ -28,6 +28,7 @@ _ROWS_AT_ONCE = 1024  # draws of units whose densities are held together
 _LOWEST, _HIGHEST = -700.0, 300.0  # nats between which densities relative to the centre are added up
 _STEEPEST = 30.0  # arcsinh of a slope
 _QUANTILES = 5  # of a unit's conditional density at which gradients are averaged
+_MOST_SKEWED = 1.0  # of which quantiles are expanded
 _FLATTEST = 1e-6  # share of a variance that its Cholesky pivot keeps at least
 
 
@@ -71,8 +72,8 @@ class Integrals(NamedTuple):
 def _read(
     slot: Int[Array, ""], theta: Float[Array, "S G"], places: Places, rule: Rule
 ) -> tuple[Float[Array, "K R S N"], Float[Array, " S"], Bool[Array, " S"]]:
-    """Slopes along the 2 J rays of every unit at the nodes of their lines, what a Gaussian's lack, as arcsinh; the log
-    density at the rough means; and whether Stan accepted all points.
+    """Slopes along the 2 J rays of every unit at the nodes of their lines, what a Gaussian's lack, as arcsinh unless
+    lines are straight; the log density at the rough means; and whether Stan accepted all points.
     """
     draws, block, units = places.center.shape
     offsets = jnp.asarray(rule.offsets)
@@ -88,7 +89,8 @@ def _read(
     middle = jnp.broadcast_to(along[:, None, :1], (draws, lines, 1, block, units))
     in_order = jnp.concatenate([away[:, :, : count // 2], middle, away[:, :, count // 2 :]], axis=2)
     slopes = jnp.einsum("sjkbn,jb->kjsn", in_order, jnp.asarray(rule.directions))
-    bent = jnp.arcsinh(slopes + jnp.asarray(rule.nodes)[:, None, None, None])
+    excess = slopes + jnp.asarray(rule.nodes)[:, None, None, None]
+    bent = excess if rule.straight else jnp.arcsinh(excess)
     return (
         jnp.concatenate([bent, -bent[::-1]], axis=1),
         lp.reshape(draws, rows)[:, 0],
@@ -99,8 +101,12 @@ def _read(
 def _densities(bent: Float[Array, K * rays], rule: Rule) -> Float[Array, M * rays]:
     """Densities at the points of rays' grids, relative to those at the centres.
 
-    Slopes are added up by the cubic through four points of the grid.
+    Bent slopes are added up by the cubic through four points of the grid.
     """
+    gaussian = -0.5 * jnp.expand_dims(rule.radii**2, tuple(range(1, bent.ndim)))
+    if rule.straight:
+        risen = jnp.tensordot(jnp.asarray(rule.spline), bent, axes=1)
+        return jnp.exp(jnp.clip(risen + gaussian, _LOWEST, _HIGHEST))
     growth = jnp.exp(jnp.clip(jnp.tensordot(rule.spline, bent, axes=1), -_STEEPEST, _STEEPEST))
     slopes = 0.5 * (growth - 1 / growth)  # hyperbolic sines, for a fifth of their price
     steps = 13 * (slopes[1:-2] + slopes[2:-1]) - slopes[:-3] - slopes[3:]
@@ -112,30 +118,30 @@ def _densities(bent: Float[Array, K * rays], rule: Rule) -> Float[Array, M * ray
 
     nothing = jnp.zeros(bent.shape[1:])
     _, rises = jax.lax.scan(one, nothing, steps)
-    log_density = jnp.concatenate([nothing[None], rises]) - 0.5 * jnp.expand_dims(
-        rule.radii**2, tuple(range(1, bent.ndim))
-    )
+    log_density = jnp.concatenate([nothing[None], rises]) + gaussian
     return jnp.exp(jnp.clip(log_density, _LOWEST, _HIGHEST))
 
 
-@functools.partial(jax.jit, static_argnames="finer")
+@functools.partial(jax.jit, static_argnames="grade")
 def integrate(
-    slot: Int[Array, ""], theta: Float[Array, "S G"], places: Places, *, finer: bool = False
+    slot: Int[Array, ""], theta: Float[Array, "S G"], places: Places, *, grade: Grade = Grade.bent
 ) -> Integrals:
     """Integrals, means and covariances of all units' conditional densities, and the gradient by the globals.
 
     Errors of log masses are below 0.005 nats where the rough mean is within a sd, and the rough sd within a third.
     The gradient is that of the whole by the globals, averaged over points of the units: for one latent the quantiles at
-    the nodes of Gauss and Hermite, for more 2 d points of equal weight, with the densities' means and covariances.
+    the nodes of Gauss and Hermite (on straight lines by four moments), for more 2 d points of equal weight, with the
+    densities' means and covariances.
 
     Args:
         slot: of the model, with its layout.
-        finer: twice as many nodes.
+        grade: of the lines.
 
     Source: spherical-radial integration, Genz & Monahan, SIAM Journal on Scientific Computing 1998; Fisher's identity;
-    McNamee & Stenger, Numerische Mathematik 1967, for the points.
+    McNamee & Stenger, Numerische Mathematik 1967, for the points;
+    Cornish & Fisher, Revue de l'Institut International de Statistique 1938, for quantiles by moments.
     """
-    rule = make_rule(places.center.shape[1], finer)
+    rule = make_rule(places.center.shape[1], grade)
     rays, lp, usable = _read(slot, theta, places, rule)
     log_mass, mean, spread, points = _in_blocks(functools.partial(_moments, rule=rule), rays)
     mean, spread, points = (_draws_first(part) for part in (mean, spread, points))
@@ -191,7 +197,12 @@ def _moments(bent: Float[Array, "K R P"], *, rule: Rule) -> tuple[Array, Array, 
     mean = jnp.einsum("rp,rd->dp", sums[1], directions) / mass[None]
     square = jnp.einsum("rp,rd,re->dep", sums[2], directions, directions) / mass[None, None]
     spread = _cholesky((square - mean[:, None] * mean[None])[None])[0]
-    points = _quantiles(densities, rule, mean[0], spread[0, 0]) if len(mean) == 1 else mass[None]
+    if len(mean) > 1:
+        points = mass[None]
+    elif rule.straight:
+        points = _expansion(densities, rule, mean[0], spread[0, 0])
+    else:
+        points = _quantiles(densities, rule, mean[0], spread[0, 0])
     return jnp.log(mass) - rule.log_gaussian, mean, spread, points
 
 
@@ -201,9 +212,36 @@ def _quantile_rule() -> tuple[FloatArray, FloatArray]:
     return normals, weights / weights.sum()
 
 
-def num_points(block: int, finer: bool = False) -> int:
+def num_points(block: int, grade: Grade = Grade.bent) -> int:
     """Gradients that one draw's integrals take."""
-    return make_rule(block, finer).evaluations + (_QUANTILES if block == 1 else 2 * block)
+    return make_rule(block, grade).evaluations + (_QUANTILES if block == 1 else 2 * block)
+
+
+def _expansion(
+    densities: Float[Array, "M 2 P"], rule: Rule, mean: Float[Array, " P"], spread: Float[Array, " P"]
+) -> Float[Array, "Q P"]:
+    """About the quantiles, by skewness and kurtosis."""
+    sides = jnp.asarray(np.stack([rule.radii, -rule.radii], axis=1))[:, :, None]
+    heights = jnp.asarray(rule.measure)[:, None, None] * densities
+    heights = heights / jnp.sum(heights, axis=(0, 1), keepdims=True)
+    away = (sides - mean[None, None]) / spread[None, None]
+    skew = jnp.clip(jnp.sum(heights * away**3, axis=(0, 1)), -_MOST_SKEWED, _MOST_SKEWED)
+    excess = jnp.clip(jnp.sum(heights * away**4, axis=(0, 1)) - 3, -_MOST_SKEWED, _MOST_SKEWED)
+    normals, weights = _quantile_rule()
+    x = jnp.asarray(normals)[:, None]
+    place = x + skew[None] / 6 * (x**2 - 1) + excess[None] / 24 * (x**3 - 3 * x)
+    place = place - skew[None] ** 2 / 36 * (2 * x**3 - 5 * x)
+    return _matched(place, weights, mean, spread)
+
+
+def _matched(
+    place: Float[Array, "Q P"], weights: FloatArray, mean: Float[Array, " P"], spread: Float[Array, " P"]
+) -> Float[Array, "Q P"]:
+    """Points moved so that they have a mean and a sd."""
+    center = jnp.tensordot(weights, place, axes=1)
+    wide = jnp.sqrt(jnp.tensordot(weights, (place - center[None]) ** 2, axes=1))
+    moved: Array = mean[None] + (place - center[None]) * (spread / wide)[None]
+    return moved
 
 
 def _quantiles(
@@ -214,10 +252,7 @@ def _quantiles(
     line = _line(densities)
     at = jax.lax.map(lambda share: _quantile(line, jnp.broadcast_to(share, line.shape[1:])), ndtr(normals))
     place = (at - (len(densities) - 1)) * float(rule.radii[1])
-    center = jnp.tensordot(weights, place, axes=1)
-    wide = jnp.sqrt(jnp.tensordot(weights, (place - center[None]) ** 2, axes=1))
-    moved: Array = mean[None] + (place - center[None]) * (spread / wide)[None]
-    return moved
+    return _matched(place, weights, mean, spread)
 
 
 def _cubature(places: Places) -> tuple[Float[Array, "Q S d N"], FloatArray]:
@@ -237,7 +272,7 @@ def _mean_gradient(
     return mean, (status.reshape(count, draws) == 0).all(axis=0)
 
 
-@functools.partial(jax.jit, static_argnames="finer")
+@functools.partial(jax.jit, static_argnames="grade")
 def draw_units(
     slot: Int[Array, ""],
     theta: Float[Array, "S G"],
@@ -245,7 +280,7 @@ def draw_units(
     key: PRNGKeyArray,
     shares: Float[Array, "Q S N"],
     *,
-    finer: bool = False,
+    grade: Grade = Grade.bent,
 ) -> tuple[Float[Array, "Q S d N"], Bool[Array, " S"]]:
     """Q draws of every unit given each row of globals, and whether Stan accepted all points.
 
@@ -253,7 +288,7 @@ def draw_units(
         key: of what turns the lines, where there is more than one latent.
         shares: uniform numbers that choose the draws. For one latent a draw is the quantile of its share.
     """
-    rule = make_rule(places.center.shape[1], finer, DRAWING)
+    rule = make_rule(places.center.shape[1], grade, DRAWING)
     rotated = places._replace(factor=_turned(places.factor, key))
     rays, _, usable = _read(slot, theta, rotated, rule)
     moved = _in_blocks(functools.partial(_drawn, rule=rule), rays, shares)

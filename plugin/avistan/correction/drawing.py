@@ -19,8 +19,7 @@ from avistan.runtime.types import FloatArray, Rng
 _ROWS = 64  # draws of the globals at which units' conditional densities are looked at
 _NUMBERS = 32_000_000  # of units there
 _FEWEST_ROWS = 16
-_SHIFT, _LOG_SD = 0.25, 0.15  # sds and log sds by which the units' places may be off, at nearly all draws
-_NEARLY_ALL = 0.98
+_SHIFT, _LOG_SD = 0.12, 0.08  # sds and log sds (root mean squares) by which the units' places may be off
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,15 +61,14 @@ def prepare_units(fit: Fitted, correction: Correction, seed: int) -> UnitDraws |
         )
         e, shift, log_sd = density.standardized(correction.rows(count, rng)[0], rng)
         usable = np.isfinite(e).all(axis=(1, 2))
-        far = (
-            np.quantile(shift[usable], _NEARLY_ALL) > _SHIFT
-            or np.quantile(log_sd[usable], _NEARLY_ALL) > _LOG_SD
+        far = any(
+            np.sqrt(np.mean(off[usable] ** 2)) > most for off, most in ((shift, _SHIFT), (log_sd, _LOG_SD))
         )
         return UnitDraws(
             standardized=e[usable],
             shift=shift[usable].mean(axis=0),
             log_sd=log_sd[usable].mean(axis=0),
-            exact=bool(far) and 1000 * density.evaluations_each <= 2 * budget(fit.model.dim),
+            exact=far and 1000 * density.evaluations_each <= 2 * budget(fit.model.dim),
             evaluations=density.evaluations,
         )
 

@@ -24,22 +24,27 @@ from avistan.correction.conditionals import (
     standardized,
     turned,
 )
-from avistan.correction.rules import make_rule
+from avistan.correction.rules import Grade, make_rule
 from avistan.density.slots import register, set_layout
 from avistan.runtime.device import on_device
 from avistan.runtime.types import FloatArray, Rng
 from stan_adapters.bound.bound_model import BoundModel
 
 _NUMBERS_AT_ONCE = 1 << 22  # of the points of a batch
-_MOST_ROWS = 16  # draws of the globals in a batch
+_MOST_ROWS = 8  # draws of the globals in a batch
 _MOST_PASSES = 12  # towards the units' places at one draw, and of any other draw
 _MOST_AGAIN = 8
 _STILL = 0.1  # sds, and of log sds, by which places move when they are found
-_FAR, _UNLIKE = 1.0, 0.4  # sds from, and log sds by which, a rough place may be off
+_FAR, _UNLIKE = (
+    (0.7, 1.0, 1.0),
+    (0.3, 0.4, 0.4),
+)  # sds from, and log sds by which, a rough place may be off, by grade
 _NEARER = 0.6  # of the lines' length after Stan rejected a point
+# Grades of integrals, and how many lead to their places, until they are good enough.
+_GRADES = ((Grade.straight, 1), (Grade.bent, 1), (Grade.bent, 2), (Grade.fine, 1), (Grade.fine, 3))
 _CHECKED, _DENSER = 8, 0.8  # draws at which integrals are made again, with lines of other points
 _SHORTEST = 0.5  # of the lines' length, with which integrals still hold
-_ROUGH = 0.1  # nats (sd over draws) by which integrals may differ
+_ROUGH = 0.03  # nats (sd over draws) by which integrals may differ
 
 
 @dataclass(slots=True, eq=False)
@@ -50,14 +55,14 @@ class Adjustment:
         shift: (d, N), in units of q's factors.
         turn: (d, d, N) by which these are multiplied.
         passes: integrals that lead to the places of each draw.
-        finer: whether integrals take twice as many nodes.
+        grade: of the lines that integrals follow.
         error: sd over draws of the difference between integrals of other points, nats; nan if unknown.
     """
 
     shift: FloatArray
     turn: FloatArray
     passes: int = 1
-    finer: bool = False
+    grade: Grade = Grade.straight
     error: float = float("nan")
 
 
@@ -98,7 +103,7 @@ class Marginal:
     @property
     def evaluations_each(self) -> int:
         """Gradients that one value takes."""
-        return num_points(self.block, self.adjustment.finer) * self.adjustment.passes
+        return num_points(self.block, self.adjustment.grade) * self.adjustment.passes
 
     # -- values -------------------------------------------------------------------------------------------------
 
@@ -157,14 +162,19 @@ class Marginal:
     def calibrate(self, theta: FloatArray) -> bool:
         """Learn at some globals (S, G) how the units' places differ from q's; whether they were found."""
         rows = on_device(np.resize(theta, (self.rows, self.size)))
-        begun = places = self._rough(rows)
-        length = np.ones(self.rows)
-        for _ in range(_MOST_PASSES):
-            found = self._once(rows, places, length)
-            usable = np.asarray(found.usable)
-            places, length = _next(found, places), np.where(usable, 1.0, _NEARER * length)
-            away, unlike = (np.asarray(part)[usable] for part in found.farthest)
-            if usable.any() and away.max() < _STILL and unlike.max() < _STILL:
+        begun = self._rough(rows)
+        for grade in (Grade.straight, Grade.bent):
+            self.adjustment.grade = grade
+            places, length, settled = begun, np.ones(self.rows), False
+            for _ in range(_MOST_PASSES):
+                found = self._once(rows, places, length)
+                usable = np.asarray(found.usable)
+                places, length = _next(found, places), np.where(usable, 1.0, _NEARER * length)
+                away, unlike = (np.asarray(part)[usable] for part in found.farthest)
+                settled = bool(usable.any() and away.max() < _STILL and unlike.max() < _STILL)
+                if settled:
+                    break
+            if settled:
                 break
         if not usable.any():
             return False
@@ -175,8 +185,8 @@ class Marginal:
     def check(self, theta: FloatArray) -> None:
         """Hold integrals at globals (S, G) against such from other points, and take finer ones if they differ."""
         some = theta[:_CHECKED]
-        for passes, finer in ((1, False), (2, False), (5, False), (3, True)):
-            self.adjustment.passes, self.adjustment.finer = passes, finer
+        for grade, passes in (pair for pair in _GRADES if pair[0] >= self.adjustment.grade):
+            self.adjustment.grade, self.adjustment.passes = grade, passes
 
             def both(rows: Array) -> tuple[Array, Array]:
                 found = self._integrals(rows)
@@ -197,21 +207,21 @@ class Marginal:
 
     def _once(self, rows: Array, places: Places, length: FloatArray) -> Integrals:
         """Integrals from places, along lines of these lengths (S,)."""
-        self.evaluations += len(rows) * num_points(self.block, self.adjustment.finer)
+        self.evaluations += len(rows) * num_points(self.block, self.adjustment.grade)
         scaled = places._replace(factor=places.factor * on_device(length)[:, None, None, None])
-        made: Integrals = integrate(self.index, rows, scaled, finer=self.adjustment.finer)
+        made: Integrals = integrate(self.index, rows, scaled, grade=self.adjustment.grade)
         return made
 
     def _integrals(self, rows: Array) -> Integrals:
         """Integrals at rows of globals, from places that are not far off; not usable where these aren't found."""
-        places, length = self._rough(rows), np.ones(len(rows))
+        places, length, grade = self._rough(rows), np.ones(len(rows)), self.adjustment.grade
         for number in range(_MOST_AGAIN + self.adjustment.passes):
             found = self._once(rows, places, length)
             usable = np.asarray(found.usable)
             away, unlike = (
                 np.nan_to_num(np.asarray(part), nan=np.inf).max(axis=1) for part in found.farthest
             )
-            good = usable & (away <= _FAR) & (unlike <= _UNLIKE) & (length > _SHORTEST)
+            good = usable & (away <= _FAR[grade]) & (unlike <= _UNLIKE[grade]) & (length > _SHORTEST)
             last = number + 1 >= self.adjustment.passes
             if (last and good.all()) or length.min() < _SHORTEST**4:
                 break
@@ -224,9 +234,9 @@ class Marginal:
     def _draws(self, rows: Array, shares: Array, rng: Rng) -> tuple[FloatArray, Places]:
         """Draws (S, d, N) of shares (1, S, N), and the places of the units' conditional densities."""
         found = self._integrals(rows)
-        self.evaluations += len(rows) * make_rule(self.block, self.adjustment.finer).evaluations
+        self.evaluations += len(rows) * make_rule(self.block, self.adjustment.grade).evaluations
         key = jax.random.key(int(rng.integers(1 << 32)))
-        z, usable = draw_units(self.index, rows, found.places, key, shares, finer=self.adjustment.finer)
+        z, usable = draw_units(self.index, rows, found.places, key, shares, grade=self.adjustment.grade)
         kept = np.asarray(usable & found.usable)[:, None, None]
         return np.where(kept, z[0], np.nan), found.places
 

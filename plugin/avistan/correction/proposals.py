@@ -56,7 +56,9 @@ class Mixture:
         """Rows (S, G), as many of each part as its share says."""
         ends = np.round(np.cumsum(self.shares) * count).astype(int)
         counts = np.diff(ends, prepend=0)
-        drawn = [part.draw(rng, int(number)) for part, number in zip(self.parts, counts, strict=True)]
+        drawn = [
+            part.draw(rng, int(number)) for part, number in zip(self.parts, counts, strict=True) if number
+        ]
         return rng.permutation(np.concatenate(drawn))
 
     def log_density(self, theta: FloatArray) -> FloatArray:

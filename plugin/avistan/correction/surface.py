@@ -11,7 +11,7 @@ from avistan.correction.laplace import Gaussian
 from avistan.runtime.types import BoolArray, FloatArray, IntArray
 
 _DEGREES = (1, 2, 3)
-_MOST_TERMS = 1000
+_MOST_TERMS = 1500
 _SPARE = 2.0  # equations for each coefficient
 _GRADIENTS = 0.5  # weight of a gradient's equations, which hold approximately, beside a value's
 _FOLDS = 6
@@ -19,6 +19,7 @@ _RIDGE = 1e-8
 _VALUES = 0.3  # weight of a value's equation beside a gradient's, where a Gaussian is sought
 _FLATTEST = 1e-4  # share of the largest curvature
 _LONGEST = 8.0  # sds of a step
+_STEEPEST = 0.5  # of a Gaussian's slope, by which a density falls less beyond known values
 _INSIDE = 0.98  # of the density, beyond which a polynomial is not trusted
 _FEWEST = 10  # values
 _LIGHTEST, _HEAVIEST = 1e-5, 0.2  # weight of values far below the highest; share of values that count alike
@@ -29,24 +30,47 @@ class Surface:
     """A log density up to a constant.
 
     Attributes:
+        coefficients: (T,).
+        others: (6, T) of surfaces through five sixths of the values.
         error: nats (sd over the density) by which values are missed that the surface did not see.
     """
 
     around: Gaussian
     factors: IntArray
     coefficients: FloatArray
+    others: FloatArray
     lowest: float
     highest: float
     radius: float
     error: float
 
     def log_density(self, theta: FloatArray) -> FloatArray:
-        """(S,) at rows (S, G); beyond the values that were known the polynomial is constant along rays."""
+        """(S,) at rows (S, G); beyond the values that were known the polynomial is linear along rays."""
+        return np.asarray(self._log_densities(theta, self.coefficients[None])[0])
+
+    def uncertainty(self, theta: FloatArray, log_proposal: FloatArray) -> float:
+        """By how much fewer values would move means (in sds) or log sds of a parameter: the largest standard error,
+        by the jackknife, found by weighting draws (S, G) of a proposal.
+        """
+        log_weights = self._log_densities(theta, self.others) - log_proposal
+        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        means = weights @ theta
+        sds = np.sqrt(np.maximum(weights @ theta**2 - means**2, 0.0))
+        moved = np.stack([means / sds.mean(axis=0), np.log(sds)])
+        return float(np.sqrt((_FOLDS - 1) * moved.var(axis=1)).max(initial=0.0))
+
+    def _log_densities(self, theta: FloatArray, coefficients: FloatArray) -> FloatArray:
         x = _standardized(theta, self.around)
         square = (x**2).sum(axis=1)
-        near = x * np.minimum(1.0, self.radius / np.sqrt(np.maximum(square, 1e-12)))[:, None]
-        risen = np.clip(_terms(near, self.factors) @ self.coefficients, self.lowest, self.highest)
-        return np.asarray(risen - 0.5 * square)
+        away = np.sqrt(np.maximum(square, 1e-12))
+        terms = _terms(x * np.minimum(1.0, self.radius / away)[:, None], self.factors).T
+        degrees = (self.factors < x.shape[1]).sum(axis=1)
+        risen = np.clip(coefficients @ terms, self.lowest, self.highest)
+        steepness = np.clip(
+            (coefficients * degrees) @ terms / self.radius, -self.radius, _STEEPEST * self.radius
+        )
+        return np.asarray(risen + steepness * np.maximum(0.0, away - self.radius) - 0.5 * square)
 
     def is_inside(self, theta: FloatArray) -> BoolArray:
         """Whether rows (S, G) lie where values were known."""
@@ -65,44 +89,49 @@ def fit_surface(
     Args:
         theta, log_p, gradient: (S, G), (S,), (S, G), nan where not known.
         log_weights: (S,) what they count in importance sampling.
-        around: in whose coordinates the polynomial is one, of what the density lacks of this Gaussian.
+        around: what the density lacks of this Gaussian is a polynomial.
     """
     kept = np.isfinite(log_p) & np.isfinite(log_weights) & np.isfinite(gradient).all(axis=1)
     if kept.sum() < _FEWEST:
         return None
+    around = _symmetric(around)
     x = _standardized(theta[kept], around)
     value = log_p[kept] + 0.5 * (x**2).sum(axis=1)
     slope = gradient[kept] @ around.factor + x
     weights = np.exp(log_weights[kept] - log_weights[kept].max())
-    worth = weights.sum() ** 2 / (weights**2).sum()
     heavy = np.maximum(np.minimum(weights, np.quantile(weights, 1 - _HEAVIEST)), _LIGHTEST * weights.max())
+    worth = heavy.sum() ** 2 / (heavy**2).sum()
     root = np.sqrt(heavy)
     away = np.sqrt((x**2).sum(axis=1))
     order = np.argsort(away)
     radius = float(away[order][np.searchsorted(np.cumsum(weights[order]), _INSIDE * weights.sum())])
-    inside = away <= radius
     best: Surface | None = None
+    right = np.column_stack([root * value, _GRADIENTS * root[:, None] * slope])
+    size, inside = x.shape[1], away <= radius
+    folds = np.arange(len(x)) % _FOLDS
     for degree in _DEGREES:
-        factors = _factors(x.shape[1], degree)
-        if factors is None or len(factors) * _SPARE > worth * (1 + x.shape[1]):
+        factors = _factors(size, degree)
+        if factors is None or len(factors) * _SPARE > worth * (1 + size):
             break
-        of_values = root[:, None] * _terms(x, factors)
-        of_slopes = _GRADIENTS * root[:, None, None] * _slopes(x, factors)
-        right, right_slopes = root * value, _GRADIENTS * root[:, None] * slope
-        rows = np.concatenate([of_values[:, None], of_slopes], axis=1)
-        told = np.concatenate([right[:, None], right_slopes], axis=1)
-        folds = np.arange(len(x)) % _FOLDS
-        parts = [_products(rows[folds == fold], told[folds == fold]) for fold in range(_FOLDS)]
+        terms = len(factors)
+        rows = np.zeros((len(x), 1 + size, terms + size))
+        rows[:, 0, :terms] = root[:, None] * _terms(x, factors)
+        rows[:, 1:, :terms] = _GRADIENTS * root[:, None, None] * _slopes(x, factors)
+        rows[:, 1:, terms:] = _GRADIENTS * root[:, None, None] * np.eye(size)
+        parts = [_products(rows[folds == fold], right[folds == fold]) for fold in range(_FOLDS)]
         square, product = (sum(part) for part in zip(*parts, strict=True))
-        missed = np.empty(len(x))
-        for fold, (own, of_own) in enumerate(parts):
-            out = folds == fold
-            missed[out] = (right[out] - of_values[out] @ _solved(square - own, product - of_own)) / root[out]
-        error = float(np.sqrt(np.cov(missed, aweights=heavy)))
-        if best is None or error < best.error:
-            found = _solved(square, product)
-            seen = (of_values @ found / root)[inside]
-            best = Surface(around, factors, found, float(seen.min()), float(seen.max()), radius, error)
+        for used in (terms, terms + size):  # gradients as they are, or each off by a constant
+            missed, others = np.empty(len(x)), np.empty((_FOLDS, terms))
+            for fold, (own, of_own) in enumerate(parts):
+                out = folds == fold
+                others[fold] = _solved(square - own, product - of_own, used)[:terms]
+                missed[out] = (right[out, 0] - rows[out, 0, :terms] @ others[fold]) / root[out]
+            error = float(np.sqrt(np.cov(missed, aweights=heavy)))
+            if best is None or error < best.error:
+                found = _solved(square, product, used)[:terms]
+                seen = (rows[:, 0, :terms] @ found / root)[inside]
+                lowest, highest = float(seen.min()), float(seen.max())
+                best = Surface(around, factors, found, others, lowest, highest, radius, error)
     return best
 
 
@@ -148,20 +177,29 @@ def _products(rows: FloatArray, told: FloatArray) -> tuple[FloatArray, FloatArra
     return flat.T @ flat, flat.T @ told.ravel()
 
 
-def _solved(square: FloatArray, product: FloatArray) -> FloatArray:
+def _solved(square: FloatArray, product: FloatArray, used: int | None = None) -> FloatArray:
+    """Coefficients, of the first columns alone if some are not used."""
     from scipy.linalg import cho_factor, cho_solve
 
+    square, product = square[:used, :used], product[:used]
     ridge = _RIDGE * np.diag(np.diag(square) + np.diag(square).max() * _RIDGE)
     return np.asarray(cho_solve(cho_factor(square + ridge), product))
 
 
 def _factors(size: int, degree: int) -> IntArray | None:
-    """The three factors (T, 3) of all terms up to a degree, `size` for 1; None where they are too many."""
-    count = {1: 1 + size, 2: (size + 1) * (size + 2) // 2, 3: (size + 1) * (size + 2) * (size + 3) // 6}
-    if count[degree] > _MOST_TERMS:
+    """The three factors (T, 3) of all terms up to a degree, `size` for 1; of degree 3 without products of three
+    variables if these are too many; None where all are.
+    """
+    chosen = [c for d in range(min(degree, 2) + 1) for c in combinations_with_replacement(range(size), d)]
+    if degree == 3:
+        all_of_them = size * (size + 1) * (size + 2) // 6 + len(chosen) <= _MOST_TERMS
+        if all_of_them:
+            chosen += combinations_with_replacement(range(size), 3)
+        else:
+            chosen += [(one, one, other) for one in range(size) for other in range(size)]
+    if len(chosen) > _MOST_TERMS:
         return None
-    rows = np.full((count[degree], 3), size)
-    chosen = [c for d in range(degree + 1) for c in combinations_with_replacement(range(size), d)]
+    rows = np.full((len(chosen), 3), size)
     for row, variables in zip(rows, chosen, strict=True):
         row[: len(variables)] = variables
     return rows
@@ -186,6 +224,14 @@ def _slopes(x: FloatArray, factors: IntArray) -> FloatArray:
 
 
 def _standardized(theta: FloatArray, around: Gaussian) -> FloatArray:
-    from scipy.linalg import solve_triangular
+    return np.asarray(np.linalg.solve(around.factor, (theta - around.mean).T).T)
 
-    return np.asarray(solve_triangular(around.factor, (theta - around.mean).T, lower=True).T)
+
+def _symmetric(around: Gaussian) -> Gaussian:
+    """The same Gaussian, in coordinates that are as near to the parameters as can be.
+
+    Source: Kessy, Lewin & Strimmer, "Optimal whitening and decorrelation", The American Statistician 2018.
+    """
+    sds = np.sqrt((around.factor**2).sum(axis=1))
+    values, vectors = np.linalg.eigh((around.factor / sds[:, None]) @ (around.factor / sds[:, None]).T)
+    return Gaussian(around.mean, sds[:, None] * (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from avistan.correction.bends import Bends, fit_bends, no_bends
 from avistan.correction.laplace import Gaussian, Target
 from avistan.correction.proposals import Mixture, Proposal, student
-from avistan.correction.surface import fit_surface, quadratic
+from avistan.correction.surface import Surface, fit_surface, quadratic
 from avistan.objective.psis import pareto_smoothed
 from avistan.runtime.progress import report_step
 from avistan.runtime.types import FloatArray, Rng
@@ -19,12 +20,21 @@ ENOUGH = 400  # draws that weights are worth: means to a twentieth of a sd, sds 
 LEAST_SHARE = (
     0.2  # of draws that they are worth: of fewer, the rest lies in tails that the proposals hardly reach
 )
-_SURFACE_ERROR = 0.1  # nats by which a surface may miss values: it moves means by a fraction of that in sds
-_LAST_ERROR = 0.2  # where no more values can be had
+# Nats by which a surface may miss values. What a polynomial misses of values, others of its degree hardly tell: means
+# move by about half its square in sds.
+_SURFACE_ERROR = 0.3
+_UNCERTAIN = 0.05  # standard error of a mean in sds, or of a log sd, for want of values
 _TEMPERED = 0.5  # share of draws that tempered weights are worth
 _MANY, _HOPELESS = 1000, 0.1  # draws, after which a share that they are worth is too small to go on
+_GUIDING, _GUIDED = (
+    1.5,
+    0.7,
+)  # nats by which a surface may miss values to be drawn from; share of draws that are
 _POOL = 8000  # draws of a surface, and
-_SEEN = 96  # values before a surface through them is believed, if so many can be had
+_SEEN, _SEEN_EACH = (
+    72,
+    12,
+)  # values, and for each parameter, before a surface is believed, if so many can be had
 _INSIDE = 0.9  # of a surface's density where values were known
 _POOL_WORTH = 1000  # what their weights must be worth
 _FREEDOM, _WIDER = 5.0, 1.2  # of the proposal that looks for tails
@@ -90,9 +100,10 @@ def weigh(
     Source: adaptive multiple importance sampling, Cornuet, Marin, Mira & Robert, Scandinavian Journal of Statistics
     2012.
     """
-    around = mode or center
-    mixtures, done = [_around(around, q)], list[int]()
+    frame = _Frame(no_bends(target.size), mode or center)
+    mixtures, done = [frame.mixture(q)], list[int]()
     theta, log_p, gradient = np.empty((0, target.size)), np.empty(0), np.empty((0, target.size))
+    seen = min(_SEEN + _SEEN_EACH * target.size, sum(counts) // 2)
     best: Weighed | None = None
     for number, count in enumerate(counts):
         fresh = mixtures[-1].draw(rng, count)
@@ -111,51 +122,157 @@ def weigh(
             return best
         if sum(done) >= _MANY and best.effective < _HOPELESS * len(theta):
             break
-        surface = fit_surface(theta, log_p, gradient, log_weights, around)
-        enough = len(theta) >= min(_SEEN, sum(counts) // 2)  # to have met tails
-        allowed = _SURFACE_ERROR if number + 1 < len(counts) else _LAST_ERROR
-        if enough and surface is not None and surface.error <= allowed:
-            pool = together.draw(rng, _POOL)
-            drawn = Weighed(
-                pool,
-                *pareto_smoothed(surface.log_density(pool) - together.log_density(pool)),
-                surface_error=surface.error,
-                least_share=least_share,
-            )
-            inside = float(np.exp(drawn.log_weights[surface.is_inside(pool)]).sum())
-            if drawn.reliable and drawn.effective >= _POOL_WORTH and inside >= _INSIDE:
-                return drawn
+        known = _Known(theta, log_p, gradient, log_weights)
+        pool: _Pool | None = None
+        if len(theta) >= seen:
+            drawn = together.draw(rng, _POOL)
+            proposed = drawn, together.log_density(drawn)
+            pool = _pool(known, frame, *proposed)
+            if pool is not None and pool.is_enough:
+                return replace(pool.weighed, least_share=least_share)
+            bent = _bent(known, pool)
+            other = None if bent is None else _pool(known, bent, *proposed)
+            if bent is not None and other is not None and (pool is None or other.error < pool.error):
+                frame, pool = bent, other
+                if pool.is_enough:
+                    return replace(pool.weighed, least_share=least_share)
         if number + 1 < len(counts):
-            weights = _tempered(log_weights, len(theta) * _TEMPERED)
-            nearer = quadratic(theta, log_p, gradient, weights, around)
-            if nearer is not None:
-                around = nearer
-            mixtures.append(_adapted(theta, log_weights, _around(around, q)))
+            frame = _nearer(known, frame)
+            further = _adapted(known, frame, q)
+            if pool is not None and pool.is_guide:
+                further = Mixture((Proposal(pool.draw, pool.log_density), further), (_GUIDED, 1 - _GUIDED))
+            mixtures.append(further)
     if best is None:
         return Weighed(theta, np.full(len(theta), -np.inf), float("nan"))
     return best
 
 
-def _around(gaussian: Gaussian, q: Proposal) -> Mixture:
-    """A Gaussian, tails around it, and q."""
-    return Mixture((student(gaussian, _FREEDOM, _WIDER), q, student(gaussian)), (0.2, 0.2, 0.6))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """Values (S,) and gradients (S, G) of a log density at rows (S, G), and importance weights (S,)."""
+
+    theta: FloatArray
+    log_p: FloatArray
+    gradient: FloatArray
+    log_weights: FloatArray
+
+    @property
+    def weights(self) -> FloatArray:
+        """(S,) normalized, flattened so far that they are worth half of their draws."""
+        return _tempered(self.log_weights, len(self.theta) * _TEMPERED)
 
 
-def _adapted(theta: FloatArray, log_weights: FloatArray, before: Mixture) -> Mixture:
-    """A t distribution with the weighted draws' mean and covariance beside the first proposals, if draws tell them."""
-    size = theta.shape[1]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """Coordinates u, and a Gaussian in them that is near to the density."""
+
+    bends: Bends
+    around: Gaussian
+
+    def mixture(self, q: Proposal) -> Mixture:
+        """The Gaussian, tails around it, and q."""
+        tails, near = student(self.around, _FREEDOM, _WIDER), student(self.around)
+        return Mixture((self.bends.proposal(tails), q, self.bends.proposal(near)), (0.2, 0.2, 0.6))
+
+    def read(self, known: _Known) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Rows, values and gradients in these coordinates."""
+        u = self.bends.inward(known.theta)
+        return u, known.log_p + self.bends.log_volume(u), self.bends.pulled(u, known.gradient)
+
+
+class _Pool:
+    """Draws of a proposal, weighted as draws of a surface.
+
+    Args:
+        theta, proposed: draws (S, G) and their log densities (S,).
+    """
+
+    def __init__(self, surface: Surface, bends: Bends, theta: FloatArray, proposed: FloatArray) -> None:
+        self.surface, self.bends = surface, bends
+        self._u = bends.inward(theta)
+        self._proposed = proposed + bends.log_volume(self._u)
+        log_ratios = surface.log_density(self._u) - self._proposed
+        self.weighed = Weighed(theta, *pareto_smoothed(log_ratios), surface_error=surface.error)
+        self._log_total = float(np.logaddexp.reduce(log_ratios)) - np.log(len(theta))
+
+    @property
+    def error(self) -> float:
+        """Of the surface, nats."""
+        return self.surface.error
+
+    @property
+    def is_guide(self) -> bool:
+        """Whether draws of the surface are worth proposing."""
+        return self.error <= _GUIDING and self.weighed.effective >= _POOL_WORTH
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the surface can stand for the density."""
+        if not (self.is_guide and self.error <= _SURFACE_ERROR and self.weighed.reliable):
+            return False
+        inside = float(np.exp(self.weighed.log_weights[self.surface.is_inside(self._u)]).sum())
+        return inside >= _INSIDE and self.surface.uncertainty(self._u, self._proposed) <= _UNCERTAIN
+
+    @property
+    def weights(self) -> FloatArray:
+        """(S,) normalized."""
+        weights = np.exp(self.weighed.log_weights)
+        return np.asarray(weights / weights.sum())
+
+    def draw(self, rng: Rng, count: int) -> FloatArray:
+        """Rows (S, G)."""
+        rows = rng.choice(len(self._u), count, p=self.weights, replace=count > _POOL_WORTH)
+        return self.weighed.theta[rows]
+
+    def log_density(self, theta: FloatArray) -> FloatArray:
+        """(S,) nats."""
+        u = self.bends.inward(theta)
+        return np.asarray(self.surface.log_density(u) - self.bends.log_volume(u) - self._log_total)
+
+
+def _pool(known: _Known, frame: _Frame, theta: FloatArray, proposed: FloatArray) -> _Pool | None:
+    surface = fit_surface(*frame.read(known), known.log_weights, frame.around)
+    return None if surface is None else _Pool(surface, frame.bends, theta, proposed)
+
+
+def _bent(known: _Known, pool: _Pool | None) -> _Frame | None:
+    """Coordinates in which the density is nearer to a Gaussian, by draws of a surface, or by what is known."""
+    guided = pool is not None and pool.is_guide
+    theta, weights = (pool.weighed.theta, pool.weights) if pool and guided else (known.theta, known.weights)
+    bends = fit_bends(theta, weights)
+    around = None if bends is None else _moments(bends.inward(theta), weights)
+    if bends is None or around is None:
+        return None
+    return _nearer(known, _Frame(bends, around))
+
+
+def _nearer(known: _Known, frame: _Frame) -> _Frame:
+    """The frame with the Gaussian that is nearest to what is known, if that tells one."""
+    around = quadratic(*frame.read(known), known.weights, frame.around)
+    return frame if around is None else replace(frame, around=around)
+
+
+def _adapted(known: _Known, frame: _Frame, q: Proposal) -> Mixture:
+    """A t distribution with the weighted draws' mean and covariance beside the frame's, if draws tell them."""
+    before = frame.mixture(q)
+    size = known.theta.shape[1]
     wanted = _DRAWS_EACH * size
-    if not 0 < size <= _MOST_ADAPTED or np.isfinite(log_weights).sum() < 2 * wanted:
+    if not 0 < size <= _MOST_ADAPTED or np.isfinite(known.log_weights).sum() < 2 * wanted:
         return before
-    weights = _tempered(log_weights, wanted)
-    mean = weights @ theta
-    away = theta - mean
-    covariance = (weights[:, None] * away).T @ away
+    found = _moments(frame.bends.inward(known.theta), _tempered(known.log_weights, wanted))
+    if found is None:
+        return before
+    return Mixture((frame.bends.proposal(student(found, _FREEDOM, 1.1)), before), (0.7, 0.3))
+
+
+def _moments(u: FloatArray, weights: FloatArray) -> Gaussian | None:
+    """Of draws (S, G) with normalized weights; None where they lie in a plane."""
+    mean = weights @ u
+    away = u - mean
     try:
-        factor = np.linalg.cholesky(covariance)
+        return Gaussian(mean, np.linalg.cholesky((weights[:, None] * away).T @ away))
     except np.linalg.LinAlgError:
-        return before
-    return Mixture((student(Gaussian(mean, factor), _FREEDOM, 1.1), before), (0.7, 0.3))
+        return None
 
 
 def _tempered(log_weights: FloatArray, wanted: float | int) -> FloatArray:

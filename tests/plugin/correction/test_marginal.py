@@ -85,6 +85,7 @@ def test_draws_of_skewed_units_have_the_moments_of_their_densities():
     def drawn():
         with opened(fit) as density:
             assert density.calibrate(theta[:1])
+            density.check(np.linspace(-0.7, 0.3, 8)[:, None])
             rng = np.random.default_rng(3)
             values, _ = density.log_p_gradient(np.array([[-0.5], [0.3]]))
             e, shift, log_sd = density.standardized(theta, rng)

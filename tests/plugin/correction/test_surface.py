@@ -59,3 +59,18 @@ def test_a_gaussian_is_found_from_values_far_from_it():
     np.testing.assert_allclose(found.factor @ found.factor.T, np.linalg.inv(precision), rtol=1e-4)
     assert quadratic(theta[:1], value[:1], slope[:1], np.ones(1), AROUND) is None
     assert quadratic(theta, -value, -slope, np.ones(12), AROUND) is None  # a valley
+
+
+def test_gradients_that_are_all_off_by_the_same_do_not_tilt_it():
+    rng = np.random.default_rng(4)
+    theta = rng.normal(size=(150, 2))
+    log_p = -0.5 * (theta**2).sum(axis=1) + 0.1 * theta[:, 0] ** 3
+    gradient = -theta + np.column_stack([0.3 * theta[:, 0] ** 2, np.zeros(150)])
+    found = fit_surface(theta, log_p, gradient + 0.7, np.zeros(150), Gaussian(np.zeros(2), np.eye(2)))
+    assert found is not None
+    assert found.error < 1e-3
+    some = rng.normal(size=(20, 2)) * 0.5
+    right = -0.5 * (some**2).sum(axis=1) + 0.1 * some[:, 0] ** 3
+    np.testing.assert_allclose(
+        found.log_density(some) - found.log_density(some)[0], right - right[0], atol=5e-3
+    )
