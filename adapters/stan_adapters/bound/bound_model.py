@@ -5,6 +5,7 @@ Densities are Stan's `target` up to the program's constant (propto) with the Jac
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -40,6 +41,12 @@ _CLEAR_SECONDS = 0.1  # no interruption takes so long: a gradient that does need
 # A thread is worth its start for work of some length: of data of so many bytes every gradient is.
 _SECONDS_PER_THREAD, _SLOW_TEXT = 0.5e-3, 1 << 18
 _LARGE_TEXT = 1 << 24  # bytes of data, after which memory is worth giving back
+
+
+@functools.cache
+def _threads(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads that evaluate gradients, made once: a process that was forked has none of its parent's."""
+    return ThreadPoolExecutor(count, thread_name_prefix="gradients")
 
 
 class BoundModel:
@@ -145,8 +152,7 @@ class BoundModel:
         if workers == 1:
             work(0)
         else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(work, range(workers)))
+            list(_threads(workers, os.getpid()).map(work, range(workers)))
         return (lp, gradient) if points.ndim == 2 else (lp[0], gradient[0])
 
     def why_rejected(self, theta: npt.ArrayLike) -> str:

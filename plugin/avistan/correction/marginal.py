@@ -42,7 +42,7 @@ _FAR, _UNLIKE = (
 _NEARER = 0.6  # of the lines' length after Stan rejected a point
 # Grades of integrals, and how many lead to their places, until they are good enough.
 _GRADES = ((Grade.straight, 1), (Grade.bent, 1), (Grade.bent, 2), (Grade.fine, 1), (Grade.fine, 3))
-_CHECKED, _DENSER = 8, 0.8  # draws at which integrals are made again, with lines of other points
+_CHECKED, _DENSER = 8, 0.9  # draws at which integrals are made again, with lines of other points
 _SHORTEST = 0.5  # of the lines' length, with which integrals still hold
 _ROUGH = 0.03  # nats (sd over draws) by which integrals may differ
 

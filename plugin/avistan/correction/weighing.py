@@ -20,21 +20,19 @@ ENOUGH = 400  # draws that weights are worth: means to a twentieth of a sd, sds 
 LEAST_SHARE = (
     0.2  # of draws that they are worth: of fewer, the rest lies in tails that the proposals hardly reach
 )
-# Nats by which a surface may miss values. What a polynomial misses of values, others of its degree hardly tell: means
-# move by about half its square in sds.
-_SURFACE_ERROR = 0.3
+# Nats by which a surface may miss values: of one parameter, times the root of their number, as what is missed is shared
+# by all, and the most.
+_SURFACE_ERROR, _MOST_ERROR = 0.07, 0.3
 _UNCERTAIN = 0.05  # standard error of a mean in sds, or of a log sd, for want of values
+_BIASED = 0.07  # sds of a mean, or log of a sd, by which known values say that a surface's moments are off
+# Values, and for each parameter, before a surface is believed, if so many can be had; the share of these, and the
+# fewest, that are enough for one that misses fewer nats.
+_SEEN, _SEEN_EACH = 72, 12
+_SOONER, _FEWEST_SEEN, _SMOOTH = 0.4, 64, 0.05
+_GUIDING, _GUIDED = 1.5, 0.7  # nats missed by a surface that is drawn from; share of draws that are
 _TEMPERED = 0.5  # share of draws that tempered weights are worth
 _MANY, _HOPELESS = 1000, 0.1  # draws, after which a share that they are worth is too small to go on
-_GUIDING, _GUIDED = (
-    1.5,
-    0.7,
-)  # nats by which a surface may miss values to be drawn from; share of draws that are
-_POOL = 8000  # draws of a surface, and
-_SEEN, _SEEN_EACH = (
-    72,
-    12,
-)  # values, and for each parameter, before a surface is believed, if so many can be had
+_POOL = 8000  # draws of a surface
 _INSIDE = 0.9  # of a surface's density where values were known
 _POOL_WORTH = 1000  # what their weights must be worth
 _FREEDOM, _WIDER = 5.0, 1.2  # of the proposal that looks for tails
@@ -124,17 +122,20 @@ def weigh(
             break
         known = _Known(theta, log_p, gradient, log_weights)
         pool: _Pool | None = None
-        if len(theta) >= seen:
+        if len(theta) >= min(seen, max(_FEWEST_SEEN, _SOONER * seen)):
             drawn = together.draw(rng, _POOL)
             proposed = drawn, together.log_density(drawn)
+            allowed = (
+                min(_MOST_ERROR, _SURFACE_ERROR * np.sqrt(target.size)) if len(theta) >= seen else _SMOOTH
+            )
             pool = _pool(known, frame, *proposed)
-            if pool is not None and pool.is_enough:
+            if pool is not None and pool.is_enough(allowed) and _bias(known, pool) <= _BIASED:
                 return replace(pool.weighed, least_share=least_share)
             bent = _bent(known, pool)
             other = None if bent is None else _pool(known, bent, *proposed)
             if bent is not None and other is not None and (pool is None or other.error < pool.error):
                 frame, pool = bent, other
-                if pool.is_enough:
+                if pool.is_enough(allowed) and _bias(known, pool) <= _BIASED:
                     return replace(pool.weighed, least_share=least_share)
         if number + 1 < len(counts):
             frame = _nearer(known, frame)
@@ -205,10 +206,9 @@ class _Pool:
         """Whether draws of the surface are worth proposing."""
         return self.error <= _GUIDING and self.weighed.effective >= _POOL_WORTH
 
-    @property
-    def is_enough(self) -> bool:
-        """Whether the surface can stand for the density."""
-        if not (self.is_guide and self.error <= _SURFACE_ERROR and self.weighed.reliable):
+    def is_enough(self, error: float) -> bool:
+        """Whether the surface can stand for the density, if it may miss so many nats."""
+        if not (self.is_guide and self.error <= error and self.weighed.reliable):
             return False
         inside = float(np.exp(self.weighed.log_weights[self.surface.is_inside(self._u)]).sum())
         return inside >= _INSIDE and self.surface.uncertainty(self._u, self._proposed) <= _UNCERTAIN
@@ -233,6 +233,24 @@ class _Pool:
 def _pool(known: _Known, frame: _Frame, theta: FloatArray, proposed: FloatArray) -> _Pool | None:
     surface = fit_surface(*frame.read(known), known.log_weights, frame.around)
     return None if surface is None else _Pool(surface, frame.bends, theta, proposed)
+
+
+def _bias(known: _Known, pool: _Pool) -> float:
+    """By how much means (in sds) and log sds change if the known draws are weighted as the density's in place of the
+    surface's: tails that it misses are seen where a draw lies in them.
+    """
+    proposed = known.log_p - known.log_weights
+    moments = []
+    for log_density in (known.log_p, pool.log_density(known.theta)):
+        log_ratios = np.where(np.isfinite(known.log_weights), log_density - proposed, -np.inf)
+        weights = np.exp(log_ratios - log_ratios.max())
+        weights /= weights.sum()
+        mean = weights @ known.theta
+        moments.append((mean, np.sqrt(weights @ (known.theta - mean) ** 2)))
+    (right, wide), (mean, sd) = moments
+    return float(
+        max(np.abs((mean - right) / wide).max(initial=0.0), np.abs(np.log(sd / wide)).max(initial=0.0))
+    )
 
 
 def _bent(known: _Known, pool: _Pool | None) -> _Frame | None:

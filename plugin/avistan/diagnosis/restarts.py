@@ -92,7 +92,7 @@ class Landscape:
 
 def count_for(dim: int) -> int:
     """How many starts to try: small models can afford to miss a mode less often."""
-    return 6 if dim <= 500 else 4 if dim <= 20_000 else 2
+    return 6 if dim <= 500 else 4 if dim <= 5000 else 2
 
 
 def probe_starts(

@@ -31,7 +31,7 @@ from stan_adapters.data.stan_data import StanData, read_data
 from stan_adapters.errors import AvistanError
 from stan_adapters.language.program import Program
 
-FORMAT = 7
+FORMAT = 8
 _HEADER, _ARRAYS = "fit.json", "arrays.npz"
 _PROGRAM, _DATA = "program.stan", "data.json"
 _CORE = (_PROGRAM, _DATA, _ARRAYS)

@@ -160,10 +160,10 @@ def test_a_batch_in_several_threads_gives_the_same_bytes(model, monkeypatch):
 
 
 def test_a_batch_that_is_done_before_a_thread_has_begun_has_none_of_its_own(model, monkeypatch):
-    def refused(workers):
+    def refused(workers, process):
         raise AssertionError(f"{workers} threads for two gradients of some microseconds")
 
-    monkeypatch.setattr(bound_model, "ThreadPoolExecutor", refused)
+    monkeypatch.setattr(bound_model, "_threads", refused)
     monkeypatch.setattr(model, "_gradient_seconds", 5e-6)
     model.log_density_gradient(points(model, 50))
     monkeypatch.setattr(model, "_gradient_seconds", 1e-3)

@@ -93,7 +93,7 @@ def test_a_fit_of_an_older_format_is_refused_by_name(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "fit")
     header = json.loads((tmp_path / "fit" / "fit.json").read_text())
     (tmp_path / "fit" / "fit.json").write_text(json.dumps(header | {"format": 5}))
-    with pytest.raises(FitError, match="has format 5, this version of avistan reads 7: fit and save again"):
+    with pytest.raises(FitError, match="has format 5, this version of avistan reads 8: fit and save again"):
         avi.load(tmp_path / "fit")
 
 
