@@ -188,9 +188,9 @@ def _call(
             yield from _bar(call, arguments, code)
     elif name in _RENAMED:
         yield _name(call.children[0], _RENAMED[name])
-        if name == "fabs" and _is_integer(
+        if name == "fabs" and _may_be_integer(
             arguments[0], site.scope
-        ):  # `abs` of an integer is one, `fabs` was real
+        ):  # `abs` of one is one, `fabs` was real
             yield before(arguments[0], "1.0 * (")
             yield after(arguments[0], ")")
     elif name == "if_else" and len(arguments) == 3:
@@ -252,8 +252,15 @@ def _condition(condition: Node, scope: Scope) -> Iterator[Edit]:
         yield after(condition, ") != 0)")
 
 
-def _is_integer(argument: Node, scope: Scope) -> bool:
-    return _number(argument, scope) == "int"
+def _may_be_integer(argument: Node, scope: Scope) -> bool:
+    """Whether an expression is an integer, as far as can be told: sums and calls may be."""
+    number = _number(argument, scope)
+    if number is not None:
+        return number == "int"
+    while isinstance(argument, Tree) and argument.data in ("parens", "indexed"):
+        argument = argument.children[0]
+    is_name = isinstance(argument, Tree) and argument.data == "name"
+    return not is_name or scope.get(str(argument.children[0])) is None  # what is left of names are containers
 
 
 def _number(node: Node, scope: Scope) -> str | None:

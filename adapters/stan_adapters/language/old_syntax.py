@@ -72,7 +72,9 @@ def modernized(source: Source) -> Source:
         return source
     edits += old_calls(statements, code, source.locate)
     declared = {name for site in statements.sites for name in _names(site)}
-    edits += [Edit(end, end, "_") for name, end in named if name in declared and f"{name}_" not in code]
+    edits += [
+        Edit(end, end, "_", (-1, 0)) for name, end in named if name in declared and f"{name}_" not in code
+    ]
     edits = _declarations(statements, code, edits)
     return source.edited(edits) if edits else source
 

@@ -42,7 +42,7 @@ _FAR, _UNLIKE = (
 _NEARER = 0.6  # of the lines' length after Stan rejected a point
 # Grades of integrals, and how many lead to their places, until they are good enough.
 _GRADES = ((Grade.straight, 1), (Grade.bent, 1), (Grade.bent, 2), (Grade.fine, 1), (Grade.fine, 3))
-_CHECKED, _DENSER = 8, 0.9  # draws at which integrals are made again, with lines of other points
+_DENSER = 0.9  # of the lines' length, with which integrals are made again for comparison
 _SHORTEST = 0.5  # of the lines' length, with which integrals still hold
 _ROUGH = 0.03  # nats (sd over draws) by which integrals may differ
 
@@ -184,7 +184,7 @@ class Marginal:
 
     def check(self, theta: FloatArray) -> None:
         """Hold integrals at globals (S, G) against such from other points, and take finer ones if they differ."""
-        some = theta[:_CHECKED]
+        some = theta[: self.rows]
         for grade, passes in (pair for pair in _GRADES if pair[0] >= self.adjustment.grade):
             self.adjustment.grade, self.adjustment.passes = grade, passes
 

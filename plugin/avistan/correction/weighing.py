@@ -30,6 +30,7 @@ _BIASED = 0.07  # sds of a mean, or log of a sd, by which known values say that 
 _SEEN, _SEEN_EACH = 72, 12
 _SOONER, _FEWEST_SEEN, _SMOOTH = 0.4, 64, 0.05
 _GUIDING, _GUIDED = 1.5, 0.7  # nats missed by a surface that is drawn from; share of draws that are
+_EVEN = 0.6  # share of draws from which on weights are preferred to a surface
 _TEMPERED = 0.5  # share of draws that tempered weights are worth
 _MANY, _HOPELESS = 1000, 0.1  # draws, after which a share that they are worth is too small to go on
 _POOL = 8000  # draws of a surface
@@ -116,7 +117,7 @@ def weigh(
         if not np.isfinite(log_weights).any():
             break
         best = Weighed(theta, *pareto_smoothed(log_weights), least_share=least_share)
-        if best.reliable:
+        if best.reliable and best.effective >= _EVEN * len(theta):
             return best
         if sum(done) >= _MANY and best.effective < _HOPELESS * len(theta):
             break
@@ -137,6 +138,8 @@ def weigh(
                 frame, pool = bent, other
                 if pool.is_enough(allowed) and _bias(known, pool) <= _BIASED:
                     return replace(pool.weighed, least_share=least_share)
+        if best.reliable:
+            return best
         if number + 1 < len(counts):
             frame = _nearer(known, frame)
             further = _adapted(known, frame, q)

@@ -54,6 +54,9 @@ STATEMENTS = {
         'if (N > 1) reject("no", N); else reject("yes"); b = 1; print(b);'
     ),
     "b = binomial_coefficient_log(N, n[1]);": "b = lchoose(N, n[1]);",
+    "b = fabs(N - 6) / 2 + fabs(sum(n)) / 2 + fabs(-(N)) / 2;": (
+        "b = abs(1.0 * (N - 6)) / 2 + abs(1.0 * (sum(n))) / 2 + abs(1.0 * (-(N))) / 2;"
+    ),
     "b = fabs(a) + fabs(n[1]) / 2 + fabs(m[1, N]);": "b = abs(a) + abs(1.0 * (n[1])) / 2 + abs(m[1, N]);",
     "if (a) b = 1; while (N) b = y[1] ? 2 : 3;": "if (((a) != 0)) b = 1; while (N) b = ((y[1]) != 0) ? 2 : 3;",
     "b = (a && N) || !m[1, 2];": "b = (((a) != 0) && N) || !((m[1, 2]) != 0);",
@@ -139,6 +142,25 @@ def test_functions_of_the_program_keep_names_that_stan_once_had():
 # ---- Whole programs against modern twins -------------------------------------------------------------------
 
 TWINS = {
+    "halves": (
+        """data { int N; real y[N]; }
+        transformed data { real h; h <- fabs(N - 6) / 2; }
+        parameters { real mu; real lower; }
+        model {
+          y ~ normal(mu + h, 1);
+          lower ~ normal(0, 1);
+          increment_log_prob(if_else(mu > 0, lower, mu) + if_else(lower > 0 , mu, lower) + fabs(N - 4) / 2 * mu);
+        }""",
+        """data { int N; array[N] real y; }
+        transformed data { real h = abs(N - 6) / 2.0; }
+        parameters { real mu; real lower_; }
+        model {
+          y ~ normal(mu + h, 1);
+          lower_ ~ normal(0, 1);
+          target += (mu > 0 ? lower_ : mu) + (lower_ > 0 ? mu : lower_) + abs(N - 4) / 2.0 * mu;
+        }""",
+        {"N": 1, "y": [1.0]},
+    ),
     "a hierarchical model of 2013": (
         """
         # eight schools
