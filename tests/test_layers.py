@@ -52,6 +52,7 @@ ORDER = {
         "fitting",
         "correction",
         "posterior",
+        "drawn_fit",
         "diagnosis",
         "saved",
         "fit",
@@ -64,7 +65,7 @@ ORDER = {
     ],
 }
 MOST_LINES, MOST_MODULES = 450, 15
-ROOT_MODULES = {"stan_adapters": {"errors", "sources"}, "avistan": {"fit", "model", "__main__"}}
+ROOT_MODULES = {"stan_adapters": {"errors", "sources"}, "avistan": {"drawn_fit", "fit", "model", "__main__"}}
 
 
 def module_name(package: str, path: Path) -> str:
