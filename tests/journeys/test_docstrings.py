@@ -19,7 +19,8 @@ def public() -> dict[str, object]:
     for name in avistan.__all__:
         found[name] = value = getattr(avistan, name)
         if inspect.isclass(value):
-            own = {n: m for n, m in vars(value).items() if not n.startswith("_")}
+            ours = [base for base in value.__mro__ if base.__module__.startswith("avistan.")]
+            own = {n: m for base in reversed(ours) for n, m in vars(base).items() if not n.startswith("_")}
             found |= {f"{name}.{n}": m for n, m in own.items() if inspect.isroutine(m)}
     return found
 

@@ -1,4 +1,4 @@
-"""The command line: `avistan inspect`, `fit`, `diagnose`, `posterior`, `predict`, `compare`, `sbc`, and small helpers.
+"""The command line: `avistan inspect`, `fit`, what goes on from a fit, `compare`, `sbc`, and small helpers.
 
 Only what a command needs is imported when it runs: help, the list of models and errors of usage never load JAX.
 """
@@ -27,6 +27,7 @@ from avistan.cli.options import (
     open_model,
 )
 from avistan.cli.sbc_command import sbc
+from avistan.cli.summary_command import summary
 from avistan.runtime.errors import AvistanError, FitError
 from avistan.runtime.text import to_json
 from avistan.runtime.versions import __version__
@@ -109,6 +110,7 @@ def modernize(stan_file: StanFile, include_path: IncludePath = None) -> str:
 app.command()(fit)
 app.command()(diagnose)
 app.command()(posterior)
+app.command()(summary)
 app.command()(predict)
 app.command()(compare)
 

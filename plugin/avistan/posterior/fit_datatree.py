@@ -141,8 +141,21 @@ def attributes(fit: Fitted, draws: int, seed: int | None, made: Corrected | None
         "elbo_se": fit.elbo_se,
         "seed": fit.seed if seed is None else seed,
         "draws": draws,
+        **_units(fit),
         **asdict(fit.options),
         **({"correction": "none"} if made is None else made.attributes()),
+    }
+
+
+def _units(fit: Fitted) -> dict[str, Any]:
+    """What the units are called, how many there are, and which parameters are theirs, of both levels."""
+    if fit.level is None:
+        return {}
+    second = () if fit.second is None else fit.second.latents
+    return {
+        "level": fit.level.name,
+        "units": fit.level.num_units,
+        "latents": [*fit.level.latents, *second],
     }
 
 

@@ -13,6 +13,7 @@ from avistan.correction.drawing import corrected_rows
 from avistan.fitting.fitted import Fitted
 from avistan.posterior import fit_datatree
 from avistan.posterior.corrected import corrected, num_chains, posterior_batches
+from avistan.posterior.datatree import declared_dims
 from avistan.posterior.draws import batch_size, joined, unconstrained_draws, warn_of_rejected
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_path, whole_number
@@ -21,6 +22,8 @@ from stan_adapters.bound.bound_model import ConstrainedDraws
 
 if TYPE_CHECKING:  # a table of draws alone needs it
     import pandas as pd
+
+    from avistan.posterior.summaries import Draws
 
 _BY_DEFAULT = 1000  # draws of a variable
 
@@ -105,6 +108,16 @@ def default_draws(fit: Fitted) -> ConstrainedDraws:
         drawn = joined(list(batches))
     warn_of_rejected(drawn.num_rejected, len(drawn.theta), fit.model.program.name, stacklevel=6)
     return drawn.values
+
+
+def to_summarize(fit: Fitted, values: ConstrainedDraws) -> Draws:
+    """What `default_draws` gave, to be summarized."""
+    from avistan.posterior.summaries import draws_of_fit
+
+    made = corrected(fit)
+    attrs = fit_datatree.attributes(fit, _BY_DEFAULT, None, made)
+    dims = declared_dims(fit.model.program, None if fit.level is None else fit.level.name)
+    return draws_of_fit(fit, values, dims, chains=num_chains(fit, made), attrs=attrs)
 
 
 def as_table(draws: ConstrainedDraws) -> pd.DataFrame:
