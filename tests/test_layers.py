@@ -44,6 +44,7 @@ ORDER = {
     "avistan": [
         "runtime",
         "files",
+        "foreign",
         "density",
         "family",
         "objective",

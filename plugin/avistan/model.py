@@ -35,9 +35,6 @@ from stan_adapters.unit_data.parts import told_of_bindings
 from stan_adapters.unit_data.rules import parse_rules
 
 if TYPE_CHECKING:  # a fit alone does not need the competition
-    import xarray as xr
-
-    from avistan.comparison.references import Reference
     from avistan.comparison.results import Comparison
 
 
@@ -245,7 +242,7 @@ class Model:
         self,
         methods: Sequence[str] = ("auto", "avi", "fvi", "constant"),
         *,
-        reference: str | StrPath | xr.DataTree | Reference | None = None,
+        reference: Any = None,
         seed: int = 1,
         repeats: int = 1,
         level: str | None = None,
@@ -259,8 +256,9 @@ class Model:
         Args:
             methods: names as in `fit`, and "cmdstan-advi", "cmdstan-pathfinder", "pathfinder". The row "auto" is the
                 fit that `fit` gives: the ELBO is its q's, errors against a reference are those of its posterior.
-            reference: "nuts" (stanli's sampler), "cmdstan-nuts", a DataTree or the path of a netCDF file with a group
-                `posterior`, a `Reference`, or None.
+            reference: "nuts" (stanli's sampler), "cmdstan-nuts", a `Reference`, None, or draws of the same program:
+                CSV files of CmdStan (a path, several, a folder or a pattern; of NUTS, ADVI, Pathfinder or Laplace), a
+                fit of cmdstanpy, a DataTree, netCDF or zarr of ArviZ, draws of posteriordb (`.json.zip`).
             repeats: how many seeds, counted up from `seed`; the first gives the table, the others its spread.
             cmdstan_exe: the program compiled by CmdStan; without it a CmdStan installation compiles it when needed.
             reference_options: for NUTS: chains, warmup, draws.
@@ -277,8 +275,6 @@ class Model:
             >>> [row.method for row in comparison.rows]
             ['avi:polynomial(1)', 'fvi']
         """
-        import xarray as xr
-
         from avistan.comparison.competition import meaning, run_competition
         from avistan.comparison.competitors import (
             COMPETITORS,
@@ -320,7 +316,7 @@ class Model:
         ):
             failure = ""
             if reference is not None and not isinstance(reference, Reference):
-                waiting = progress("reference" if isinstance(reference, xr.DataTree) else str(reference))
+                waiting = progress(reference if isinstance(reference, str) else "reference")
                 reference, failure = external.reference_or_reason(reference, seed=seed, **chosen_reference)
                 if waiting is not None:
                     waiting(1, 1, float("nan"))

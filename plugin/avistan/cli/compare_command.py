@@ -43,9 +43,11 @@ def compare(
         ),
     ] = "auto,avi,fvi,constant",
     reference: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--reference", help="Measure every method against nuts, cmdstan-nuts or draws in a netCDF file."
+            "--reference",
+            help="Measure every method against nuts, cmdstan-nuts or draws: CSV of CmdStan (a file, a folder, a quoted "
+            "pattern, or this option several times), netCDF or zarr of ArviZ, *.json.zip of posteriordb.",
         ),
     ] = None,
     seed: Seed = 1,
@@ -104,7 +106,7 @@ def compare(
         check_variables(model.bound, shown_variables)
     comparison = model.compare(
         names,
-        reference=reference,
+        reference=reference[0] if reference and len(reference) == 1 else reference or None,
         seed=seed,
         repeats=repeats,
         level=level,

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from avistan.comparison.elbo_curves import Curve
 from avistan.comparison.references import Reference, nuts, reference_from
+from avistan.foreign.cmdstanpy_fits import is_cmdstanpy
+from avistan.foreign.sources import FORMATS, is_object, is_there
 from avistan.objective.psis import pareto_smoothed
 from avistan.runtime.errors import AvistanError, CompetitorError, MethodError
 from avistan.runtime.limits import check_path, whole_number
@@ -26,15 +28,12 @@ from stan_adapters.files.names import did_you_mean
 from stan_adapters.samplers.cmdstan import CmdStan
 from stan_adapters.samplers.stanli import Paths, pathfinder_paths
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 REFERENCES = ("nuts", "cmdstan-nuts")
 SAMPLER_OPTIONS = ("chains", "warmup", "draws")
 COMPETITORS = ("cmdstan-advi", "cmdstan-pathfinder", "pathfinder")
 _WAYS_OUT = {
-    "nuts": "\nWays out: the reference cmdstan-nuts, which samples the program compiled by CmdStan, or the netCDF file "
-    "of draws made elsewhere."
+    "nuts": "\nWays out: the reference cmdstan-nuts, which samples the program compiled by CmdStan, or files of draws "
+    "made elsewhere."
 }
 _RELIABLE_KHAT = 0.7  # Vehtari et al., JMLR 2024
 
@@ -45,22 +44,25 @@ def check_reference(given: object) -> None:
     Raises:
         MethodError: it is none of these.
     """
-    import xarray as xr
-
-    if given is None or isinstance(given, Reference | xr.DataTree):
+    if given is None or isinstance(given, Reference) or is_object(given) or is_cmdstanpy(given):
         return
-    if not isinstance(given, str | os.PathLike):
+    if isinstance(given, str) and given in REFERENCES:
+        return
+    if not isinstance(given, str | os.PathLike | list | tuple) or not given:
         raise MethodError(
-            f"the reference is a {type(given).__name__}, expected {', '.join(REFERENCES)}, the path of a netCDF file, "
-            "a DataTree or a Reference."
+            f"the reference is a {type(given).__name__}, expected {', '.join(REFERENCES)}, {FORMATS}, a DataTree, a "
+            "fit of cmdstanpy or a Reference."
         )
-    name = os.fspath(given)
-    if name in REFERENCES or os.path.exists(name):
-        return
-    hint = did_you_mean(name, REFERENCES)
-    raise MethodError(
-        f"unknown reference {name!r}.{hint} References: {', '.join(REFERENCES)}, or the path of a netCDF file."
-    )
+    for each in given if isinstance(given, list | tuple) else [given]:
+        if each in REFERENCES:
+            raise MethodError(f"{each} is a reference of its own: give it, or files of draws, not both.")
+        if not is_there(each):
+            name = os.fspath(each) if isinstance(each, str | os.PathLike) else repr(each)
+            hint = did_you_mean(name, REFERENCES)
+            raise MethodError(
+                f"unknown reference {name!r}, and no such file.{hint} References: {', '.join(REFERENCES)}, or "
+                f"{FORMATS}."
+            )
 
 
 def check_executable(path: StrPath | None) -> None:
@@ -184,11 +186,11 @@ class External:
             return self._pathfinder(seed)
         raise CompetitorError(f"unknown competitor {name!r}. Competitors: {', '.join(COMPETITORS)}.")
 
-    def reference(self, source: str | xr.DataTree | StrPath, *, seed: int, **options: Any) -> Reference:
+    def reference(self, source: Any, *, seed: int, **options: Any) -> Reference:
         """A reference by name, or of draws that were made elsewhere.
 
         Args:
-            source: a name of `REFERENCES`, a DataTree, or the path of a netCDF file or zarr folder.
+            source: a name of `REFERENCES`, or as in `reference_from`.
             options: for NUTS: chains, warmup, draws.
 
         Raises:
@@ -206,9 +208,7 @@ class External:
             )
         return reference_from(source, self.model)
 
-    def reference_or_reason(
-        self, source: str | xr.DataTree | StrPath, *, seed: int, **options: Any
-    ) -> tuple[Reference | None, str]:
+    def reference_or_reason(self, source: Any, *, seed: int, **options: Any) -> tuple[Reference | None, str]:
         """The same, or None and the reason where a sampler fails: what else was computed need not go with it.
 
         Raises:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avistan.foreign.cmdstan_csv import APPROXIMATE, CALLED
+from avistan.foreign.sources import read_draws
 from avistan.runtime.errors import CompetitorError
-from avistan.runtime.types import FloatArray, StrPath
+from avistan.runtime.types import FloatArray
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.errors import BindingError
-from stan_adapters.files.foreign_files import check_hdf5, check_zarr
 from stan_adapters.samplers import stanli as algorithms
 from stan_adapters.samplers.stanli import SamplerDraws
 
@@ -36,6 +36,7 @@ class Reference:
         seconds: that sampling took; nan where that is not known.
         max_rhat, min_ess: over all coordinates: how far the reference itself can be trusted.
         divergences: divergent transitions of the draws; None where that can't be told.
+        doubt: what else speaks against it; empty if nothing.
 
     Source: R-hat and effective sample size, Vehtari, Gelman, Simpson, Carpenter & Bürkner, Bayesian Analysis 2021.
 
@@ -52,6 +53,7 @@ class Reference:
     max_rhat: float
     min_ess: float
     divergences: int | None
+    doubt: str = ""
 
     @classmethod
     def of(cls, name: str, draws: SamplerDraws) -> Reference:
@@ -99,6 +101,8 @@ class Reference:
             )
         elif self.divergences:
             remarks.append(f"it had {self.divergences} divergent transitions")
+        if self.doubt:
+            remarks.append(self.doubt)
         return f"The reference {self.name} is itself in doubt: {' and '.join(remarks)}." if remarks else ""
 
     def to_datatree(self, model: BoundModel) -> xr.DataTree:
@@ -138,22 +142,19 @@ def nuts(
     return Reference.of("nuts", algorithms.nuts(model, seed=seed, chains=chains, warmup=warmup, draws=draws))
 
 
-def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Reference:
+def reference_from(source: Any, model: BoundModel) -> Reference:
     """Posterior draws of the same program and data that were made elsewhere.
 
     Args:
-        source: a DataTree, or the path of a netCDF file or zarr folder, with a group `posterior` that holds every
-            parameter with dims (chain, draw, ...), as ArviZ writes it.
+        source: CSV files of CmdStan (a path, several, a folder or a pattern; of NUTS, or of ADVI, Pathfinder or
+            Laplace); a fit of cmdstanpy; a DataTree, or a netCDF file or zarr folder of ArviZ, with a group `posterior`
+            that holds every parameter with dims (chain, draw, ...); draws of posteriordb (`.json.zip`).
 
     Raises:
         CompetitorError: the file can't be read, or its draws are not those of the model's parameters.
     """
-    import xarray as xr  # here, like all of ArviZ: it takes long to load and a fit alone does not need it
-
-    if isinstance(source, xr.DataTree):
-        tree, name = source, str(source.attrs.get("method") or "draws")
-    else:
-        tree, name = _read(Path(source)), Path(source).name
+    wanted = [container.name for container in model.layout.containers if 0 not in container.shape]
+    tree, name = read_draws(source, wanted)
     if "posterior" not in tree.children:
         there = ", ".join(tree.children) or "none"
         raise CompetitorError(f"the reference {name} has no group `posterior`; its groups: {there}.")
@@ -183,10 +184,33 @@ def reference_from(source: xr.DataTree | StrPath, model: BoundModel) -> Referenc
     _refuse_constants(name, theta, model)
     attrs = dict(tree.attrs) | dict(posterior.attrs)
     found = Reference.of(name, SamplerDraws(theta=theta, seconds=float(attrs.get(_SECONDS, np.nan))))
+    found = replace(found, doubt=_doubt(tree, theta, model))
     if _DIVERGENCES not in attrs:
         return replace(found, divergences=_divergences(tree, theta, model))
     known = int(attrs[_DIVERGENCES])
     return replace(found, divergences=None if known == _UNKNOWN else known)
+
+
+def _doubt(tree: xr.DataTree, theta: FloatArray, model: BoundModel) -> str:
+    """What the log densities that CmdStan wrote, and its method, say against draws (C, S, D); empty if nothing."""
+    method = tree.attrs.get("algorithm")
+    if method not in CALLED:
+        return ""
+    remarks = (
+        [f"it is {CALLED[method]}, which approximates the posterior itself"] if method in APPROXIMATE else []
+    )
+    stats = tree.children.get("sample_stats")
+    if stats is not None and "lp" in stats:
+        some = np.unique(np.linspace(0, theta.shape[1] - 1, _COMPARED).astype(int))
+        density = np.stack([model.log_density_gradient(points)[0] for points in theta[:, some]])
+        apart = np.asarray(stats["lp"].values)[:, some] - density
+        # constants that one has and the other lacks do not matter, nor does rounding of what was written as text
+        if not np.std(apart) <= max(0.2 * np.std(density), 1e-5 * float(np.abs(density).max(initial=0.0))):
+            remarks.append(
+                "its log densities are not those of this program and these data (are they the same? Versions of Stan "
+                "differ in simplexes, too)"
+            )
+    return " and ".join(remarks)
 
 
 def _refuse_constants(name: str, theta: FloatArray, model: BoundModel) -> None:
@@ -235,24 +259,6 @@ def _moves_with(lp: FloatArray, density: FloatArray) -> bool:
     apart = lp - density
     spread = np.ptp(density)
     return bool(np.isfinite(apart).all() and np.ptp(apart) <= 1e-3 * max(spread, 1e-3))
-
-
-def _read(path: Path) -> xr.DataTree:
-    import xarray as xr
-
-    if not path.exists():
-        raise CompetitorError(f"there is no reference file {path}.")
-    try:
-        check_zarr(path) if path.is_dir() else check_hdf5(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # how a zarr folder could be read faster
-            with xr.open_datatree(path, engine="zarr" if path.is_dir() else "h5netcdf") as tree:
-                return tree.load()
-    except Exception as error:  # whatever a reader of a foreign format raises
-        raise CompetitorError(
-            f"can't read the reference {path}: {error} It must be a netCDF-4 file or a zarr folder with a group "
-            "`posterior`, as `arviz.InferenceData.to_netcdf` and `xarray.DataTree.to_netcdf` write it."
-        ) from error
 
 
 def _values(name: str, posterior: xr.Dataset, parameter: str, shape: tuple[int, ...]) -> FloatArray:

@@ -1,0 +1,1 @@
+"""Draws that others made, as DataTrees."""
