@@ -30,6 +30,7 @@ from stan_adapters.engine.library_check import check_library
 from stan_adapters.engine.library_lock import LibraryLock
 from stan_adapters.errors import BindingError, UnsupportedError
 from stan_adapters.language.program import Program
+from stan_adapters.language.switches import settled
 
 ConstrainedDraws = dict[str, npt.NDArray[Any]]
 
@@ -92,7 +93,7 @@ class BoundModel:
         shapes: dict[str, tuple[int, ...]] = {}
         if any(declared_shape(declaration.type, data) is None for declaration in program.parameters):
             shapes = {output.name: output.shape for output in self._density.outputs(False, False)}
-        self.layout: Layout = build_layout(program.parameters, data, shapes, self.dim)
+        self.layout: Layout = build_layout(settled(program, data).parameters, data, shapes, self.dim)
 
     # -- life ---------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_adapters.data.missing import missing_entries
+from stan_adapters.files.r_dump import RObject
 from stan_adapters.language.expressions import Expression, Unevaluable
 from stan_adapters.language.program import StanType
 
@@ -139,7 +140,11 @@ def _number(item: object, index: tuple[int, ...]) -> complex:
     if isinstance(item, str):
         if item.strip().lower() in _SPECIAL:
             return _SPECIAL[item.strip().lower()]
-        raise Misfit(f"holds the string {reprlib.repr(item)}{at}, expected a number")
+        if isinstance(item, RObject):
+            raise Misfit(f"is {item}")
+        raise Misfit(
+            f"holds the string {reprlib.repr(item)}{at}, expected a number: {_in_place_of_text(item)}"
+        )
     if isinstance(item, bool | np.bool_):
         return int(item)
     if isinstance(item, numbers.Integral):
@@ -153,6 +158,15 @@ def _number(item: object, index: tuple[int, ...]) -> complex:
     if isinstance(item, list | tuple | np.ndarray):
         raise Misfit(f"mixes numbers and lists{at}: every part must have the same number of entries")
     raise Misfit(f"holds a {type(item).__name__}{at}, expected a number")
+
+
+def _in_place_of_text(text: str) -> str:
+    """What to write in place of a string."""
+    try:
+        float(text)
+    except ValueError:
+        return "number the categories 1, 2, ..., or leave the text out"
+    return f"write {text.strip()} without quotes"
 
 
 def _float(item: int, at: str) -> float:
@@ -255,6 +269,8 @@ def _shape_advice(shape: tuple[int, ...], dims: Dims) -> str:
         return "; it looks transposed: pass its transpose"
     if not dims and shape == (1,):
         return "; pass the number itself, not a list of one"
+    if not dims:
+        return "; pass one of its numbers, or declare an array in the program"
     if not shape and all(size == 1 for size in dims):
         return f"; pass a list: {'[' * len(dims)}x{']' * len(dims)}"
     if dims and np.prod(shape) == np.prod([size or 0 for size in dims]):

@@ -93,8 +93,8 @@ def read_data(program: Program, data: RawData, source: str | None = None) -> Sta
 
     Integral floats and booleans are accepted for int, a list of one number for a number, and an entry of size zero may
     be left out. `source` says in errors where a mapping came from. Raises DataError at the first problem; warns
-    (DataWarning) about entries that the program does not declare, and about lists of one number. `sources.read` also
-    takes several files and tables.
+    (DataWarning) about entries that the program does not declare, about lists of one number and about `true` in a JSON
+    file. `sources.read` also takes several files and tables.
     """
     if source is None:
         if isinstance(data, StanData):
@@ -121,7 +121,28 @@ def read_values(data: RawData) -> dict[str, Any]:
         hint = " Make a dict of it, an entry for each name." if hasattr(data, "columns") else ""
         raise DataError(f"data is a {type(data).__name__}, expected a dict or the path of a JSON file.{hint}")
     file = Path(data)
-    return read_r_dump(file) if is_r_dump(file) else read_json(file)
+    if is_r_dump(file):
+        return read_r_dump(file)
+    values = read_json(file)
+    if logical := [name for name, value in values.items() if _has_logical(value)]:
+        names = ", ".join(f"`{name}`" for name in logical)
+        warnings.warn(
+            f"true and false are read as 1 and 0: {names}. Write numbers for CmdStan, which refuses the words. "
+            f"Data: {file}.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return values
+
+
+def _has_logical(value: object) -> bool:
+    """Whether a value of a JSON file has `true` or `false` in it."""
+    if isinstance(value, dict):
+        return any(map(_has_logical, value.values()))
+    if not isinstance(value, list):
+        return isinstance(value, bool)
+    kinds = set(map(type, value))
+    return bool in kinds or (bool(kinds & {list, dict}) and any(map(_has_logical, value)))
 
 
 def _json_value(value: Entry) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from stan_adapters.data.checks import Array
 from stan_adapters.errors import DataError
 from stan_adapters.files.foreign_files import check_zarr
+from stan_adapters.files.text_files import misnamed
 from stan_adapters.language.program import Program, StrPath
 
 _CSV = (".csv", ".csv.gz")
@@ -102,7 +103,8 @@ def read_table_files(files: Sequence[Path], program: Program) -> list[DataTable]
                 wanted = [name for name in names if name in declared or _stem(name) in declared]
                 content = dataset.read(columns=wanted)
         except (OSError, arrow.ArrowException) as error:
-            raise DataError(f"can't read the table {file}: {error}") from error
+            packed = misnamed(file) if file.is_file() else ""
+            raise DataError(f"can't read the table {file}: {packed or error}") from error
         if not wanted:
             _refuse_foreign(file, names, program)
         alike.setdefault(frozenset(names), []).append((file, content))

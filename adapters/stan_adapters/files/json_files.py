@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stan_adapters.errors import DataError
-from stan_adapters.files.text_files import data_text
+from stan_adapters.files.text_files import data_text, misnamed
 
 _BEYOND_DOUBLES = re.compile(r"[eE]\+?(0*[3-9]\d\d|0*[1-9]\d{3})|\d{309}")  # perhaps: the parser then looks
 
@@ -36,6 +36,8 @@ def read_json(file: Path) -> dict[str, Any]:
                 raise
             values = json.loads(named, object_pairs_hook=_object, parse_float=parse_float)
     except json.JSONDecodeError as error:
+        if packed := misnamed(file):
+            raise DataError(f"can't read the data file {file}: {packed}") from error
         where = f"{file}:{error.lineno}:{error.colno}"
         raise DataError(f"{where}: this is no JSON: {error.msg}. {_advice(text, error.pos)}") from error
     except RecursionError as error:

@@ -34,6 +34,8 @@ _MISSING = ("NA", "NA_integer_", "NA_real_", "NA_character_")
 _EMPTY = ("numeric", "integer", "double", "logical", "vector")
 _IGNORED = (".Dimnames", "dimnames", ".Names", "names")
 _OF_CLASSES = ("levels", ".Label", "class", "row.names", "tsp")
+_FACTOR = "a factor of R; dump its numbers, as.integer({name})"
+_OBJECT = "an object of R; dump the numbers in it one by one, such as as.numeric({name}$column)"
 _AS_IT_IS = ("as.integer", "as.numeric", "as.double", "as.vector")
 _OTHERS = ("list", "data.frame", "factor", "as.Date")
 _LONGEST_RANGE = 10**8
@@ -43,6 +45,10 @@ type Number = int | float | str | None  # text and NA are refused where an entry
 
 class RNumber(float):
     """A number of an R file, which may have been a vector of length 1."""
+
+
+class RObject(str):
+    """What an R file has in place of numbers, called by what it is, and how R makes numbers of it."""
 
 
 def is_r_dump(path: Path) -> bool:
@@ -126,7 +132,7 @@ class _Reader:
                 return value
             if word in _OTHERS:
                 self._skip_argument(past=True)
-                return f"{word}(...) of R"
+                return RObject((_FACTOR if word == "factor" else _OBJECT).format(name=self.name))
             self._refuse(at)
         if word == "NULL":
             self.at += 1
@@ -264,7 +270,9 @@ class _Reader:
             elif word in _IGNORED:
                 self._skip_argument()
             elif word in _OF_CLASSES:
-                value = "a factor, a data frame or an object of R"
+                if not (isinstance(value, RObject) and "factor" in value):
+                    told = _FACTOR if word in ("levels", ".Label") else _OBJECT
+                    value = RObject(told.format(name=self.name))
                 self._skip_argument()
             else:
                 self._refuse(at)
@@ -314,13 +322,26 @@ class _Reader:
         if found != word:
             self._refuse(at)
 
+    def _begins_another(self, at: int) -> bool:
+        """Whether a variable is assigned there."""
+        number = next((k for k, (_, _, start) in enumerate(self.tokens) if start == at), len(self.tokens) - 1)
+        kinds = [kind for kind, *_ in self.tokens[number : number + 2]]
+        return kinds[0] in ("name", "quoted") and kinds[1:] == ["assign"]
+
     def _line(self, at: int) -> int:
         return self.text.count("\n", 0, at) + 1
 
     def _refuse(self, at: int) -> NoReturn:
         if at >= len(self.text):
-            raise DataError(f"{self.file} ends within the value of `{self.name}`: copy it again.")
+            raise DataError(
+                f"{self.file} ends within the value of `{self.name}`: close its bracket, or copy the file again."
+            )
         rest = self.text[at : at + 30].split("\n")[0].rstrip()
+        if self.name and self._begins_another(at):
+            raise DataError(
+                f"{self.file}:{self._line(at)}: `{rest}` begins within the value of `{self.name}`, a bracket of which "
+                "is open: close it with `)`."
+            )
         within = f" in the value of `{self.name}`" if self.name else ""
         raise DataError(
             f"{self.file}:{self._line(at)}: `{rest}`{within} is no data. An R file of data has lines such as "

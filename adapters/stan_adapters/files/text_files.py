@@ -48,8 +48,18 @@ def read_text(file: Path) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         seen = "it looks like UTF-16" if content[:2] in _UTF16 else f"byte {error.start + 1} is no UTF-8"
-        raise UnreadableFile(f"{seen}. Save it as UTF-8.") from error
+        raise UnreadableFile(misnamed(file) or f"{seen}. Save it as UTF-8.") from error
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def misnamed(file: Path) -> str:
+    """What to do about a file that is called a packed one and is none; empty for any other."""
+    kinds = {".gz": ("gzip", _GZIP), ".zip": ("zip", _ZIP)}
+    kind, magic = kinds.get(file.suffix.lower(), ("", b""))
+    with file.open("rb") as opened:
+        if not kind or opened.read(len(magic)) == magic:
+            return ""
+    return f"it is called {file.suffix}, and is no {kind} file. Pack it again, or take {file.suffix} off its name."
 
 
 def data_text(file: Path) -> str:

@@ -57,6 +57,17 @@ class Expression:
         """
         return _plain(_evaluate(self._tree, env))  # type: ignore[no-any-return]
 
+    @property
+    def branches(self) -> tuple[Expression, Expression, Expression] | None:
+        """Condition, value if it holds and value if not, of `c ? a : b`; None of any other expression."""
+        tree = self._tree
+        while isinstance(tree, Tree) and tree.data == "parens":
+            tree = tree.children[0]
+        if not isinstance(tree, Tree) or tree.data != "ternary":
+            return None
+        condition, yes, no = map(Expression.from_tree, tree.children)
+        return condition, yes, no
+
     def __str__(self) -> str:
         return self.text
 

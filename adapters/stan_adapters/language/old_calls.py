@@ -14,7 +14,7 @@
 | `multiply_log`, `binomial_coefficient_log` | `lmultiply`, `lchoose` |
 | `fabs`, `cov_exp_quad` | `abs`, `gp_exp_quad_cov` |
 | `reject("..")` without a semicolon | with one |
-| `csr_matrix_times_vector2(..);`, which rstanarm defines in C++ | defined as `csr_matrix_times_vector` |
+| `csr_matrix_times_vector2(..);`, `CODOLS(..);`, which rstanarm defines in C++ | defined in Stan |
 | a real as a condition, `if (x)` | `if ((x) != 0)` |
 
 `integrate_ode` and its kin, and `lkj_cov`, are Stan still.
@@ -41,9 +41,13 @@ _RENAMED = {
     "get_lp": "target",
     "cov_exp_quad": "gp_exp_quad_cov",
 }
+# rstanarm's, in C++: a sparse matrix whose columns and starts count from 0, and least squares (of full rank).
 _EXTERNAL = {
-    "csr_matrix_times_vector2": "csr_matrix_times_vector"
-}  # rstanarm's, in C++: the same without checks
+    "csr_matrix_times_vector2": "array[size({3})] int from_1_{3}; array[size({4})] int from_1_{4}; "
+    "for (k in 1:size({3})) from_1_{3}[k] = {3}[k] + 1; for (k in 1:size({4})) from_1_{4}[k] = {4}[k] + 1; "
+    "return csr_matrix_times_vector({0}, {1}, {2}, from_1_{3}, from_1_{4}, {5});",
+    "CODOLS": "return mdivide_left_spd(crossprod({0}), {0}' * {1});",
+}
 OLD_NAMES = (  # a pattern: a program without it has none of these
     rf"\b(?:{'|'.join(_RENAMED)}|{'|'.join(_EXTERNAL)}|increment_log_prob|if_else|lp__)\b|_log\s*\(|_log\s*,|_l?c?cdf\s*\(|_lp[dm]f\s*\("
     r"|\bif\b|\bwhile\b|&&|\|\||!(?!=)|\?"
@@ -120,9 +124,8 @@ def _statement(
     elif node.data == "function" and str(node.children[1]) in _EXTERNAL:
         last = node.meta.end_pos - 1
         if code[last] == ";":
-            yield Edit(
-                last, last + 1, f" {{ return {_EXTERNAL[str(node.children[1])]}({', '.join(site.scope)}); }}"
-            )
+            body = _EXTERNAL[str(node.children[1])].format(*site.scope)
+            yield Edit(last, last + 1, f" {{ {body} }}")
 
 
 def _sampled(name: str, statements: Statements) -> str:

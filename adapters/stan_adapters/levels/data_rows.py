@@ -7,7 +7,7 @@ the coefficients of a regression couple alike. What tells them apart is whether 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,6 +16,7 @@ import numpy as np
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.layout import declared_shape
 from stan_adapters.language.outcomes import outcomes
+from stan_adapters.language.switches import settled
 from stan_adapters.levels.levels import Level
 
 _WEIGHTS = {
@@ -90,7 +91,8 @@ def data_rows(model: BoundModel, level: Level) -> Rows:
     if design and not indexes:
         return Rows(RowEvidence.COLUMNS, design)
     if leading and not indexes:
-        return Rows(RowEvidence.ROWS, leading)
+        across = _lies_across(model, level, leading, axes)
+        return Rows(RowEvidence.COLUMNS if across else RowEvidence.ROWS, leading)
     if covariates := _covariates(model, level, axes):
         return Rows(RowEvidence.COLUMNS, covariates)
     if indexes:
@@ -107,6 +109,22 @@ def data_rows(model: BoundModel, level: Level) -> Rows:
     return Rows(RowEvidence.NONE)
 
 
+def _lies_across(model: BoundModel, level: Level, names: Collection[str], axes: list[_DataAxis]) -> bool:
+    """Whether all that has a row for each entry are designs with a column for each row of other data: X'."""
+    given = outcomes(model.program)
+    rows = {
+        axis.symbol
+        for axis in axes
+        if axis.is_leading and axis.name not in names and (axis.size or 0) > level.num_units
+    }
+    return all(
+        model.program.declaration(name).type.base == "matrix"
+        and name not in given
+        and {axis.symbol for axis in axes if axis.name == name and not axis.is_leading} & rows
+        for name in names
+    )
+
+
 def size_with_value(model: BoundModel, value: int) -> str | None:
     """The declared number of the data that counts so many things, one that bounds an index first; None without any."""
     counts = [
@@ -119,9 +137,10 @@ def size_with_value(model: BoundModel, value: int) -> str | None:
 
 def has_outcomes(model: BoundModel, level: Level) -> bool:
     """Whether data that the program gives a distribution have an entry per unit, or rows that an index gives them."""
-    given = [declaration for declaration in model.program.data if declaration.name in outcomes(model.program)]
+    program = settled(model.program, model.data)
+    given = [declaration for declaration in program.data if declaration.name in outcomes(program)]
     sizes = {size.text for declaration in given for size in declaration.type.dims}
-    indexes = (model.program.declaration(name) for name in _indexes(model, level.name))
+    indexes = (program.declaration(name) for name in _indexes(model, level.name))
     return level.name in sizes or any(index.type.dims[0].text in sizes for index in indexes)
 
 
@@ -141,7 +160,8 @@ def fills_places(model: BoundModel, rows: Rows) -> bool:
 
 
 def _data_axes(model: BoundModel) -> Iterator[_DataAxis]:
-    for declaration in (*model.program.data, *model.program.transformed_data):
+    program = settled(model.program, model.data)
+    for declaration in (*program.data, *program.transformed_data):
         kind = declaration.type
         if kind.is_tuple:
             continue
@@ -196,7 +216,10 @@ def _weights(model: BoundModel, symbol: str) -> tuple[str, ...]:
 
 
 def _covariates(model: BoundModel, level: Level, axes: list[_DataAxis]) -> tuple[str, ...]:
-    """The design matrices over whose columns every parameter has another axis: X for `matrix[K, P] beta`."""
+    """The design matrices over whose columns every parameter has another axis: X for `matrix[K, P] beta`.
+
+    What has an entry per unit is none: priors of `array[J, K] simplex[K] theta`.
+    """
     others = [
         {axis.symbol for number, axis in enumerate(model.layout[member.name].axes) if number != member.axis}
         if not member.places
@@ -204,4 +227,7 @@ def _covariates(model: BoundModel, level: Level, axes: list[_DataAxis]) -> tuple
         for member in level.members
     ]
     common = set.intersection(*others) - {level.name}
-    return tuple(axis.name for axis in axes if not axis.is_row and axis.symbol in common)
+    own = {axis.name for axis in axes if axis.symbol == level.name}
+    return tuple(
+        axis.name for axis in axes if not axis.is_row and axis.symbol in common and axis.name not in own
+    )

@@ -5,6 +5,7 @@ Every remedy reads a program that Stan's compiler accepts. What it writes means 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -71,6 +72,39 @@ def _chosen_rows(_: Fault, source: str, statements: Statements, __: Accepts) -> 
                 bracket = node.meta.end_pos - 1
                 edits.append(Edit(bracket, bracket, ", "))
     return Remedy(tuple(edits))
+
+
+def _deep_entries(_: Fault, source: str, statements: Statements, __: Accepts) -> Remedy:
+    """`y[i, j, k]` becomes `y[i][j][k]` where it is an integer."""
+    edits = []
+    for site in statements.sites:
+        if not statements.blocks(site) & _RUN:
+            continue
+        target = site.node.children[0] if site.node.data == "assignment" else None
+        for node in expressions(site.node.children):
+            if (
+                node.data != "indexed"
+                or statements.kind(node, site.scope) != Kind("int", 0)
+                or node is target
+            ):
+                continue
+            array, *indices = (child for child in node.children if isinstance(child, Tree))
+            if _root_dims(array, statements, site) > 2:
+                edits += [
+                    Edit(one.meta.end_pos, start_of(other), "][")
+                    for one, other in itertools.pairwise(indices)
+                ]
+    return Remedy(tuple(edits))
+
+
+def _root_dims(array: Tree[Token], statements: Statements, site: Site) -> int:
+    """Dimensions of the array that an expression such as `y[i][j]` takes entries of."""
+    while array.data in ("indexed", "parens"):
+        inner = array.children[0]
+        assert isinstance(inner, Tree)
+        array = inner
+    kind = statements.kind(array, site.scope)
+    return 0 if kind is None else kind.dims
 
 
 def _loops_over_containers(_: Fault, source: str, statements: Statements, accepts: Accepts) -> Remedy:
@@ -350,6 +384,7 @@ def _stem(function: str) -> str:
 _REMEDIES: dict[str, Callable[[Fault, str, Statements, Accepts], Remedy]] = {
     "integer_rows": _integer_rows,
     "chosen_rows": _chosen_rows,
+    "deep_entries": _deep_entries,
     "loops_over_containers": _loops_over_containers,
     "return_in_while": _return_in_while,
     "stale_variables": _stale_variables,

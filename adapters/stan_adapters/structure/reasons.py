@@ -91,7 +91,8 @@ def no_units(level: Level, rows: Rows) -> str:
         return f"{who} {hold} coefficients of {listed(rows.names)}: every row depends on all of them."
     if rows.evidence is RowEvidence.COMPONENTS:
         describe = _verb(level.latents, "describes", "describe")
-        return f"{who} {describe} the {level.num_units} components that {listed(rows.names)} weighs."
+        weigh = _verb(rows.names, "weighs", "weigh")
+        return f"{who} {describe} the {level.num_units} components that {listed(rows.names)} {weigh}."
     return (
         f"The {level.num_units} entries of {who} share the data, as coefficients or mixture components do: no declared "
         "data belong to one of them."

@@ -134,7 +134,11 @@ def _from_halves(trials: Trials, plan: Plan, origins: Mapping[str, frozenset[str
     """Exchange entries among half of the units."""
     half = np.zeros(plan.units, dtype=bool)
     half[trials.rng.permutation(plan.units)[: max(2, plan.units // 2)]] = True
-    owning = {d.name for d in trials.model.program.data if plan.rules[d.name].role in OWNERS}
+    owning = {
+        d.name
+        for d in trials.model.program.data
+        if plan.rules[d.name].role in OWNERS and array_of(plan.data, d.name).size
+    }
     entries = [
         Owned(declaration, *owner)
         for declaration in trials.model.program.data

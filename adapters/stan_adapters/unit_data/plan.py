@@ -14,6 +14,7 @@ from stan_adapters.data.layout import IndexArray
 from stan_adapters.data.stan_data import StanData
 from stan_adapters.errors import StructureError
 from stan_adapters.language.program import Declaration
+from stan_adapters.language.switches import settled
 from stan_adapters.unit_data.ragged import OwnedRows, Spans, spans_of, write_spans
 from stan_adapters.unit_data.rules import OWNERS, SPANS, Role, Rule, Rules
 
@@ -34,7 +35,7 @@ class Plan:
         self.rules = rules
         self.level_size = level_size
         self.units = _count_units(data, rules) if units is None else units
-        self._declared: Mapping[str, Declaration] = {d.name: d for d in data.program.data}
+        self._declared: Mapping[str, Declaration] = {d.name: d for d in settled(data.program, data).data}
         for name, rule in rules.items():
             self._check(name, rule)
         self.families = self._make_families()
@@ -178,7 +179,7 @@ class Plan:
         families[rows] = OwnedRows.make(rows, owner, self.units, grouped=bool((steps >= 0).all()))
 
     def _row_count(self, rows: str) -> int:
-        for declaration in self.data.program.data:
+        for declaration in self._declared.values():
             value = self.data[declaration.name]
             for size, count in zip(declaration.type.dims, getattr(value, "shape", ()), strict=False):
                 if size.text == rows:

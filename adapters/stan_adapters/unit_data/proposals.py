@@ -14,6 +14,7 @@ from stan_adapters.data.stan_data import StanData
 from stan_adapters.language.expressions import Unevaluable
 from stan_adapters.language.numbering import numbered_sizes
 from stan_adapters.language.program import Declaration, Program
+from stan_adapters.language.switches import settled
 from stan_adapters.levels.levels import Level
 from stan_adapters.unit_data.ragged import Spans, label_spans, spans_of
 from stan_adapters.unit_data.rules import OWNERS, SHARED, SPANS, Role, Rule, Rules, array_of
@@ -41,6 +42,7 @@ def rule_sets(
     Args:
         unread: entries that the program does not read, which are no indices.
     """
+    program = settled(program, data)
     given = dict(given or {})
     units = level.num_units
     rules = _units_by_symbol(program, data, level) | given
@@ -79,7 +81,11 @@ def _units_by_symbol(program: Program, data: StanData, level: Level) -> Rules:
             rules[declaration.name] = Rule(Role.UNIT, own[0])
         elif _is_index_like(declaration) and _numbers(program, declaration) & sizes:
             rules[declaration.name] = Rule(Role.INDEX, rows=dims[0])
-        elif not dims and declaration.type.is_integer and (times := _counts(declaration.name, level, data)):
+        elif (
+            not dims
+            and declaration.type.is_integer
+            and (times := _counts(declaration.name, level, program, data))
+        ):
             rules[declaration.name] = Rule(Role.SIZE_UNITS, times=times)
     return rules
 
@@ -100,11 +106,11 @@ def _sizes(program: Program, level: Level) -> set[str]:
     return sizes
 
 
-def _counts(name: str, level: Level, data: StanData) -> int:
+def _counts(name: str, level: Level, program: Program, data: StanData) -> int:
     """How many more of this number are one unit more; 0 where it does not count units."""
     value = int(array_of(data, name))
     for member in level.members:
-        sizes = axis_sizes(type_of(data.program.parameters, member.name))
+        sizes = axis_sizes(type_of(program.parameters, member.name))
         if member.places or member.axis >= len(sizes):
             continue
         size = sizes[member.axis]

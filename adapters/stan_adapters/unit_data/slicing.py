@@ -23,6 +23,7 @@ from stan_adapters.derived import Derivation
 from stan_adapters.engine.abi import FloatArray
 from stan_adapters.errors import AvistanError, StructureError
 from stan_adapters.language.program import Program
+from stan_adapters.language.switches import settled
 from stan_adapters.levels.levels import Level
 from stan_adapters.levels.probes import Probe
 from stan_adapters.rewriting.computed_data import read_outside_data
@@ -231,7 +232,7 @@ class _Search:
         try:
             self._refuse_size(whole.program, rules)
             plan = Plan(whole.data, rules, self.level.name, self.level.num_units)
-            self._refuse_ties(whole.program, rules)
+            self._refuse_ties(settled(whole.program, whole.data), rules)
         except StructureError as error:
             return self._refusal(str(error), evidence, {} if isinstance(error, RuleError) else rules)
         checker = Checker(whole, self.level, plan.subset, self.theta, self.rng, occupied=_occupied(plan))

@@ -63,3 +63,14 @@ def test_nan_where_stan_checks_the_value_is_refused_with_its_place():
         read_data(PROGRAM, GIVEN | {"b": math.nan})
     with pytest.raises(DataError, match="data entry `N` is NaN"):
         read_data(PROGRAM, GIVEN | {"N": math.nan})
+
+
+@pytest.mark.parametrize("text", ['{"N": 1, "y": [[true, 2], [3, 4]]}', '{"N": true, "y": [[1, 2], [3, 4]]}'])
+def test_true_in_a_json_file_is_one_with_a_note(tmp_path, text):
+    program = Program.from_code("data { int N; array[2, 2] int y; } model { }")
+    file = tmp_path / "logical.json"
+    file.write_text(text)
+    with pytest.warns(DataWarning, match="true and false are read as 1 and 0: `[Ny]`"):
+        data = read_data(program, file)
+    assert data["N"] == 1
+    assert data["y"].tolist() == [[1, 2], [3, 4]]

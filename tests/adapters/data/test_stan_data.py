@@ -168,7 +168,11 @@ REFUSED = {
     ),
     "flattened": ("matrix[3, 2] x;", np.zeros(6), r"shape \(6,\), .*number of entries is right"),
     "nested deeper": ("matrix[3, 2] x;", np.zeros((1, 3, 2)), r"shape \(1, 3, 2\), expected shape \(3, 2\)"),
-    "a list of two for a number": ("int x;", [3, 4], "expected a single number"),
+    "a list of two for a number": (
+        "int x;",
+        [3, 4],
+        "expected a single number; pass one of its numbers, or declare",
+    ),
     "a matrix for a number": ("int x;", [[3]], "expected a single number"),
     "a number for a list": (
         "vector[1] x;",
@@ -193,8 +197,12 @@ REFUSED = {
     "numbers among lists": ("matrix[2, 2] x;", [[1, 2], 3], r"ragged: \[2\] has a single number"),
     "strings in ragged lists": ("matrix[2, 2] x;", [[1, "Inf"], [3]], r"mixes numbers and lists|ragged"),
     # kinds
-    "a string": ("int x;", "3", "holds the string '3', expected a number"),
-    "a string in a list": ("vector[2] x;", [1, "high"], r"holds the string 'high' at \[2\]"),
+    "a string": ("int x;", "3", "holds the string '3', expected a number: write 3 without quotes"),
+    "a string in a list": (
+        "vector[2] x;",
+        [1, "high"],
+        r"holds the string 'high' at \[2\].*number the categories 1, 2",
+    ),
     "null": ("vector[2] x;", [1, None], r"is missing \(None\) at \[2\]"),
     "a pandas NA": (
         "array[2] int x;",

@@ -316,6 +316,9 @@ def test_files_that_can_not_be_read_are_named(files, tmp_path):
         entries("rows.parquet")
     with pytest.raises(DataError, match=r"can't read the table none.parquet"):
         entries("none.parquet")
+    (tmp_path / "rows.csv.gz").write_text("height\n1\n")
+    with pytest.raises(DataError, match=r"rows.csv.gz: it is called .gz, and is no gzip file"):
+        entries("rows.csv.gz")
     with pytest.raises(DataError, match=r"can't read the zarr group none.zarr"):
         entries("none.zarr")
     zarr.open_group(tmp_path / "other.zarr", mode="w").create_array("height", data=np.ones(2))

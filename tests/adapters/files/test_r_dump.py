@@ -97,17 +97,40 @@ REFUSED = {
     "text": (f'N <- 2; g <- c("a", "b"); y <- c(1, 2); {REST}', "`g` holds the string 'a'"),
     "a factor": (
         f'N <- 2; g <- structure(1:2, levels = c("a", "b"), class = "factor"); y <- c(1, 2); {REST}',
-        "`g` holds the string 'a factor",
+        r"`g` is a factor of R; dump its numbers, as.integer\(g\)\.",
     ),
     "a list": (
         f"N <- 2; g <- list(1, c(2)); y <- c(1, 2); {REST}",
-        r"`g` holds the string 'list\(...\) of R'",
+        r"`g` is an object of R; dump the numbers in it one by one, such as as.numeric\(g\$column\)",
+    ),
+    "a factor that is called": (
+        f'N <- 2; g <- factor(c("a", "b")); y <- c(1, 2); {REST}',
+        "`g` is a factor of R",
+    ),
+    "a data frame": (
+        f'N <- 2; g <- structure(list(a = 1:2), class = "data.frame", row.names = 1:2); y <- 1:2; {REST}',
+        "`g` is an object of R",
+    ),
+    "numbers in quotes": (
+        f'N <- 2; g <- 1:2; y <- c("2.5", "b"); {REST}',
+        r"the string '2.5' at \[1\], expected a number: write 2.5 without quotes",
+    ),
+    "a bracket left open": (
+        "N <- 2\ny <- c(1,\n 2\ng <- 3\n",
+        r"m.data.R:4: `g <- 3` begins within the value of `y`, a bracket of which is open: close it with `\)`",
+    ),
+    "a bracket of structure left open": (
+        'N <- 2\ny <- structure(1:2, .Dim = c(2L)\n"g" <- 3\n',
+        r"m.data.R:3: `\"g\" <- 3` begins within the value of `y`",
     ),
     "a number for two": (f"N <- 2; g <- 1:2; y <- 3; {REST}", "`y` is a single number"),
     "a sum": (f"N <- 1 + 1; {REST}", r"m.data.R:1: `\+ 1"),
     "a call": (f"N <- nrow(x); {REST}", r"m.data.R:1: `nrow\(x\)"),
     "a script": ("library(rstan)\nN <- 2", r"m.data.R:1: `\(rstan\)`"),
-    "no end": ("N <- 2\ny <- c(1, 2", "ends within the value of `y`"),
+    "no end": (
+        "N <- 2\ny <- c(1, 2",
+        "ends within the value of `y`: close its bracket, or copy the file again",
+    ),
     "a name twice": ("N <- 2\nN <- 3", "gives `N` more than once"),
     "too large": ("N <- 2\ny <- c(1e400, 1)", "`y` has the number 1e400"),
     "too large alone": ("N <- 2\ny <- -1e400", "`y` has the number 1e400"),

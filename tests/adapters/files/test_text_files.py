@@ -97,6 +97,18 @@ def test_a_bad_data_file_is_one_message_that_names_it(content, helpful, tmp_path
     assert len(message) < 600
 
 
+@pytest.mark.parametrize("content", [b"not packed", b"\xff\xfe\x80"], ids=["text", "bytes"])
+@pytest.mark.parametrize("kind", ["gzip", "zip"])
+def test_a_file_that_is_only_called_a_packed_one_is_told_from_a_wrong_one(tmp_path, content, kind):
+    suffix = {"gzip": ".gz", "zip": ".zip"}[kind]
+    file = tmp_path / f"data.json{suffix}"
+    file.write_bytes(content)
+    message = refusal(read, VECTOR, file)
+    assert f"it is called {suffix}, and is no {kind} file. Pack it again" in message
+    file.write_text('{"N": 1, "x": [2]}')
+    assert read(VECTOR, file)["N"] == 1
+
+
 def test_every_single_byte_change_of_a_gzip_file_is_the_same_data_or_one_message(tmp_path):
     draws = random.Random(1)
     right = read(VECTOR, {"N": 2, "x": [0.5, 1.5]})

@@ -95,17 +95,25 @@ def test_functions_of_arrays_and_densities_of_the_program_are_renamed():
     assert Program.from_code(old).source == modern
 
 
-def test_a_function_that_rstanarm_defines_in_cpp_is_defined():
-    head = "vector csr_matrix_times_vector2(int m, int n, vector w,\n  int[] v, int[] u, vector b)"
-    rest = (
-        "data { vector[2] w; } parameters { vector[2] b; } "
-        "model { b ~ normal(0, 1); target += sum(csr_matrix_times_vector2(2, 2, w, {1, 2}, {1, 2, 3}, b)); }"
+def test_sparse_products_that_rstanarm_computes_in_cpp_count_from_0():
+    code = (
+        "functions { vector csr_matrix_times_vector2(int m, int n, vector w,\n  int[] v, int[] u, vector b); } "
+        "data { vector[3] w; int v[3]; int u[3]; } parameters { vector[2] b; } "
+        "model { target += dot_product([1, 10], csr_matrix_times_vector2(2, 2, w, v, u, b)); }"
     )
-    source = Program.from_code(f"functions {{ {head}; }} {rest}").source
-    assert "vector b) { return csr_matrix_times_vector(m, n, w, v, u, b); } }" in source
-    _, gradient = density(f"functions {{ {head}; }} {rest}", {"w": [2.0, 3.0]})
-    _, base = density(f"functions {{ {head}; }} {rest}", {"w": [0.0, 0.0]})
-    np.testing.assert_allclose(gradient - base, [2, 3], rtol=1e-12)
+    _, gradient = density(code, {"w": [2.0, 3.0, 4.0], "v": [1, 0, 1], "u": [0, 1, 3]})  # [[0, 2], [3, 4]]
+    np.testing.assert_allclose(gradient, [30, 42], rtol=1e-12)
+
+
+def test_least_squares_that_rstanarm_computes_in_cpp_are_computed():
+    code = (
+        "functions { vector CODOLS(matrix X, vector y); // in C++\n } data { matrix[3, 2] X; vector[3] y; } "
+        "transformed data { vector[2] b = CODOLS(X, y); } parameters { vector[2] c; } "
+        "model { target += dot_product(b, c); }"
+    )
+    x, y = np.array([[1, 2], [1, 0], [1, -1.5]]), np.array([1, 2, 4.0])
+    _, gradient = density(code, {"X": x.tolist(), "y": y.tolist()})
+    np.testing.assert_allclose(gradient, np.linalg.lstsq(x, y)[0], rtol=1e-10)
 
 
 def test_variables_with_names_that_are_words_of_the_language_now_get_an_underscore():

@@ -86,6 +86,41 @@ def test_other_engines_get_the_program_as_it_is():
     assert known_faults("bridgestan") == ()
 
 
+# ---- entries of integer arrays of three dimensions
+
+CUBE = [[[1, 2], [2, 1]], [[2, 2], [1, 1]]]
+DEEP = {
+    "an index": "target += v[y[1, i, j]];",
+    "an index after a bracket": "target += v[y[1][i, j]];",
+    "what is assigned to": "{ vector[2] u = v; u[y[1, i, j]] += v[2]; target += u[1]; }",
+    "an index of an index": "target += v[y[y[1, i, j], i, j]];",
+    "the end of a loop": "for (k in 1:y[1, i, j]) target += v[k];",
+    "a size": "{ vector[y[1, i, j]] u; target += size(u) * v[1]; }",
+    "a declared integer": "{ int c = y[1, /* , */ i, j]; target += v[c]; }",
+    "four dimensions": "target += v[z[1, 1, i, j]];",
+    "an argument": "target += picked(v, y, i, j);",
+    "no entry": "target += sum(v[y[1, i]]);",
+}
+
+
+@pytest.mark.parametrize("what", DEEP)
+def test_entries_of_integer_arrays_of_three_dimensions_are_read_as_they_are_on_paper(what):
+    code = (
+        "functions { real picked(vector v, array[,,] int y, int i, int j) { return v[y[1, i, j]]; } } "
+        "data { array[2, 2, 2] int y; array[1, 2, 2, 2] int z; } parameters { vector[2] v; } "
+        f"model {{ for (i in 1:2) for (j in 1:2) {DEEP[what]} }}"
+    )
+    expected = {
+        "what is assigned to": [4, 2],
+        "an index of an index": [3, 1],
+        "the end of a loop": [4, 2],
+        "a size": [6, 0],
+        "no entry": [4, 4],
+    }.get(what, [2, 2])
+    found = gradient(code, {"y": CUBE, "z": [CUBE]})
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 # ---- rows of integers
 
 D = [[1, 2], [3, 4], [5, 6]]

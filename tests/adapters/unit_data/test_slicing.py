@@ -153,6 +153,33 @@ def test_entries_padded_with_nan_are_cut_like_others():
     assert isinstance(slicing, Slicing)
 
 
+@pytest.mark.parametrize("weighted", [0, 1])
+def test_sizes_that_a_switch_chooses_are_cut_as_what_they_are(weighted):
+    """As in programs of R packages: `vector[has_weights ? N : 0] weights`, and parameters of such a size."""
+    code = """data { int N; int J; int has; int none; array[N] int<lower=1, upper=J> g; vector[N] y;
+      vector[has == 1 ? N : 0] w; array[none ? N : 0] int<lower=0, upper=J> h; }
+    parameters { real mu; vector[none ? 0 : J] z; }
+    model { mu ~ normal(0, 2); z ~ std_normal();
+      for (n in 1:N) target += (has == 1 ? w[n] : 1) * normal_lpdf(y[n] | mu + z[g[n]], 1); }"""
+    rng = generator("switches")
+    owner = np.append(np.arange(12), rng.integers(0, 12, 28)) + 1
+    data = {"N": 40, "J": 12, "has": weighted, "none": 0, "g": owner, "y": rng.normal(size=40), "h": []}
+    model = bind(code, data | {"w": rng.uniform(0.5, 1, 40 * weighted)})
+    slicing = sliced(model, "J")
+    assert isinstance(slicing, Slicing)
+    part = slicing.subset(model.data, [3, 7])
+    assert len(part["y"]) == np.isin(owner, [4, 8]).sum()
+    assert len(part["w"]) == weighted * len(part["y"])
+
+
+def test_a_switch_that_counts_something_is_no_switch():
+    """A size that asks whether there are many units changes with them."""
+    code = """data { int N; vector[N] y; vector[N > 15 ? N : 0] w; }
+    parameters { vector[N] z; } model { z ~ normal(0, 1); y ~ normal(z, 1); target += sum(w) * 0; }"""
+    y = generator("no switch").normal(size=20)
+    assert isinstance(sliced(bind(code, {"N": 20, "y": y, "w": y}), "N"), SlicingRefusal)
+
+
 def test_subsets_of_other_data_of_the_program():
     model, _, slicing = inspected("varying_intercept")
     other = read_data(model.program, {"N": 3, "J": 2, "g": [2, 2, 1], "x": [1.0, 2, 3], "y": [4.0, 5, 6]})
