@@ -7,6 +7,7 @@ tolerances of Stan.
 from __future__ import annotations
 
 import numbers
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ type Dims = tuple[int | None, ...]  # None: the size can't be evaluated here, an
 
 _MOST_DIMS = 64  # of an array of numpy's
 TOLERANCE = 1e-8  # Stan Math's CONSTRAINT_TOLERANCE
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _INT32 = np.iinfo(np.int32)
 _SPECIAL = {
     sign + word: value
@@ -138,17 +140,20 @@ def _from_objects(array: Array) -> Array:
 def _number(item: object, index: tuple[int, ...]) -> complex:
     at = _at(index)
     if isinstance(item, str):
-        if item.strip().lower() in _SPECIAL:
-            return _SPECIAL[item.strip().lower()]
+        text = item.strip()
+        if text.lower() in _SPECIAL:
+            return _SPECIAL[text.lower()]
         if isinstance(item, RObject):
             raise Misfit(f"is {item}")
-        raise Misfit(
-            f"holds the string {reprlib.repr(item)}{at}, expected a number: {_in_place_of_text(item)}"
-        )
+        instead = f"write {text} without quotes" if _NUMBER.fullmatch(text) else "number categories 1, 2, ..."
+        raise Misfit(f"holds the string {reprlib.repr(item)}{at}, expected a number: {instead}")
     if isinstance(item, bool | np.bool_):
         return int(item)
     if isinstance(item, numbers.Integral):
-        return int(item) if abs(int(item)) < 2**63 else _float(int(item), at)
+        try:
+            return int(item) if abs(int(item)) < 2**63 else float(int(item))
+        except OverflowError:
+            raise Misfit(f"holds an integer beyond 1e308{at}") from None
     if isinstance(item, numbers.Real):
         return float(item)
     if isinstance(item, numbers.Complex):
@@ -158,22 +163,6 @@ def _number(item: object, index: tuple[int, ...]) -> complex:
     if isinstance(item, list | tuple | np.ndarray):
         raise Misfit(f"mixes numbers and lists{at}: every part must have the same number of entries")
     raise Misfit(f"holds a {type(item).__name__}{at}, expected a number")
-
-
-def _in_place_of_text(text: str) -> str:
-    """What to write in place of a string."""
-    try:
-        float(text)
-    except ValueError:
-        return "number the categories 1, 2, ..., or leave the text out"
-    return f"write {text.strip()} without quotes"
-
-
-def _float(item: int, at: str) -> float:
-    try:
-        return float(item)
-    except OverflowError:
-        raise Misfit(f"holds an integer beyond 1e308{at}") from None
 
 
 def _describe_ragged(raw: object, depth: int = 0) -> str | None:
@@ -267,10 +256,13 @@ def _shape_advice(shape: tuple[int, ...], dims: Dims) -> str:
         return ""
     if len(dims) == 2 and shape == dims[::-1]:
         return "; it looks transposed: pass its transpose"
-    if not dims and shape == (1,):
-        return "; pass the number itself, not a list of one"
     if not dims:
-        return "; pass one of its numbers, or declare an array in the program"
+        one = (
+            "the number itself, not a list of one"
+            if shape == (1,)
+            else "one of its numbers, or declare an array"
+        )
+        return f"; pass {one}"
     if not shape and all(size == 1 for size in dims):
         return f"; pass a list: {'[' * len(dims)}x{']' * len(dims)}"
     if dims and np.prod(shape) == np.prod([size or 0 for size in dims]):

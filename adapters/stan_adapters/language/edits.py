@@ -78,6 +78,13 @@ def rewritten(source: str, edits: Sequence[Edit], functions: str = "") -> str:
     return f"{source[: found.end()]} {code} {source[found.end() :]}"
 
 
+def tree_of(node: object) -> Tree[Token]:
+    """A node that is a tree by the rules of the grammar."""
+    if not isinstance(node, Tree):
+        raise TypeError(f"{node!r} is no tree: the rules of stan.lark have changed")
+    return node
+
+
 def start_of(node: Tree[Token]) -> int:
     """Where a node begins."""
     return int(node.meta.start_pos)

@@ -29,7 +29,7 @@ from lark import Token, Tree
 
 from stan_adapters.errors import Location, ProgramError
 from stan_adapters.language.distributions import CONTINUOUS, DISCRETE
-from stan_adapters.language.edits import Edit, after, before, start_of
+from stan_adapters.language.edits import Edit, after, before, start_of, tree_of
 from stan_adapters.language.statements import Scope, Site, Statements, expressions
 
 type Node = Any  # a tree, a token or None, as the rules of stan.lark say
@@ -104,15 +104,15 @@ def _statement(
         if isinstance(call, Tree) and call.data == "call" and call.children[0] == "increment_log_prob":
             yield _name(call.children[0], "target += ")
     elif node.data == "assignment" and _is_lp(node.children[0]):
-        target, _, value = node.children
+        target, value = tree_of(node.children[0]), node.children[2]
         first = _first_summand(value)
         if not _is_lp(first) or first is value:
             raise ProgramError(
                 "`lp__` can't be set in today's Stan. Write `target += ...` for what is added to it.",
-                locate(start_of(target)),  # type: ignore[arg-type]
+                locate(start_of(target)),
             )
-        yield Edit(start_of(target), target.meta.end_pos, "target")  # type: ignore[arg-type, union-attr]
-        sign = code.index("=", target.meta.end_pos)  # type: ignore[union-attr]
+        yield Edit(start_of(target), target.meta.end_pos, "target")
+        sign = code.index("=", target.meta.end_pos)
         yield Edit(sign, sign, "+", rank=(1, 0))  # before what is made of `<-`
         yield Edit(start_of(first), first.meta.end_pos, "0")
     elif node.data == "sampling" and (stem := _sampled(str(node.children[1]), statements)):

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from lark import Token, Tree
 from lark.exceptions import UnexpectedInput
 
-from stan_adapters.language.edits import Edit, on_one_line, rewritten, start_of
+from stan_adapters.language.edits import Edit, on_one_line, rewritten, start_of, tree_of
 from stan_adapters.language.old_calls import OLD_NAMES, old_calls
 from stan_adapters.language.source_text import Source, syntax_error
 from stan_adapters.language.statements import Site, Statements
@@ -168,14 +168,14 @@ def _declared(node: Tree[Token], code: str, edits: list[Edit]) -> list[Edit]:
     """`vector[2] x[3], y;` becomes `array[3] vector[2] x; vector[2] y;`."""
     stan_type, *declarators = node.children
     assert isinstance(stan_type, Tree)
-    sizes = [declarator.children[1] for declarator in declarators]  # type: ignore[union-attr]
+    sizes = [tree_of(declarator).children[1] for declarator in declarators]
     if not any(isinstance(size, Tree) for size in sizes):
         return edits
     type_start, type_end = start_of(stan_type), stan_type.meta.end_pos
     array = next((child for child in stan_type.children if isinstance(child, Tree)), None)
     prefix = ""  # sizes of an `array[..]` in front of the type, too
     if array is not None and array.data == "array_sizes":
-        prefix = code[array.children[0].meta.start_pos : array.children[-1].meta.end_pos]  # type: ignore[union-attr]
+        prefix = code[start_of(tree_of(array.children[0])) : tree_of(array.children[-1]).meta.end_pos]
         type_start = array.meta.end_pos
     element = _copied(code, edits, type_start, type_end)
     added: list[Edit] = []
@@ -184,14 +184,14 @@ def _declared(node: Tree[Token], code: str, edits: list[Edit]) -> list[Edit]:
         assert isinstance(declarator, Tree)
         dims = prefix
         if isinstance(size, Tree):
-            inner = size.children[0].meta.start_pos, size.children[-1].meta.end_pos  # type: ignore[union-attr]
+            inner = start_of(tree_of(size.children[0])), tree_of(size.children[-1]).meta.end_pos
             dims = ", ".join(filter(None, [_copied(code, edits, *inner), prefix]))
             dropped.append((start_of(size), size.meta.end_pos))
         text = f"array[{dims}] " if dims else ""
         if number == 0:
             added.append(Edit(start_of(stan_type), type_start, text.rstrip() if prefix else text))
             continue
-        before = declarators[number - 1].meta.end_pos  # type: ignore[union-attr]
+        before = tree_of(declarators[number - 1]).meta.end_pos
         comma = code.index(",", before)
         added.append(Edit(comma, comma + 1, f"; {text}{element}"))
     kept = [

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 
 from lark import Token, Tree
 
-from stan_adapters.language.edits import Edit, after, on_one_line, rewritten, start_of
+from stan_adapters.language.edits import Edit, after, on_one_line, rewritten, start_of, tree_of
 from stan_adapters.language.program import Program
 from stan_adapters.language.statements import Site, Statements, is_statement
 
@@ -120,8 +120,8 @@ def _is_fixed_entry(node: Tree[Token], site: Site, statements: Statements) -> bo
         return False
     if not all(isinstance(index, Tree) and index.data == "at" for index in indices):
         return False
-    first: Sequence[object] = indices[0].children  # type: ignore[union-attr]
-    return isinstance(first[0], Tree) and first[0].data == "number"
+    first = tree_of(indices[0]).children[0]
+    return isinstance(first, Tree) and first.data == "number"
 
 
 def _unused(text: str, taken: Container[str]) -> str:

@@ -11,8 +11,18 @@ from dataclasses import dataclass
 
 from lark import Token, Tree
 
-from stan_adapters.language.edits import COPY, Edit, after, before, on_one_line, rewritten, start_of, unused
-from stan_adapters.language.statements import Kind, Statements, expressions
+from stan_adapters.language.edits import (
+    COPY,
+    Edit,
+    after,
+    before,
+    on_one_line,
+    rewritten,
+    start_of,
+    tree_of,
+    unused,
+)
+from stan_adapters.language.statements import Kind, Site, Statements, expressions
 from stan_adapters.rewriting.branches import stale_variables
 from stan_adapters.rewriting.empty_outcomes import guarded
 from stan_adapters.rewriting.engine_faults import Fault
@@ -169,7 +179,7 @@ def _stays(container: Tree[Token], body: Tree[Token]) -> bool:
         str(target.children[0])
         for node in body.iter_subtrees()
         if node.data == "assignment"
-        for target in node.children[0].iter_subtrees()  # type: ignore[union-attr]
+        for target in tree_of(node.children[0]).iter_subtrees()
         if target.data == "name"
     }
     return not names & changed and not any(name.endswith(("_rng", "_lp")) for name in names)

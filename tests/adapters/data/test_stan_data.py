@@ -201,7 +201,7 @@ REFUSED = {
     "a string in a list": (
         "vector[2] x;",
         [1, "high"],
-        r"holds the string 'high' at \[2\].*number the categories 1, 2",
+        r"holds the string 'high' at \[2\].*number categories 1, 2",
     ),
     "null": ("vector[2] x;", [1, None], r"is missing \(None\) at \[2\]"),
     "a pandas NA": (
