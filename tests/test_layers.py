@@ -53,6 +53,7 @@ ORDER = {
         "fitting",
         "correction",
         "posterior",
+        "export",
         "drawn_fit",
         "diagnosis",
         "saved",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -241,6 +242,70 @@ class DrawnFit(Fitted):
 
             draws = to_summarize(self, self._default_draws())
             return summarize(draws, var_names=var_names, units=units, quantiles=quantiles)
+
+    def to_cmdstan(
+        self,
+        folder: str | os.PathLike[str],
+        draws: int = 1000,
+        *,
+        seed: int | None = None,
+        progress_callback: ProgressCallback | None = None,
+    ) -> list[Path]:
+        """Write draws as CmdStan's CSV files, a file for each chain: what `posterior` gives, never all of it held.
+
+        cmdstanpy's `from_csv` reads the folder, and so do rstan's `read_stan_csv`, cmdstanr's `read_cmdstan_csv` and,
+        from these, the R packages posterior, bayesplot and loo. `lp__` leaves out the program's constants, as that of
+        CmdStan's NUTS does. Independent draws are one chain: R-hat, which compares chains, means nothing of them.
+
+        Returns: the files.
+
+        Raises:
+            FitError: `draws` is not positive, or the folder holds other files, can't be written or has no room.
+
+        Example:
+            >>> [path.name for path in fit.to_cmdstan(folder / "csv", 100)]
+            ['eight_schools_1.csv']
+        """
+        from avistan.export.cmdstan import write_cmdstan
+        from avistan.export.parts import of_fit
+
+        with reporting(progress_callback), of_fit(self, draws, seed, self.marks()) as drawn:
+            return write_cmdstan(drawn, folder)
+
+    def unit_table(self, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
+        """A row for each number of each unit: mean, sd, quantiles, how far its inputs are from those of others,
+        and what `diagnose` found about it, if it was called. Units count from 1, as in Stan.
+
+        Raises:
+            FitError: the fit has no units.
+
+        Example:
+            >>> fit.unit_table()[["unit", "variable", "mean"]].shape
+            (24, 3)
+        """
+        from avistan.export.tables import unit_table
+        from avistan.posterior.handed_out import to_summarize
+
+        draws = to_summarize(self, self._default_draws())
+        return unit_table(self, draws, diagnosed=self.unit_numbers(), quantiles=quantiles)
+
+    def unit_numbers(self) -> Mapping[str, npt.ArrayLike] | None:
+        """Numbers of single units, each (N,), that the diagnosis found; None without one.
+
+        Example:
+            >>> fit.diagnose() and sorted(fit.unit_numbers())
+            ['conditional_error', 'conditional_sd_ratio']
+        """
+        return self._diagnosed().get("units")
+
+    def marks(self) -> dict[str, Any]:
+        """What the diagnosis says of the draws, as attributes of a DataTree has it; empty without one.
+
+        Example:
+            >>> fit.diagnose() and sorted(fit.marks())
+            ['not_holding', 'trusted']
+        """
+        return {name: value for name, value in self._diagnosed().items() if name != "units"}
 
     def create_inits(self, seed: int | None = None, chains: int = 4) -> list[dict[str, npt.NDArray[Any]]]:
         """Starting values for `chains` MCMC chains: one draw each of all parameters, constrained, by name.

@@ -13,6 +13,7 @@ import typer
 from avistan.cli.compare_command import compare
 from avistan.cli.console import answers, standard_streams
 from avistan.cli.examples import as_table, examples, models_root
+from avistan.cli.export_command import export
 from avistan.cli.fit_command import fit
 from avistan.cli.fitted_commands import diagnose, posterior, predict
 from avistan.cli.options import (
@@ -111,6 +112,7 @@ app.command()(fit)
 app.command()(diagnose)
 app.command()(posterior)
 app.command()(summary)
+app.command()(export)
 app.command()(predict)
 app.command()(compare)
 

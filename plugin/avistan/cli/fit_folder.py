@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from avistan.diagnosis.improvement import Round
 from avistan.diagnosis.verdict import Diagnosis, Trust
 from avistan.files.outputs import check_room, clear_leftovers, remove_folder, whole_file
@@ -193,6 +195,21 @@ def put_draws(
 def draws_there(folder: Path) -> str:
     """The name of the draws beside a fit; empty where there are none."""
     return next((name for name in _DRAWS if (folder / name).exists()), "")
+
+
+@contextlib.contextmanager
+def stored_tree(folder: Path) -> Iterator[xr.DataTree | None]:
+    """The draws beside a fit, read as needed; None where there are none, or they were changed.
+
+    Raises:
+        FitError: the folder holds no fit.
+    """
+    for name, reader in zip(_DRAWS, ("h5netcdf", "zarr"), strict=True):
+        if is_as_recorded(folder, name):
+            with xr.open_datatree(folder / name, engine=reader) as tree:
+                yield tree
+            return
+    yield None
 
 
 # ---- Steps -------------------------------------------------------------------------------------------------

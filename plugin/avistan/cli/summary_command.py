@@ -71,15 +71,9 @@ def stored_draws(folder: Path, engine: str | None) -> Iterator[Draws]:
     Raises:
         FitError: the folder holds no fit.
     """
-    import xarray as xr
-
+    from avistan.cli.fit_folder import stored_tree
     from avistan.fit import load
     from avistan.posterior.summaries import draws_of_tree
-    from avistan.saved.folder import is_as_recorded
 
-    for name, reader in (("posterior.nc", "h5netcdf"), ("posterior.zarr", "zarr")):
-        if is_as_recorded(folder, name):
-            with xr.open_datatree(folder / name, engine=reader) as tree:
-                yield draws_of_tree(tree)
-            return
-    yield draws_of_tree(load(folder, engine=engine).posterior())
+    with stored_tree(folder) as tree:
+        yield draws_of_tree(load(folder, engine=engine).posterior() if tree is None else tree)

@@ -30,7 +30,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 _MOST_ROWS = 1000  # of a variable of no unit that is shown without being asked for
 _NUMBERS_AT_ONCE = 2**22  # 32 MiB
 _SHARE_OF_MEMORY = 4
-_MADE_OF_DRAWS = ("log_lik", "lprior")  # which ArviZ has in groups of their own
+ASIDE = ("log_lik", "lprior")  # which ArviZ has in groups of their own
 _SHOWN = 30  # rows, in the middle of which more are left out
 
 
@@ -157,7 +157,7 @@ def summarize(
         FitError: no such variable, or quantiles that are no probabilities.
     """
     probabilities = _checked(quantiles)
-    known = [name for name in draws.values if name not in _MADE_OF_DRAWS]
+    known = [name for name in draws.values if name not in ASIDE]
     long = [n for n in known if n not in draws.of_units and _size(draws, n) > _MOST_ROWS]
     of_units = [name for name in known if name in draws.of_units]
     if var_names is not None:

@@ -18,7 +18,7 @@ from avistan.files.outputs import whole_folder
 from avistan.runtime.types import StrPath
 
 # Groups that a store of ours can have: an older one with nothing else in it may be replaced.
-_OURS = (
+GROUPS = (
     ".zattrs",
     ".zgroup",
     ".zmetadata",
@@ -52,7 +52,7 @@ def write_batches(
     Raises:
         FitError: the path holds something else or can't be written.
     """
-    with whole_folder(path, _OURS) as folder:
+    with whole_folder(path, GROUPS) as folder:
         store: _Store | None = None
         for chain, start, tree in batches:
             if store is None:

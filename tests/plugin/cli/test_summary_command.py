@@ -6,17 +6,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-import avistan as avi
 from avistan.cli.app import app
-
-SCHOOLS = avi.models_root() / "eight_schools"
+from small_fits import schools
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("summary") / "fit"
-    model = avi.Model(stan_file=SCHOOLS / "eight_schools.stan", data=SCHOOLS / "data.json")
-    model.fit(method="avi", steps=50, elbo_draws=100).save(place)
+    schools().save(place)
     assert CliRunner().invoke(app, ["posterior", str(place), "--draws", "200"]).exit_code == 0
     return place
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import avistan as avi
 from avistan.correction.correct import Way
 from avistan.posterior import summaries
 from avistan.posterior.summaries import Draws, draws_of_tree, statistics, summarize
 from avistan.runtime.errors import FitError
+from small_fits import schools
 
 
 @pytest.fixture
@@ -140,10 +140,7 @@ def test_a_program_without_units_has_no_table_of_them(rng):
 
 
 def test_a_fit_is_summarized_as_its_own_datatree():
-    root = avi.models_root() / "eight_schools"
-    fit = avi.Model(stan_file=root / "eight_schools.stan", data=root / "data.json").fit(
-        method="avi", steps=50, elbo_draws=100
-    )
+    fit = schools()
     from_tree = draws_of_tree(fit.posterior())
     for asked in ({}, {"units": True}):
         table, theirs = fit.summary(**asked), summarize(from_tree, **asked)

@@ -1,0 +1,1 @@
+"""Draws and units in the formats of other tools."""
