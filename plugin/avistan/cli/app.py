@@ -12,6 +12,7 @@ import typer
 
 from avistan.cli.compare_command import compare
 from avistan.cli.console import answers, standard_streams
+from avistan.cli.doctor import doctor
 from avistan.cli.examples import as_table, examples, models_root
 from avistan.cli.export_command import export
 from avistan.cli.fit_command import fit
@@ -39,7 +40,6 @@ app = typer.Typer(
     help="Amortized variational inference for existing Stan programs.",
     epilog="Answers go to standard output (--json: one JSON object), errors to standard error with exit status 2. "
     "Status 3: the answer is a no (fit: its diagnosis failed; sbc: ranks are not uniform).",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -140,3 +140,4 @@ def models(
 
 
 app.command()(sbc)
+app.command()(doctor)

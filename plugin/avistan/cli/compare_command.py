@@ -25,6 +25,7 @@ from avistan.cli.options import (
     takes_fit_options,
 )
 from avistan.family.method import check_methods
+from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_numbers
 from avistan.runtime.text import to_json
 
@@ -33,8 +34,15 @@ from avistan.runtime.text import to_json
 @takes_fit_options()
 def compare(
     stan_file: StanFile,
-    output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier report.")],
     data: DataFiles = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            show_default="print the table alone",
+            help="Write a report here: a new folder, or one with an earlier report.",
+        ),
+    ] = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -83,7 +91,7 @@ def compare(
     json: Json = False,
     **options: Any,
 ) -> str:
-    """Fit several methods from one start, measure them on the same draws, and write a report with pictures."""
+    """Fit several methods from one start and measure them on the same draws: a table, and a report with pictures."""
     from avistan.comparison.competition import meaning
     from avistan.files.outputs import check_folder_place, whole_folder
     from avistan.posterior.budget import check_draws
@@ -96,7 +104,12 @@ def compare(
         reference_warmup=reference_warmup,
         reference_draws=reference_draws,
     )
-    check_folder_place(output, REPORT, mark=COMPARISON)
+    if output is not None:
+        check_folder_place(output, REPORT, mark=COMPARISON)
+    elif variables is not None:
+        raise FitError(
+            "--variables chooses what the report's pictures show: give --output too, where it goes."
+        )
     names = split_methods(methods)
     check_methods(names, meaning)
     model = open_model(stan_file, data, engine, include_path, level)
@@ -114,6 +127,9 @@ def compare(
         reference_options=given(chains=reference_chains, warmup=reference_warmup, draws=reference_draws),
         **options,
     )
+    if output is None:
+        told = "Nothing was written: --output FOLDER writes a report with pictures and the posterior."
+        return to_json(comparison.to_json()) if json else f"{comparison}\n\n{told}"
     shown = best_row(comparison)
     with whole_folder(output, REPORT) as folder:
         write_report(comparison, folder, draws, variables=shown_variables)

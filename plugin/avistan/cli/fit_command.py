@@ -27,20 +27,29 @@ from avistan.cli.options import (
     takes_fit_options,
 )
 from avistan.family.method import check_choice
+from avistan.runtime.errors import FitError
 from avistan.runtime.text import to_json
 
 if TYPE_CHECKING:
     from avistan.cli.fit_folder import About
     from avistan.diagnosis.improvement import Improvement, Round
     from avistan.fitting.fitted import Fitted, Origin
+    from avistan.model import Model
 
 
 @answers
 @takes_fit_options()
 def fit(
     stan_file: StanFile,
-    output: Annotated[Path, typer.Option("--output", help="A new folder, or one with an earlier fit.")],
     data: DataFiles = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            show_default="print the answer alone",
+            help="Write the fit here: a new folder, or one with an earlier fit.",
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -82,7 +91,9 @@ def fit(
     json: Json = False,
     **options: Any,
 ) -> str:
-    """Fit by variational inference, correct, diagnose, and write the fit and its posterior (posterior.nc) to a folder.
+    """Fit by variational inference, correct and diagnose; write the fit and its posterior (posterior.nc) to a folder.
+
+    Without --output the fit, its diagnosis and a summary are printed and nothing is kept.
 
     The fit is written first: what interrupts its diagnosis or its draws costs that step alone, and --resume does it.
 
@@ -107,9 +118,15 @@ def fit(
 
     check_request(output, stan_file, data, chains=chains, draws=draws)
     check_choice(method, family)
+    shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
+    if output is None:
+        if resume:
+            raise FitError("--resume goes on from what an earlier fit left: give its --output.")
+        with time_limit(max_seconds):
+            model = open_model(stan_file, data, engine, include_path, level)
+            return _printed(model, must_hold, json=json, chains=chains, **shared, **options)
     check_folder_place(output, FIT_FILES, mark=FIT_FILES[0])
     checkpoint = beside(output)
-    shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
     with in_use(checkpoint, share=True), time_limit(max_seconds):
         with interruptible(checkpoint):
             model = open_model(stan_file, data, engine, include_path, level)
@@ -142,6 +159,25 @@ def fit(
             f"{improvement.fit}\n\n{went_on}{diagnosis}\n\nwritten to {output}: the fit, {DIAGNOSIS}, {drawn}"
         )
     return text if is_trusted(diagnosis, must_hold) else Refusal(text)
+
+
+def _printed(model: Model, must_hold: str | None, *, json: bool, level: str | None, **options: Any) -> str:
+    """A fit that is diagnosed and summarized, and kept nowhere."""
+    from avistan.cli.fit_folder import About
+
+    structure = model.inspect(level=level)
+    check_must_hold(must_hold, model.bound, structure.level)
+    improvement = model.fit(level=level, **options).improve()
+    about = About(asked={}, verdict=str(structure.verdict), verdict_reason=structure.reason)
+    if json:
+        text = _as_json(improvement, None, about)
+    else:
+        went_on = f"{improvement}\n\n" if improvement.rounds else ""
+        text = (
+            f"{improvement.fit}\n\n{went_on}{improvement.diagnosis}\n\n{improvement.fit.summary()!r}\n\n"
+            "Nothing was written: --output FOLDER keeps the fit, its diagnosis and its draws."
+        )
+    return text if is_trusted(improvement.diagnosis, must_hold) else Refusal(text)
 
 
 def _diagnosed_and_drawn(
@@ -180,7 +216,7 @@ def _diagnosed_and_drawn(
     return made, drawn
 
 
-def _as_json(improvement: Improvement[Fitted], output: Path, about: About) -> str:
+def _as_json(improvement: Improvement[Any], output: Path | None, about: About) -> str:
     result = improvement.fit
     return to_json(
         {
@@ -203,6 +239,6 @@ def _as_json(improvement: Improvement[Fitted], output: Path, about: About) -> st
             "khat": result.evaluation.khat,
             "improvement": [made.to_json() for made in improvement.rounds],
             "diagnosis": improvement.diagnosis.to_json(),
-            "output": str(output),
+            "output": None if output is None else str(output),
         }
     )

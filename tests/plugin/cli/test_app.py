@@ -409,7 +409,7 @@ BAD_CALLS = {
         ["fit", PROGRAM, DATA, "--output", "out", "--steps", "many"],
         ["--steps", "integer"],
     ),
-    "no output named": (["fit", PROGRAM, DATA], ["--output"]),
+    "nothing to resume named": (["fit", PROGRAM, DATA, "--resume"], ["--output"]),
     "unknown command": (["infer", PROGRAM, DATA], ["infer"]),
     "unknown reference": (["compare", PROGRAM, DATA, "--output", "out", "--reference", "nut"], ["'nuts'"]),
     "empty method name": (
@@ -608,3 +608,19 @@ def test_modernize_says_where_it_can_not(tmp_path):
     done = CliRunner().invoke(app, ["modernize", str(program)])
     assert done.exit_code == 2
     assert "old.stan:2:9: `lp__` can't be set" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell):
+    """As the shells' own functions ask, which `avistan --install-completion` installs."""
+    asked = {
+        "_AVISTAN_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "avistan dia",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "avistan dia",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    command = [sys.executable, "-m", "avistan"]
+    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert "diagnose" in done.stdout
+    assert "inspect" not in done.stdout
