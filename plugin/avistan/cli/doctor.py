@@ -8,6 +8,7 @@ import platform
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -152,10 +153,8 @@ def _cache() -> tuple[bool, str]:
     above = folder
     while not above.exists():
         above = above.parent
-    try:
-        os.rmdir(
-            tempfile.mkdtemp(prefix=".avistan-doctor-", dir=above)
-        )  # access rights do not tell of every refusal
+    try:  # access rights do not tell of every refusal
+        os.rmdir(tempfile.mkdtemp(prefix=".avistan-doctor-", dir=above))
     except OSError:
         return (
             False,
