@@ -168,11 +168,11 @@ class Program:
 
     @classmethod
     def from_source(cls, source: str, name: str) -> Program:
-        """A complete source, as `source` holds it, from which no other file is read.
+        """A complete source, as `source` holds it: in today's syntax, and no other file is read.
 
         Raises ProgramError, also at an `#include`.
         """
-        return _parse(name, None, Source.complete(source, f"{name}.stan"))
+        return _parse(name, None, Source.complete(source, f"{name}.stan"), is_of_today=True)
 
     @property
     def declarations(self) -> tuple[Declaration, ...]:
@@ -226,8 +226,8 @@ class Program:
 # ---- Reading a parse tree ----------------------------------------------------------------------------------
 
 
-def _parse(name: str, file: Path | None, source: Source) -> Program:
-    source = modernized(source)
+def _parse(name: str, file: Path | None, source: Source, *, is_of_today: bool = False) -> Program:
+    source = source if is_of_today else modernized(source)
     try:
         tree = stan_parser().parse(source.text, start="program")
     except UnexpectedInput as error:

@@ -6,6 +6,7 @@ Stan's compiler: what is no Stan is not found here, and no name hides another.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -76,6 +77,10 @@ class Statements:
     @classmethod
     def read(cls, source: str) -> Statements:
         """The statements of a program that Stan's compiler accepts. Raises lark's UnexpectedInput on another."""
+        return _read(source)  # a program is read for several purposes
+
+    @classmethod
+    def _parsed(cls, source: str) -> Statements:
         tree = stan_parser().parse(source, start="statements")
         functions = [
             function
@@ -121,6 +126,11 @@ class Statements:
             and [index.data for index in indices] == ["at"]
             and _is_single(indices[0], scope, self.results) is False
         )
+
+
+@functools.lru_cache(maxsize=16)
+def _read(source: str) -> Statements:
+    return Statements._parsed(source)
 
 
 def is_statement(node: Node) -> bool:

@@ -173,6 +173,7 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
     axes: dict[str, int | None] = {}
     unclear, statistic = False, 0.0
     entries: list[tuple[Declaration, Array, Owner | None]] = []
+    sizing = {name for d in trials.model.program.declarations for size in d.type.dims for name in size.names}
     for declaration in trials.model.program.data:
         value = trials.model.data[declaration.name]
         if not isinstance(value, np.ndarray) or value.ndim == 0 or value.size == 0:
@@ -182,13 +183,17 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
                 owning.append(declaration.name)
             continue
         owner = _owner(declaration, value, level, known)
-        if owner is None and True in exchangeable:
-            continue  # the rules are right about what all units share
+        if owner is None and (True in exchangeable or declaration.name in sizing):
+            continue  # the rules are right about what all units share, and other sizes do not fit the data
         entries.append((declaration, value, owner))
     entries = _that_feed(trials, entries)
     rounds = int(np.clip((_MOST_BINDINGS - trials.bindings) // max(1, len(entries)), 1, _ROUNDS))
     for declaration, value, owner in entries:
         if owner is None:
+            if trials.bindings >= 2 * _MOST_BINDINGS:  # it moves scores; which ones stays open
+                names += [declaration.name] * (value.size >= level.num_units)
+                unclear = True
+                continue
             touched = _counts(trials, declaration, level, rounds)
             if touched is not None:
                 names.append(declaration.name)

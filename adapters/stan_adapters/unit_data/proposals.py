@@ -4,6 +4,7 @@ are silent, from the values. A proposal is only that: `slicing` verifies it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import zip_longest
 
@@ -20,6 +21,7 @@ from stan_adapters.unit_data.ragged import Spans, label_spans, spans_of
 from stan_adapters.unit_data.rules import OWNERS, SHARED, SPANS, Role, Rule, Rules, array_of
 
 _LEAST_SHARE = 0.2  # of the units that an index without declared bounds names
+_SPARSE = re.compile(r"\bcsr_matrix_times_vector\([^,()]+,[^,()]+,\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,")
 _FEWEST_ROWS = 10  # whose number others hardly are by chance
 
 
@@ -61,6 +63,12 @@ def rule_sets(
     by_number = _units_by_number(program, data, units, rules)
     if by_number:
         yield from _finished(program, data, rules | by_number | given)
+
+
+def sparse_entries(program: Program, data: StanData) -> tuple[str, ...]:
+    """The data that are the parts of sparse matrices, such as `w`, `v` and `u` of rstanarm; empty ones left out."""
+    found = {name for call in _SPARSE.finditer(program.source) for name in call.groups()}
+    return tuple(d.name for d in program.data if d.name in found and array_of(data, d.name).size)
 
 
 def _dims(declaration: Declaration) -> list[str]:

@@ -31,7 +31,7 @@ from stan_adapters.unit_data.checks import Checker, random_points
 from stan_adapters.unit_data.computed import Computed
 from stan_adapters.unit_data.parts import PartError
 from stan_adapters.unit_data.plan import Plan, RuleError
-from stan_adapters.unit_data.proposals import rule_sets
+from stan_adapters.unit_data.proposals import rule_sets, sparse_entries
 from stan_adapters.unit_data.rules import Role, Rule, Rules, parse_rules
 
 _MAX_PROPOSALS = 5
@@ -294,6 +294,9 @@ class _Search:
         self, reason: str, evidence: list[Probe] | tuple[Probe, ...], rules: Rules
     ) -> SlicingRefusal:
         own = {declaration.name for declaration in self.model.program.data}
+        if sparse := sparse_entries(self.model.program, self.model.data):
+            listed = f"{', '.join(sparse[:-1])} and {sparse[-1]}"
+            reason = f"Sparse matrices are not cut: {listed} are some (csr_matrix_times_vector)."
         return SlicingRefusal(
             reason=reason,
             evidence=tuple(evidence),

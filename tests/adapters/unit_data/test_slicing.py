@@ -238,6 +238,19 @@ def test_globals_that_belong_to_rows_of_the_units_are_refused():
     assert "u, S, changes with the units" in refusal.reason
 
 
+def test_rows_of_a_sparse_matrix_are_refused_as_such():
+    code = """data { int N; int J; vector[N] w; array[N] int<lower=1, upper=J> v; array[N + 1] int u; vector[N] y; }
+    parameters { vector[J] z; real mu; }
+    model { z ~ std_normal(); mu ~ std_normal(); y ~ normal(mu + csr_matrix_times_vector(N, J, w, v, u, z), 1); }"""
+    y = generator("sparse").normal(size=24)
+    data = {"N": 24, "J": 6, "w": np.ones(24), "v": np.arange(24) % 6 + 1, "u": np.arange(25) + 1, "y": y}
+    refusal = sliced(bind(code, data), "J")
+    assert isinstance(refusal, SlicingRefusal)
+    assert refusal.reason.startswith(
+        "Sparse matrices are not cut: w, v and u are some (csr_matrix_times_vector)."
+    )
+
+
 def test_rows_of_two_units_are_refused():
     code = """data { int G; int J; array[G] int<lower=1, upper=J> a; array[G] int<lower=1, upper=J> b; }
     parameters { vector[J] z; } model { z ~ std_normal(); target += sum(z[a] - z[b]); }"""
