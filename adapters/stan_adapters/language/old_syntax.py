@@ -8,6 +8,7 @@
 | `# comment` | `// comment` |
 | variables called `lower`, `upper`, `offset` or `multiplier` | `lower_` .. |
 | functions and densities under their old names | `old_calls` |
+| what the compiler took for data, or let an assignment read | `old_rules` |
 
 Every change stays on its line, and places in the new text lead back to those in the old. A program without such syntax
 is left as it is. Source: Stan's reference manual, "Removed Features", and functions reference, "Removed Functions".
@@ -23,6 +24,7 @@ from lark.exceptions import UnexpectedInput
 
 from stan_adapters.language.edits import Edit, on_one_line, rewritten, start_of, tree_of
 from stan_adapters.language.old_calls import OLD_NAMES, old_calls
+from stan_adapters.language.old_rules import SOLVERS, data_arguments, own_places
 from stan_adapters.language.source_text import Source, syntax_error
 from stan_adapters.language.statements import Site, Statements
 
@@ -48,7 +50,7 @@ _OLD_ARRAYS = re.compile(  # `int x[`, `vector[K] z[`, `real[,] x`
     r"|\b(?:int|real|vector|row_vector|matrix)\s*\[[\s,]*\]"
 )
 # Otherwise it takes the parser to tell: `, y[3];` after a type, and what `old_calls` looks at.
-_PERHAPS = re.compile(rf",\s*\w+\s*\[[^;\]]*\]\s*[,;=]|{OLD_NAMES}")
+_PERHAPS = re.compile(rf",\s*\w+\s*\[[^;\]]*\]\s*[,;=]|\b(?:{'|'.join(SOLVERS)})\b|{OLD_NAMES}")
 
 
 def modernized(source: Source) -> Source:
@@ -71,9 +73,12 @@ def modernized(source: Source) -> Source:
     except RecursionError:
         return source
     edits += old_calls(statements, code, source.locate)
+    edits += [*data_arguments(statements), *(own_places(statements, code) if old else ())]
     declared = {name for site in statements.sites for name in _names(site)}
     edits += [
-        Edit(end, end, "_", (-1, 0)) for name, end in named if name in declared and f"{name}_" not in code
+        Edit(end, end, "_", (-1, 0))
+        for name, end in named
+        if name in declared and not re.search(rf"\b{name}_\b", code)
     ]
     edits = _declarations(statements, code, edits)
     return source.edited(edits) if edits else source
