@@ -118,6 +118,7 @@ def predict(
     """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
     from avistan.files.outputs import check_file_place
     from avistan.fit import load
+    from avistan.posterior.datatree import unit_dim
     from avistan.report.write import write_netcdf
 
     check_request(output, data, draws=draws)
@@ -129,7 +130,7 @@ def predict(
     write_netcdf(tree, output)
     level = loaded.level
     assert level is not None
-    units = int(tree["posterior"].sizes.get(level.name, 0))
+    units = int(tree["posterior"].sizes.get(unit_dim(level.name), 0))
     latents = ", ".join(level.latents)
     if not json:
         return f"{latents} of {units} new units of {level.name}, {draws} draws, written to {output}"

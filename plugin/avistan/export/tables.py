@@ -14,7 +14,7 @@ from avistan.export.columns import flat, r_names
 from avistan.export.parts import Outgoing
 from avistan.files.outputs import check_room, whole_file
 from avistan.fitting.fitted import Fitted
-from avistan.posterior.datatree import declared_dims
+from avistan.posterior.datatree import declared_dims, unit_dim
 from avistan.posterior.summaries import ASIDE, QUANTILES, Draws, statistics
 from avistan.posterior.unit_distance import isolation
 from avistan.runtime.errors import FitError
@@ -171,8 +171,9 @@ def _unit_of_entry(
 ) -> npt.NDArray[np.int64] | None:
     """The unit of each entry of a variable, -1 of none; None where it is not of this level's units."""
     dims = declared_dims(fit.model.program, level.name).get(name, [])
-    if level.name in dims and shape[dims.index(level.name)] == level.num_units:
-        axis = dims.index(level.name)
+    units = unit_dim(level.name)
+    if units in dims and shape[dims.index(units)] == level.num_units:
+        axis = dims.index(units)
         numbers = np.arange(level.num_units).reshape(-1, *[1] * (len(shape) - axis - 1))
         return np.broadcast_to(numbers, shape).astype(np.int64)
     member = next((member for member in level.members if member.name == name), None)

@@ -167,13 +167,19 @@ def unit_diagnostics(unit_size: str, values: Mapping[str, npt.ArrayLike]) -> xr.
     if len(sizes) > 1:
         lengths = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
         raise FitError(f"unit diagnostics need one entry for each unit of {unit_size}, got {lengths}.")
+    units = unit_dim(unit_size)
     return xr.Dataset(
         {
-            name: ((unit_size, *(f"{name}_dim_{axis}" for axis in range(array.ndim - 1))), array)
+            name: ((units, *(f"{name}_dim_{axis}" for axis in range(array.ndim - 1))), array)
             for name, array in arrays.items()
         },
-        coords={unit_size: np.arange(*sizes)} if sizes else {},
+        coords={units: np.arange(*sizes)} if sizes else {},
     )
+
+
+def unit_dim(unit_size: str) -> str:
+    """The name of a level's dim: its declared size, such as `J`; "N over 2" of `N / 2`, as no tree takes a slash."""
+    return unit_size.replace("/", "over")
 
 
 def declared_dims(program: Program, unit_size: str | None) -> dict[str, list[str]]:
@@ -189,8 +195,9 @@ def _dims(declaration: Declaration, unit_size: str | None) -> list[str]:
     names: list[str] = []
     for number, size in enumerate(declaration.type.dims):
         usable = size.text == unit_size or _IDENTIFIER.fullmatch(size.text)
-        fresh = size.text not in names and size.text not in (*_SAMPLE_DIMS, "sample", declaration.name)
-        names.append(size.text if usable and fresh else f"{declaration.name}_dim_{number}")
+        dim = unit_dim(size.text)
+        fresh = dim not in names and dim not in (*_SAMPLE_DIMS, "sample", declaration.name)
+        names.append(dim if usable and fresh else f"{declaration.name}_dim_{number}")
     return names
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from avistan.fitting.fitted import Fitted
 from avistan.posterior.budget import check_draws
 from avistan.posterior.corrected import Corrected, num_chains, posterior_batches
-from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics
+from avistan.posterior.datatree import certificate, elbo_trace, to_datatree, unit_diagnostics, unit_dim
 from avistan.posterior.draws import Batch, joined, numbers_per_draw, warn_of_rejected
 from avistan.posterior.zarr_store import write_batches
 from avistan.runtime.errors import FitError
@@ -188,7 +188,7 @@ def _tree(
                 "unit_diagnostics need a level of units, and every parameter of this fit is global."
             )
         groups["unit_diagnostics"] = unit_diagnostics(fit.level.name, unit_values)
-        if groups["unit_diagnostics"].sizes.get(fit.level.name, 0) != fit.level.num_units:
+        if groups["unit_diagnostics"].sizes.get(unit_dim(fit.level.name), 0) != fit.level.num_units:
             raise FitError(f"unit_diagnostics need an entry for each of the {fit.level.num_units} units.")
     return to_datatree(
         fit.model.program,

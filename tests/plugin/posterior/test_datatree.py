@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import avistan as avi
-from avistan.posterior.datatree import elbo_trace
+from avistan.posterior.datatree import elbo_trace, to_datatree, unit_diagnostics
 from avistan.posterior.draws import DrawsWarning
 from avistan.runtime.errors import FitError
 from avistan.training.loop import Trace
 from programs import bundled
+from stan_adapters.data.stan_data import read_data
+from stan_adapters.language.program import Program
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,19 @@ def test_dims_are_chain_draw_and_the_declared_sizes(tree):
     assert tree["posterior"].sizes == {"chain": 1, "draw": 400, "J": 8}
     assert tree["observed_data"]["y"].dims == ("J",)
     assert tree["log_likelihood"]["log_lik"].dims == ("chain", "draw", "J")
+
+
+def test_a_declared_size_with_a_slash_is_a_dim_without_one():
+    """No name in a tree may have a slash, and `N / 2` is a level like any other."""
+    program = Program.from_code(
+        "data { int N; } parameters { vector[N / 2] z; matrix[N / 2, N / 2] m; } model { }"
+    )
+    data = read_data(program, {"N": 4})
+    values = {"z": np.zeros((1, 5, 2)), "m": np.zeros((1, 5, 2, 2))}
+    tree = to_datatree(program, data, values, sample_stats={"lp": np.zeros((1, 5))}, unit_size="N / 2")
+    assert tree["posterior"]["z"].dims == ("chain", "draw", "N over 2")
+    assert tree["posterior"]["m"].dims == ("chain", "draw", "N over 2", "m_dim_1")
+    assert unit_diagnostics("N / 2", {"khat": np.zeros(2)}).sizes == {"N over 2": 2}
 
 
 def test_settings_and_seed_are_written_beside_the_draws(tree, fit):
