@@ -53,8 +53,8 @@ def test_a_declared_size_with_a_slash_is_a_dim_without_one():
         "data { int N; } parameters { vector[N / 2] z; matrix[N / 2, N / 2] m; } model { }"
     )
     data = read_data(program, {"N": 4})
-    values = {"z": np.zeros((1, 5, 2)), "m": np.zeros((1, 5, 2, 2))}
-    tree = to_datatree(program, data, values, sample_stats={"lp": np.zeros((1, 5))}, unit_size="N / 2")
+    values = {"z": np.zeros((5, 2)), "m": np.zeros((5, 2, 2))}
+    tree = to_datatree(program, data, values, sample_stats={"lp": np.zeros(5)}, unit_size="N / 2")
     assert tree["posterior"]["z"].dims == ("chain", "draw", "N over 2")
     assert tree["posterior"]["m"].dims == ("chain", "draw", "N over 2", "m_dim_1")
     assert unit_diagnostics("N / 2", {"khat": np.zeros(2)}).sizes == {"N over 2": 2}
