@@ -33,6 +33,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from avistan.calibration.ranks import Calibration as Calibration
     from avistan.calibration.sbc import calibrate as calibrate
     from avistan.cli.examples import models_root as models_root
     from avistan.comparison.references import Reference as Reference

@@ -26,6 +26,7 @@ from avistan.cli.options import (
     Seed,
     StanFile,
     check_request,
+    check_there,
     open_model,
 )
 from avistan.cli.sbc_command import sbc
@@ -88,6 +89,7 @@ def inspect(
     if plot is not None:
         check_file_place(plot)
     check_request(plot, stan_file, data)
+    check_there(stan_file, data)
     if plot is not None and plot.suffix.lower() != ".png":
         raise FitError(f"--plot {plot}: the picture is a PNG. Give a path that ends in .png.")
     model = open_model(stan_file, data, engine, include_path, level)

@@ -18,6 +18,7 @@ from avistan.cli.options import (
     Seed,
     StanFile,
     check_request,
+    check_there,
     given,
     open_model,
     split_methods,
@@ -92,13 +93,15 @@ def compare(
     **options: Any,
 ) -> str:
     """Fit several methods from one start and measure them on the same draws: a table, and a report with pictures."""
+    check_request(output, stan_file, data, cmdstan_exe, draws=draws, repeats=repeats)
+    check_there(stan_file, data)
+
     from avistan.comparison.competition import meaning
     from avistan.files.outputs import check_folder_place, whole_folder
     from avistan.posterior.budget import check_draws
     from avistan.report.intervals import check_variables
     from avistan.report.write import COMPARISON, PAGE, REPORT, best_row, write_report
 
-    check_request(output, stan_file, data, cmdstan_exe, draws=draws, repeats=repeats)
     check_numbers(
         reference_chains=reference_chains,
         reference_warmup=reference_warmup,

@@ -22,6 +22,7 @@ from avistan.cli.options import (
     StanFile,
     check_must_hold,
     check_request,
+    check_there,
     is_trusted,
     open_model,
     takes_fit_options,
@@ -100,6 +101,10 @@ def fit(
     The draws are marked with the diagnosis (attributes `trusted`, `not_holding`). Where it fails, or a variable of
     --must-hold can't be relied on: exit status 3.
     """
+    check_request(output, stan_file, data, chains=chains, draws=draws)
+    check_choice(method, family)
+    check_there(stan_file, data)
+
     from avistan.cli.fit_folder import About, put_fit, trained_fit, what_is_asked
     from avistan.files.outputs import check_folder_place
     from avistan.fitting.budget import check_training
@@ -116,8 +121,6 @@ def fit(
         remove,
     )
 
-    check_request(output, stan_file, data, chains=chains, draws=draws)
-    check_choice(method, family)
     shared: dict[str, Any] = {"method": method, "seed": seed, "level": level, "family": family}
     if output is None:
         if resume:

@@ -13,6 +13,7 @@ from avistan.cli.options import (
     FitEngine,
     Json,
     MustHold,
+    check_fit_folder,
     check_must_hold,
     check_request,
     is_trusted,
@@ -44,6 +45,8 @@ def diagnose(
 
     Exit status 3 where it can't be trusted, or a variable of --must-hold can't.
     """
+    check_fit_folder(fit_folder)
+
     from avistan.cli.fit_folder import one_step, opened_fit, put_diagnosis
     from avistan.saved.folder import DIAGNOSIS
 
@@ -77,9 +80,11 @@ def posterior(
     They are marked with its diagnosis (attributes `trusted`, `not_holding`), if it has one. Where that failed: exit
     status 3.
     """
+    check_numbers(draws=draws)
+    check_fit_folder(fit_folder)
+
     from avistan.cli.fit_folder import one_step, opened_fit, put_draws, read_diagnosis
 
-    check_numbers(draws=draws)
     with opened_fit(fit_folder, engine) as loaded:
         diagnosis = read_diagnosis(fit_folder)
         with one_step("draws were written", fit_folder, "posterior"):
@@ -116,12 +121,14 @@ def predict(
     json: Json = False,
 ) -> str:
     """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
+    check_request(output, data, draws=draws)
+    check_fit_folder(fit_folder)
+
     from avistan.files.outputs import check_file_place
     from avistan.fit import load
     from avistan.posterior.datatree import unit_dim
     from avistan.report.write import write_netcdf
 
-    check_request(output, data, draws=draws)
     check_file_place(output)
     if output.resolve().is_relative_to(fit_folder.resolve()):
         raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")

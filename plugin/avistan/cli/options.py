@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
 import re
 from collections.abc import Callable
@@ -204,6 +205,33 @@ def check_request(
     if output is not None:
         lists = [other if isinstance(other, list) else [other] for other in others if other is not None]
         check_apart(output, [stan_file, *(file for files in lists for file in files)])
+
+
+def check_there(stan_file: Path, data: list[Path] | None) -> None:
+    """That the files of a program and its data exist: said at once, before what takes a while to load.
+
+    Raises:
+        ProgramError, DataError: one does not.
+    """
+    if not stan_file.exists():
+        from stan_adapters.language.source_text import read_program
+
+        read_program(stan_file, None)
+    for file in data or ():
+        if not file.exists() and not glob.has_magic(str(file)):
+            from stan_adapters.files.text_files import data_text
+
+            data_text(file)
+
+
+def check_fit_folder(folder: Path) -> None:
+    """That a folder holds a saved fit, as `check_there`.
+
+    Raises:
+        FitError: it does not.
+    """
+    if not (folder / "fit.json").exists():
+        raise FitError(f"{folder} is not a saved fit: it has no fit.json. Save one with fit.save(path).")
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from avistan.cli.options import (
     Seed,
     StanFile,
     check_request,
+    check_there,
     takes_fit_options,
 )
 from avistan.runtime.limits import whole_number
@@ -73,12 +74,14 @@ def sbc(
 
     Exit status 3 where the ranks of a parameter are not uniform.
     """
+    check_request(output, stan_file, simulator, data, simulations=simulations, entries=entries)
+    check_there(stan_file, [data] if data is not None else None)
+
     from avistan.calibration.sbc import calibrate
     from avistan.files.outputs import check_folder_place
     from avistan.runtime.progress_bars import bars, quiet, shown
     from stan_adapters.language.program import Program
 
-    check_request(output, stan_file, simulator, data, simulations=simulations, entries=entries)
     whole_number("draws", draws, "ranked_draws")
     check_folder_place(output, SBC_FILES, mark=RESULT)
     with bars() if shown(None) else quiet() as progress:

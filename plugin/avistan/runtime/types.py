@@ -1,14 +1,32 @@
-"""Names for the types that annotations share."""
+"""Names for the types that annotations share. Those of arrays load numpy when they are first used."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-Rng = np.random.Generator
 StrPath = str | os.PathLike[str]
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    FloatArray = npt.NDArray[np.float64]
+    IntArray = npt.NDArray[np.int64]
+    BoolArray = npt.NDArray[np.bool_]
+    Rng = np.random.Generator
+
+
+def __getattr__(name: str) -> Any:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    types = {
+        "FloatArray": NDArray[np.float64],
+        "IntArray": NDArray[np.int64],
+        "BoolArray": NDArray[np.bool_],
+        "Rng": np.random.Generator,
+    }
+    if name not in types:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return types[name]

@@ -29,7 +29,18 @@ from avistan.runtime.errors import FitError
 SCHOOLS = avi.models_root() / "eight_schools"
 PROGRAM, DATA = SCHOOLS / "eight_schools.stan", SCHOOLS / "data.json"
 QUICK = ["--steps", "20", "--elbo-draws", "200", "--draws", "50"]
-NO_JAX = ["jax", "equinox", "optax", "matplotlib", "xarray"]
+NO_JAX = [
+    "jax",
+    "equinox",
+    "optax",
+    "matplotlib",
+    "xarray",
+    "arviz_base",
+    "arviz_stats",
+    "scipy",
+    "pandas",
+    "stanli",
+]
 
 LEVEL_KEYS = {"name", "units", "latents", "block", "inputs", "data_inputs", "sliceable"}
 INSPECT_KEYS = {
@@ -140,9 +151,18 @@ def compared(tmp_path_factory):
         ["models", "lsat_2pl"],
         ["fit", "--no-such-option"],
         ["fitt"],
+        ["fit", "no.stan", "--output", "new"],
+        ["fit", PROGRAM, "no.json", "--output", "new"],
+        ["fit", PROGRAM, DATA, "--output", "new", "--method", "avii"],
+        ["inspect", "no.stan"],
+        ["compare", PROGRAM, "no.json", "--output", "new"],
+        ["sbc", "no.stan", "no.stan", "--output", "new"],
+        ["diagnose", "no_fit"],
+        ["posterior", "no_fit"],
+        ["predict", "no_fit", DATA, "--output", "new.nc"],
         [],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(map(str, arguments)),
 )
 def test_help_models_and_usage_errors_never_load_jax(arguments):
     code = (
