@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name not in ("FloatArray", "IntArray", "BoolArray", "Rng"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import numpy as np
     from numpy.typing import NDArray
 
-    types = {
-        "FloatArray": NDArray[np.float64],
-        "IntArray": NDArray[np.int64],
-        "BoolArray": NDArray[np.bool_],
-        "Rng": np.random.Generator,
-    }
-    if name not in types:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return types[name]
+    types = {"FloatArray": NDArray[np.float64], "IntArray": NDArray[np.int64], "BoolArray": NDArray[np.bool_]}
+    return types.get(name, np.random.Generator)

@@ -39,6 +39,7 @@ NO_JAX = [
     "arviz_stats",
     "scipy",
     "pandas",
+    "numpy",
     "stanli",
 ]
 
