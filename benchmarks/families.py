@@ -41,8 +41,8 @@ from avistan.fit import Fit
 from avistan.fitting.options import FitOptions
 from avistan.model import Model
 from avistan.objective.elbo import gap
+from avistan.pictures.house_style import COLOURS, GRID, INK, MUTED
 from avistan.posterior.handed_out import unconstrained_posterior
-from avistan.report.figures import COLOURS, GRID, INK, MUTED
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, split, start_family
 from stan_adapters.levels.levels import Level

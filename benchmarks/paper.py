@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 import avistan as avi
 from avistan.comparison.results import Comparison
 from avistan.comparison.rows import Row
-from avistan.report.figures import COLOURS, elbo_trace, save
+from avistan.pictures.house_style import COLOURS
+from avistan.report.figures import elbo_trace, save
 
 Data = dict[str, Any]
 _KNOWN = "exact F-VI optimum"

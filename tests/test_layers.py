@@ -44,6 +44,7 @@ ORDER = {
     "avistan": [
         "runtime",
         "files",
+        "pictures",
         "foreign",
         "density",
         "family",
@@ -55,6 +56,7 @@ ORDER = {
         "posterior",
         "export",
         "drawn_fit",
+        "questions",
         "diagnosis",
         "saved",
         "fit",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from avistan.drawn_fit import DrawnFit
 from avistan.fitting.fitted import Fitted
+from avistan.questions.doors import AskedFit
 from avistan.runtime.errors import FitError
 from avistan.runtime.precision import in_float64
 from avistan.runtime.progress import ProgressCallback, reporting
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what not every fit needs takes long to load: whoever needs 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fit(DrawnFit):
+class Fit(AskedFit):
     """A fitted posterior, and what can be asked of it; attributes as in `Fitted`. What takes long is kept.
 
     Example:

@@ -14,13 +14,12 @@ from avistan.export.columns import flat, r_names
 from avistan.export.parts import Outgoing
 from avistan.files.outputs import check_room, whole_file
 from avistan.fitting.fitted import Fitted
-from avistan.posterior.datatree import declared_dims, unit_dim
 from avistan.posterior.summaries import ASIDE, QUANTILES, Draws, statistics
 from avistan.posterior.unit_distance import isolation
+from avistan.posterior.unit_entries import entry_labels, unit_of_entry
 from avistan.runtime.errors import FitError
 from avistan.runtime.progress import begin_stage, report_step
 from avistan.runtime.types import FloatArray, StrPath
-from stan_adapters.levels.levels import Level
 
 _SUFFIXES = (".parquet", ".csv")
 _BYTES_OF_A_NUMBER = {".parquet": 8, ".csv": 19}
@@ -122,7 +121,7 @@ def unit_table(
     tables = []
     for done, name in enumerate(chosen):
         for level in levels:
-            found = _unit_of_entry(fit, level, name, draws.values[name].shape[2:])
+            found = unit_of_entry(fit, level, name, draws.values[name].shape[2:])
             if found is not None:
                 tables.append(_of_variable(level.name, name, found, draws.values[name], quantiles))
                 break
@@ -149,38 +148,9 @@ def _of_variable(
     Args:
         unit: the unit of each entry, -1 of none, in the variable's shape.
     """
-    shape = unit.shape
-    indices = np.indices(shape).reshape(len(shape), -1) + 1
-    others = [axis for axis in range(len(shape)) if not _is_unit_axis(unit, axis)]
-    entries = [",".join(map(str, place)) for place in indices[others].T] if others else [""] * unit.size
+    entries = entry_labels(unit)
     table = pd.DataFrame(
         {"level": level, "unit": unit.ravel() + 1, "variable": name, "entry": entries}
         | statistics(values, quantiles)
     )
     return table[np.asarray(table["unit"] > 0)]
-
-
-def _is_unit_axis(unit: npt.NDArray[np.int64], axis: int) -> bool:
-    """Whether an axis counts the units, one after the other."""
-    along = np.moveaxis(unit, axis, -1)
-    return bool((along == np.arange(unit.shape[axis])).all())
-
-
-def _unit_of_entry(
-    fit: Fitted, level: Level, name: str, shape: tuple[int, ...]
-) -> npt.NDArray[np.int64] | None:
-    """The unit of each entry of a variable, -1 of none; None where it is not of this level's units."""
-    dims = declared_dims(fit.model.program, level.name).get(name, [])
-    units = unit_dim(level.name)
-    if units in dims and shape[dims.index(units)] == level.num_units:
-        axis = dims.index(units)
-        numbers = np.arange(level.num_units).reshape(-1, *[1] * (len(shape) - axis - 1))
-        return np.broadcast_to(numbers, shape).astype(np.int64)
-    member = next((member for member in level.members if member.name == name), None)
-    container = next((c for c in fit.model.layout.containers if c.name == name), None)
-    if member is None or container is None or container.size != int(np.prod(shape)):
-        return None
-    unit = np.full(container.size, -1, dtype=np.int64)
-    blocks = member.blocks(fit.model.layout) - container.offset
-    unit[blocks] = np.arange(level.num_units)[:, None]
-    return unit.reshape(shape, order="F")

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from avistan.report.notebook_figure import NotebookFigure
+from avistan.pictures.notebook_figure import NotebookFigure
 from stan_adapters.structure.dependence import Dependence
 
 _FLOOR, _CEILING = 1e-10, 1.0  # relative change: rounding, and as large as the score itself

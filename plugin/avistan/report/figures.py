@@ -5,13 +5,11 @@ Figures are 4.6 inches wide, so that their letters stay readable on a phone.
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,45 +20,18 @@ from avistan.comparison.elbo_curves import Curve
 from avistan.comparison.results import Comparison
 from avistan.comparison.rows import Row
 from avistan.comparison.unit_agreement import Agreement, RowMarginals
+from avistan.pictures.house_style import BAND, COLOURS, DASHES, GRID, INK, MUTED, PAPER, WIDTH, styled
+from avistan.pictures.notebook_figure import NotebookFigure
 from avistan.report.intervals import Intervals, Panel, intervals
-from avistan.report.notebook_figure import NotebookFigure
 from avistan.report.sentences import KHAT_USABLE
 from avistan.runtime.types import FloatArray
 
-# Six hues that colour-blind readers can tell apart, each with a contrast above 3 on white; Okabe and Ito's, darker.
-COLOURS = ("#0072b2", "#c8500a", "#00805c", "#a8487f", "#8a6a00", "#2a86bd")
-DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.5), (1, 1), (6, 1.5, 1, 1.5))  # in line widths
-INK, MUTED, GRID, BAND, PAPER = "#1d2024", "#5b626b", "#e1e4e8", "#f3f4f6", "#ffffff"
-
-_WIDTH = 4.6  # inches
 _HIGHEST_KHAT = 3.0  # larger ones are drawn as arrows: they mean the same
 _FEW = 200  # points that can be drawn larger
 _LEAST_RANGE = 1.0  # nats that an axis of ELBOs spans, so that noise does not look like news
 _MINUS = "\N{MINUS SIGN}"
 _MARKERS = ("o", "s", "D")
 _INTERVALS = ((0, 4, 1.1), (1, 3, 3.2))  # quantiles' places from, to, line width in points
-_STYLE: Any = {
-    "font.size": 9.5,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "legend.fontsize": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "axes.formatter.useoffset": False,
-    "text.parse_math": False,
-}
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -68,20 +39,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     figure.savefig(path, dpi=150, format="png", metadata={"Software": "avistan"})
 
 
-def _styled[**P](draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """A figure drawn in the house's style, whatever the user's settings are."""
-
-    @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-@_styled
+@styled
 def elbo_trace(
     comparison: Comparison, against: Literal["steps", "seconds"] = "steps", *, legend: bool = True
 ) -> Figure:
@@ -98,7 +56,7 @@ def elbo_trace(
     ]
     if not traces:
         return _empty("no method was fitted")
-    figure = NotebookFigure(figsize=(_WIDTH, 3.7), layout="constrained")
+    figure = NotebookFigure(figsize=(WIDTH, 3.7), layout="constrained")
     best = max(trace.elbo for trace in traces)
     whole, zoom = _ranges(traces, best)
     zoomed = (whole[1] - whole[0]) > 4 * (zoom[1] - zoom[0])
@@ -123,7 +81,7 @@ def elbo_trace(
     return figure
 
 
-@_styled
+@styled
 def forest(of: Comparison | Intervals, *, legend: bool = True) -> Figure:
     """Medians with 50 and 90 % intervals, for all methods and the reference."""
     found = of if isinstance(of, Intervals) else intervals(of)
@@ -132,7 +90,7 @@ def forest(of: Comparison | Intervals, *, legend: bool = True) -> Figure:
     rows = [len(panel.labels) for panel in found.panels]
     row_height = 0.13 + 0.085 * len(found.samples)
     height = 0.3 + sum(rows) * row_height + 0.3 * len(rows) + (0.25 * len(found.samples) if legend else 0)
-    figure = NotebookFigure(figsize=(_WIDTH, height), layout="constrained")
+    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
     grid = figure.subplots(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0]
     for axes, panel in zip(grid, found.panels, strict=True):
         _forest_panel(axes, panel, found.samples)
@@ -145,10 +103,10 @@ def forest(of: Comparison | Intervals, *, legend: bool = True) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def latents(found: Sequence[Agreement], of: RowMarginals, against: RowMarginals) -> Figure:
     """Means and sds of units' latents, one row of panels for each latent; on the diagonal both agree."""
-    figure = NotebookFigure(figsize=(_WIDTH, 0.35 + 2.15 * len(found)), layout="constrained")
+    figure = NotebookFigure(figsize=(WIDTH, 0.35 + 2.15 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), 2, squeeze=False)
     for row, latent in zip(panels, found, strict=True):
         for axes, what, (x, y) in zip(row, ("mean", "sd"), (latent.means, latent.sds), strict=True):
@@ -173,14 +131,14 @@ def latents(found: Sequence[Agreement], of: RowMarginals, against: RowMarginals)
     return figure
 
 
-@_styled
+@styled
 def khats(comparison: Comparison) -> Figure:
     """Pareto k-hat of all parameters together by method, against the value below which weights are usable."""
     rows = [(n, row.method, row.khat) for n, row in enumerate(comparison.rows) if row.khat is not None]
     known = [(number, name, khat) for number, name, khat in rows if np.isfinite(khat)]
     if not known:
         return _empty("no k-hat is known")
-    figure = NotebookFigure(figsize=(_WIDTH, 0.65 + 0.46 * len(known)), layout="constrained")
+    figure = NotebookFigure(figsize=(WIDTH, 0.65 + 0.46 * len(known)), layout="constrained")
     axes = figure.subplots()
     largest, smallest = max(khat for _, _, khat in known), min(khat for _, _, khat in known)
     high = min(max(largest, 1.0), _HIGHEST_KHAT) * 1.1
@@ -294,7 +252,7 @@ def _forest_panel(axes: Axes, panel: Panel, samples: Sequence[tuple[str, int | N
 
 
 def _empty(why: str) -> Figure:
-    figure = NotebookFigure(figsize=(_WIDTH, 1.2))
+    figure = NotebookFigure(figsize=(WIDTH, 1.2))
     figure.text(0.5, 0.5, why, ha="center", color=MUTED)
     return figure
 

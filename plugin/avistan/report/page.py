@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from avistan.comparison.results import Comparison
 from avistan.comparison.unit_agreement import Agreement, RowMarginals, agreements, pairs
+from avistan.pictures.house_style import COLOURS, DASHES
 from avistan.report import figures as plots
 from avistan.report import tables as structure_tables
-from avistan.report.figures import COLOURS, DASHES
 from avistan.report.intervals import Intervals, intervals
 from avistan.report.sentences import findings, headline
 from avistan.report.svg import inline_svg

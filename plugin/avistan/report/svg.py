@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from avistan.report.figures import BAND, COLOURS, GRID, INK, MUTED, PAPER
+from avistan.pictures.house_style import BAND, COLOURS, GRID, INK, MUTED, PAPER
 
 VARIABLES: Mapping[str, str] = {
     INK: "--ink",

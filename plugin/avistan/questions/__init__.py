@@ -1,0 +1,1 @@
+"""Questions about the units of a fit, answered from its draws."""
