@@ -26,7 +26,8 @@ COMPILED_ENGINE_HINT = (
 )
 _GARBAGE = ("-2147483648", "-2147483647")  # integers that nobody set
 _EXTENT = re.compile(r"negative .*extent|invalid or overflowing extent|invalid extent|negative dimension")
-_SIZES = re.compile(r"(?:dimension|size)s? mismatch|must match in size")
+_SIZES = re.compile(r"(?:dimension|size|width)s? mismatch|must match in size|count does not match")
+_OUTSIDE = re.compile(r"index -?\d+ is outside 1:\d+")
 _STRING = re.compile(r'"([^"\n]*)"')
 _STATEMENT = re.compile(r"\b(?:reject|fatal_error)\s*\(([^;]*);")
 # Stan's own checks of functions and variables: `name: what must be is not`.
@@ -66,7 +67,7 @@ def refusal(message: str, *, engine: str, program: Program, data_json: str) -> E
             f"{where}\nThat number is no value of the data: it stands for an integer that the program computes and "
             f"that was never set, or not as stanli sees it. {COMPILED_ENGINE_HINT}"
         )
-    if "out of bounds" in message:
+    if "out of bounds" in message or _OUTSIDE.search(message):
         return EngineError(
             f"{where}\nAn index in the data points outside what it indexes; Stan counts from 1. With bounds in its "
             "declaration, such as `array[N] int<lower=1, upper=J> g`, the entry and the place are named."

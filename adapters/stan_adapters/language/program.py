@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lark import Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from stan_adapters.errors import Location, ProgramError
 from stan_adapters.files.names import nearest
-from stan_adapters.language.expressions import Expression
+from stan_adapters.language.expressions import Expression, Unevaluable
 from stan_adapters.language.grammar import stan_parser
 from stan_adapters.language.old_syntax import modernized
 from stan_adapters.language.source_text import Source, read_program, syntax_error
@@ -91,7 +92,10 @@ class StanType:
 
     def shape(self, env: Mapping[str, Any]) -> tuple[int, ...]:
         """`dims` as numbers. Raises Unevaluable."""
-        return tuple(int(size.evaluate(env)) for size in self.dims)
+        sizes = [size.evaluate(env) for size in self.dims]
+        if not all(np.ndim(size) == 0 for size in sizes):
+            raise Unevaluable("a size is an array")  # which Stan's compiler refuses
+        return tuple(int(size) for size in sizes)
 
     def __str__(self) -> str:
         array = f"array[{_join(self.array_sizes)}] " if self.array_sizes else ""

@@ -165,3 +165,23 @@ def test_a_compiled_engine_has_no_other_to_go_on_to():
     error = refusal("mir: malformed", engine="bridgestan", program=program, data_json="{}")
     assert str(error) == "bridgestan refuses mine with these data: mir: malformed"
     assert not isinstance(error, UnsupportedError)
+
+
+def test_an_index_outside_of_an_array_is_of_the_data_in_both_of_stanlis_words():
+    for message in (
+        "stanli compile: element: index 4 out of bounds for size 3",
+        "stanli compile: runtime-control region: matrix array gather index 3 is outside 1:2 B=2",
+    ):
+        error = told(message)
+        assert not isinstance(error, UnsupportedError)
+        assert "An index in the data points outside what it indexes" in str(error)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["csr_matrix_times_vector: column count does not match vector size", "assignment width mismatch for g"],
+)
+def test_sizes_that_do_not_fit_are_looked_for_in_the_data_first(message):
+    assert "Sizes in the program do not fit together: correct the data" in str(
+        told(f"stanli compile: {message}")
+    )

@@ -423,3 +423,9 @@ def test_the_work_of_reading_a_program_grows_as_its_length():
 
     work(1)  # builds the parser
     assert work(100) < 1.2 * 4 * work(25)
+
+
+def test_a_size_that_is_an_array_has_no_value():
+    declared = Program.from_code("data { int N; array[[N + 1]] int x; } model { }").declaration("x")
+    with pytest.raises(Unevaluable, match="a size is an array"):
+        declared.type.shape({"N": 3})

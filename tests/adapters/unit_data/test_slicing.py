@@ -10,8 +10,9 @@ from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.errors import StructureError
 from stan_adapters.language.program import Program
-from stan_adapters.levels.levels import make_level, shared_levels
+from stan_adapters.levels.levels import candidate_levels, make_level, shared_levels
 from stan_adapters.unit_data import checks
+from stan_adapters.unit_data.inputs import find_data_inputs
 from stan_adapters.unit_data.slicing import Slicing, SlicingRefusal, find_slicing
 from work import interpreted_lines
 
@@ -151,6 +152,79 @@ def test_entries_padded_with_nan_are_cut_like_others():
     y[np.arange(4) >= lengths[:, None]] = np.nan
     slicing = sliced(bind(code, {"N": 20, "T": 4, "n": lengths, "y": y}), "N")
     assert isinstance(slicing, Slicing)
+
+
+def _padded(values, observed, fill):
+    return np.where(observed, values, fill)
+
+
+_OBSERVED = np.arange(5) < (np.arange(20) % 5 + 1)[:, None]
+_REAL, _COUNT = np.random.default_rng(5).normal(size=(20, 5)), np.random.default_rng(6).poisson(1.5, (20, 5))
+_LONG = np.argwhere(_OBSERVED) + 1
+MASKED = {  # data beside N and T, the likelihood of unit i, the values, and the entries that feed a unit
+    "a mask": (
+        "matrix[N, T] y; array[N, T] int<lower=0, upper=1> seen;",
+        "for (t in 1:T) if (seen[i, t]) y[i, t] ~ normal(mu + z[i], 1);",
+        {"y": _padded(_REAL, _OBSERVED, 99), "seen": _OBSERVED * 1},
+        ("y", "seen"),
+    ),
+    "a mask with a column for each unit": (
+        "array[T, N] int y; array[T, N] int seen;",
+        "for (t in 1:T) if (seen[t, i] == 1) y[t, i] ~ poisson_log(mu + z[i]);",
+        {"y": _padded(_COUNT, _OBSERVED, -1).T, "seen": _OBSERVED.T * 1},
+        ("y", "seen"),
+    ),
+    "-999": (
+        "matrix[N, T] y;",
+        "for (t in 1:T) if (y[i, t] > -900) y[i, t] ~ normal(mu + z[i], 1);",
+        {"y": _padded(_REAL, _OBSERVED, -999)},
+        ("y",),
+    ),
+    "NaN": (
+        "matrix[N, T] y;",
+        "for (t in 1:T) if (!is_nan(y[i, t])) y[i, t] ~ normal(mu + z[i], 1);",
+        {"y": _padded(_REAL, _OBSERVED, np.nan)},
+        ("y",),
+    ),
+    "-1 for a count": (
+        "array[N, T] int<lower=-1> y;",
+        "for (t in 1:T) if (y[i, t] >= 0) y[i, t] ~ poisson_log(mu + z[i]);",
+        {"y": _padded(_COUNT, _OBSERVED, -1)},
+        ("y",),
+    ),
+    "lengths": (
+        "array[N, T] int y; array[N] int<lower=0, upper=T> n;",
+        "y[i, 1:n[i]] ~ poisson_log(mu + z[i]);",
+        {"y": _padded(_COUNT, _OBSERVED, 0), "n": _OBSERVED.sum(axis=1)},
+        ("y", "n"),
+    ),
+    "a list of the places that are filled": (
+        "matrix[N, T] y; int K; array[K] int<lower=1, upper=N> who; array[K] int<lower=1, upper=T> when;",
+        "for (k in 1:K) if (who[k] == i) y[i, when[k]] ~ normal(mu + z[i], 1);",
+        {"y": _REAL, "K": len(_LONG), "who": _LONG[:, 0], "when": _LONG[:, 1]},
+        ("y", "who", "when"),
+    ),
+    "vectors in a padded array": (
+        "array[N, T] int y; array[N, T] vector[2] x; array[N] int n;",
+        "for (t in 1:n[i]) y[i, t] ~ poisson_log(mu + z[i] + 0.1 * x[i, t, 2]);",
+        {"y": _COUNT, "x": np.stack([_REAL, _REAL + 1], axis=-1), "n": _OBSERVED.sum(axis=1)},
+        ("y", "x", "n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_padded_and_masked_tables_are_cut_and_named(name):
+    declared, likelihood, values_of_it, names = MASKED[name]
+    code = f"""data {{ int N; int T; {declared} }} parameters {{ real mu; vector[N] z; }}
+    model {{ mu ~ normal(0, 2); z ~ std_normal(); for (i in 1:N) {{ {likelihood} }} }}"""
+    model = bind(code, {"N": 20, "T": 5} | values_of_it)
+    slicing = sliced(model, "N")
+    assert isinstance(slicing, Slicing), slicing.reason
+    level = next(level for level in candidate_levels(model.layout) if level.name == "N")
+    feeds = find_data_inputs(model, level, slicing, generator(name, "inputs"))
+    assert feeds.inputs == "simple"
+    assert feeds.names == names
 
 
 @pytest.mark.parametrize("weighted", [0, 1])
