@@ -43,6 +43,7 @@ _MOST_BINDINGS, _ROUNDS = (
     20,
     3,
 )  # and how often single parts of one entry are exchanged, where that leaves room
+_FEWEST_BINDINGS = 8  # for this, however many slicing took
 _REACH = 12  # the farthest neighbour that is called one
 
 
@@ -190,8 +191,10 @@ def _from_pairs(trials: Trials, level: Level, refusal: SlicingRefusal) -> DataIn
     rounds = int(np.clip((_MOST_BINDINGS - trials.bindings) // max(1, len(entries)), 1, _ROUNDS))
     for declaration, value, owner in entries:
         if owner is None:
-            if trials.bindings >= 2 * _MOST_BINDINGS:  # it moves scores; which ones stays open
-                names += [declaration.name] * (value.size >= level.num_units)
+            if trials.bindings >= max(_FEWEST_BINDINGS, _MOST_BINDINGS - refusal.bindings):
+                # it moves scores; which ones stays open
+                if value.size >= level.num_units or not declaration.type.is_integer:
+                    names.append(declaration.name)
                 unclear = True
                 continue
             touched = _counts(trials, declaration, level, rounds)
