@@ -50,8 +50,10 @@ def data_arguments(statements: Statements) -> Iterator[Edit]:
                     needed[function].add(own)
                     growing = True
     for site in functions:
-        for place in needed.get(str(site.node.children[1]), ()):
-            parameter, kind = _parameters(site)[place], list(site.scope.values())[place]
+        declared = zip(_parameters(site), site.scope.values(), strict=True)
+        for place, (parameter, kind) in enumerate(declared):  # of every version of a name
+            if place not in needed.get(str(site.node.children[1]), ()):
+                continue
             if parameter.children[0] is None and kind is not None and kind.base != "int":
                 yield before(parameter, "data ")
 

@@ -264,7 +264,7 @@ def _spans(program: Program, data: StanData, units: int, rules: Rules) -> Rules:
         if owner is not None and known is None:
             continue
         free = {name: value for name, value in candidates.items() if name not in found}
-        for name, word in label_spans(free, size, known).items():
+        for name, word in label_spans(free, size, units, known).items():
             found[name] = Rule(Role(word), rows=symbol)
     return found
 

@@ -140,14 +140,15 @@ def write_spans(word: str, spans: Spans) -> IndexArray:
 
 
 def label_spans(
-    candidates: Mapping[str, IndexArray], rows: int, known: Spans | None = None
+    candidates: Mapping[str, IndexArray], rows: int, units: int, known: Spans | None = None
 ) -> dict[str, str]:
     """Which of some integer arrays (N,) or (N + 1,) cut `rows` rows into stretches, and in which role.
 
     Args:
+        units: N.
         known: the stretches, where an index tells them already.
     """
-    spans = known or _find_spans(candidates, rows)
+    spans = known or _find_spans(candidates, rows, units)
     if spans is None:
         return {}
     found = {}
@@ -160,12 +161,11 @@ def label_spans(
     return found
 
 
-def _find_spans(candidates: Mapping[str, IndexArray], rows: int) -> Spans | None:
-    units = min((len(value) for value in candidates.values()), default=0)
+def _find_spans(candidates: Mapping[str, IndexArray], rows: int, units: int) -> Spans | None:
     plain = [value for value in candidates.values() if len(value) == units]
     proposals = [{"start": a, "end": b} for a in plain for b in plain if a is not b]
     proposals += [{"start": a, "sizes": b} for a in plain for b in plain if a is not b]
-    proposals += [{"offsets": value} for value in candidates.values()]
+    proposals += [{"offsets": value} for value in candidates.values() if len(value) == units + 1]
     proposals += [{"sizes": value} for value in plain]
     proposals += [{"end": value} for value in plain if value.size > 1 and (value[1:] > value[0]).any()]
     proposals += [{"start": value} for value in plain if value.size > 1 and value.min() == 1]

@@ -44,6 +44,17 @@ def test_arguments_that_are_handed_to_a_solver_as_data_are_data():
     assert Program.from_code(new).source == new
 
 
+def test_versions_of_a_function_with_fewer_arguments_are_left_alone():
+    code = (
+        "functions { real[] g(real t, real[] x, real[] k, real[] x_r, int[] x_i) { return x; } "
+        "real at(real k) { return k; } real at(real k, real[] x_r, int[] x_i) { "
+        "return integrate_ode(g, {1.0}, 0, {1.0}, {k}, x_r, x_i)[1, 1]; } } parameters { real a; } model { }"
+    )
+    source = Program.from_code(code).source
+    assert "real at(real k) {" in source
+    assert "real at(real k, data array[] real x_r, array[] int x_i)" in source
+
+
 def test_arguments_that_depend_on_parameters_are_left_to_the_compiler():
     code = (
         "functions { vector f(vector y, vector k, real[] x_r, int[] x_i) { return y - k * x_r[1]; } "
