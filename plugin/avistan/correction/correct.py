@@ -39,6 +39,7 @@ _ROUNDS_OF_WHOLE = (4000, 4000)
 _LEAST_SHARE = 0.6  # of draws that weights of all parameters are worth: of fewer, tails may be curved
 _FIRST_ROUND, _FURTHER, _MOST_DRAWS = 16, 16, 3072  # of values that take integrals
 _MOST_SAMPLED = 3000  # parameters of chains of all of them
+_MOST_DOUBTED = 500  # parameters up to which chains are run where weights can be relied on, but not wholly
 _DENSE = 60  # parameters up to which chains have a dense metric
 _CHAINS = 4
 # Warm-up and draws of each chain, and the acceptance that steps are tuned to: a longer run if one is not enough.
@@ -79,6 +80,7 @@ class Correction:
         error: nats (sd) by which values of the density are off.
         evaluations: gradients of all data.
         reliable: whether the draws are known to be of the posterior.
+        sure: whether Markov chains could not be better.
     """
 
     way: Way
@@ -94,6 +96,7 @@ class Correction:
     error: float = 0.0
     evaluations: int = 0
     reliable: bool = True
+    sure: bool = True
 
     def rows(self, draws: int, rng: Rng) -> FloatArray:
         """Rows (C, draws / C, K) of equal weight; fewer are the first ones of more where there is one chain."""
@@ -117,8 +120,8 @@ def correct(fit: Fitted, *, seed: int | None = None) -> Correction:
     """The posterior of a fit's globals, corrected in the cheapest way that is enough.
 
     In this order: importance weights, of the globals' marginal density where there are separable units, else of all
-    parameters; a surface through its values where these are dear; Markov chains of all parameters. Where none of
-    them can be had or relied on, draws of q.
+    parameters; a surface through its values where these are dear. Markov chains of all parameters where neither can be
+    relied on, and of small programs also where tails might be missed. Where none can be had or relied on, draws of q.
     """
     given = check_seed(fit.seed if seed is None else seed)
     begin_stage("correcting the posterior", next="draws of the posterior")
@@ -129,11 +132,13 @@ def correct(fit: Fitted, *, seed: int | None = None) -> Correction:
         made = _marginal(fit, q, rng)
     elif fit.level is None:
         made = _unitless(fit, q, rng)
-    if made is not None and made.reliable:
+    if made is not None and made.reliable and (made.sure or fit.model.dim > _MOST_DOUBTED):
         return made
     reason = "" if made is None else made.reason
     evaluations = 0 if made is None else made.evaluations
     chains = _chains(fit, q, made, given)
+    if made is not None and made.reliable and (chains is None or not chains.reliable):
+        return made
     if chains is not None:
         reason = f"{reason} {chains.reason}".strip()
         if chains.theta.size:
@@ -229,6 +234,7 @@ def _of_weighed(found: Weighed, density: Marginal | Whole) -> Correction:
         error=found.surface_error if surface else (0.0 if adjustment is None else adjustment.error),
         evaluations=density.evaluations,
         reliable=found.reliable and not rough,
+        sure=found.is_sure,
     )
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 
 import numpy as np
 
 from avistan.correction.laplace import Gaussian
+from avistan.correction.terms import (
+    MOST_TERMS,
+    all_factors,
+    is_complete,
+    slopes_of_terms,
+    strongest_factors,
+    values_of_terms,
+)
 from avistan.runtime.types import BoolArray, FloatArray, IntArray
 
 _DEGREES = (1, 2, 3)
-_MOST_TERMS = 1500
+_NUMBERS = 4e7  # of all equations
 _SPARE = 2.0  # equations for each coefficient
 _GRADIENTS = 0.5  # weight of a gradient's equations, which hold approximately, beside a value's
 _FOLDS = 6
@@ -64,7 +72,7 @@ class Surface:
         x = _standardized(theta, self.around)
         square = (x**2).sum(axis=1)
         away = np.sqrt(np.maximum(square, 1e-12))
-        terms = _terms(x * np.minimum(1.0, self.radius / away)[:, None], self.factors).T
+        terms = values_of_terms(x * np.minimum(1.0, self.radius / away)[:, None], self.factors).T
         degrees = (self.factors < x.shape[1]).sum(axis=1)
         risen = np.clip(coefficients @ terms, self.lowest, self.highest)
         steepness = np.clip(
@@ -109,14 +117,13 @@ def fit_surface(
     right = np.column_stack([root * value, _GRADIENTS * root[:, None] * slope])
     size, inside = x.shape[1], away <= radius
     folds = np.arange(len(x)) % _FOLDS
-    for degree in _DEGREES:
-        factors = _factors(size, degree)
-        if factors is None or len(factors) * _SPARE > worth * (1 + size):
-            break
+    for factors in _choices(x, slope, heavy):
         terms = len(factors)
+        if terms * _SPARE > worth * (1 + size):
+            continue
         rows = np.zeros((len(x), 1 + size, terms + size))
-        rows[:, 0, :terms] = root[:, None] * _terms(x, factors)
-        rows[:, 1:, :terms] = _GRADIENTS * root[:, None, None] * _slopes(x, factors)
+        rows[:, 0, :terms] = root[:, None] * values_of_terms(x, factors)
+        rows[:, 1:, :terms] = _GRADIENTS * root[:, None, None] * slopes_of_terms(x, factors)
         rows[:, 1:, terms:] = _GRADIENTS * root[:, None, None] * np.eye(size)
         parts = [_products(rows[folds == fold], right[folds == fold]) for fold in range(_FOLDS)]
         square, product = (sum(part) for part in zip(*parts, strict=True))
@@ -135,6 +142,21 @@ def fit_surface(
     return best
 
 
+def _choices(x: FloatArray, slope: FloatArray, weights: FloatArray) -> Iterator[IntArray]:
+    """Terms of polynomials: of each degree, as far as they are few; and those that gradients show, of many."""
+    count, size = x.shape
+    cubic = all_factors(size, 3)
+    for degree in _DEGREES if cubic is not None else (1,):
+        factors = all_factors(size, degree)
+        if factors is not None:
+            yield factors
+    if cubic is None or not is_complete(cubic, size):
+        most = int(min(MOST_TERMS, _NUMBERS / (count * (1 + size)) - size))
+        shown = strongest_factors(x, slope, weights, most)
+        if shown is not None:
+            yield shown
+
+
 def quadratic(
     theta: FloatArray, log_p: FloatArray, gradient: FloatArray, weights: FloatArray, around: Gaussian
 ) -> Gaussian | None:
@@ -148,13 +170,16 @@ def quadratic(
     """
     kept = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1) & (weights > 0)
     size = theta.shape[1]
-    factors = _factors(size, 2)
+    factors = all_factors(size, 2)
     if factors is None or kept.sum() * (1 + size) < len(factors):
         return None
     x, root = _standardized(theta[kept], around), np.sqrt(weights[kept])
     value, slope = root * log_p[kept], root[:, None] * (gradient[kept] @ around.factor)
     rows = np.concatenate(
-        [_VALUES * (root[:, None] * _terms(x, factors))[:, None], root[:, None, None] * _slopes(x, factors)],
+        [
+            _VALUES * (root[:, None] * values_of_terms(x, factors))[:, None],
+            root[:, None, None] * slopes_of_terms(x, factors),
+        ],
         axis=1,
     )
     found = _solved(*_products(rows, np.concatenate([_VALUES * value[:, None], slope], axis=1)))
@@ -184,43 +209,6 @@ def _solved(square: FloatArray, product: FloatArray, used: int | None = None) ->
     square, product = square[:used, :used], product[:used]
     ridge = _RIDGE * np.diag(np.diag(square) + np.diag(square).max() * _RIDGE)
     return np.asarray(cho_solve(cho_factor(square + ridge), product))
-
-
-def _factors(size: int, degree: int) -> IntArray | None:
-    """The three factors (T, 3) of all terms up to a degree, `size` for 1; of degree 3 without products of three
-    variables if these are too many; None where all are.
-    """
-    chosen = [c for d in range(min(degree, 2) + 1) for c in combinations_with_replacement(range(size), d)]
-    if degree == 3:
-        all_of_them = size * (size + 1) * (size + 2) // 6 + len(chosen) <= _MOST_TERMS
-        if all_of_them:
-            chosen += combinations_with_replacement(range(size), 3)
-        else:
-            chosen += [(one, one, other) for one in range(size) for other in range(size)]
-    if len(chosen) > _MOST_TERMS:
-        return None
-    rows = np.full((len(chosen), 3), size)
-    for row, variables in zip(rows, chosen, strict=True):
-        row[: len(variables)] = variables
-    return rows
-
-
-def _terms(x: FloatArray, factors: IntArray) -> FloatArray:
-    """Values (S, T)."""
-    with_one = np.column_stack([x, np.ones(len(x))])
-    first, second, third = factors.T
-    return np.asarray(with_one[:, first] * with_one[:, second] * with_one[:, third])
-
-
-def _slopes(x: FloatArray, factors: IntArray) -> FloatArray:
-    """Derivatives (S, G, T)."""
-    with_one = np.column_stack([x, np.ones(len(x))])
-    made = np.zeros((len(x), x.shape[1] + 1, len(factors)))
-    at = np.arange(len(factors))
-    for place in range(3):
-        one, other = (factors[:, k] for k in range(3) if k != place)
-        made[:, factors[:, place], at] += with_one[:, one] * with_one[:, other]
-    return made[:, :-1]
 
 
 def _standardized(theta: FloatArray, around: Gaussian) -> FloatArray:

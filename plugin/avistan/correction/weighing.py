@@ -30,10 +30,14 @@ _BIASED = 0.07  # sds of a mean, or log of a sd, by which known values say that 
 _SEEN, _SEEN_EACH = 72, 12
 _SOONER, _FEWEST_SEEN, _SMOOTH = 0.4, 64, 0.05
 _GUIDING, _GUIDED = 1.5, 0.7  # nats missed by a surface that is drawn from; share of draws that are
-_EVEN = 0.6  # share of draws from which on weights are preferred to a surface
+_EVEN, _PLENTY = (
+    0.85,
+    2000,
+)  # share of draws, or draws, that weights are worth which are sure to reach all tails
 _TEMPERED = 0.5  # share of draws that tempered weights are worth
 _MANY, _HOPELESS = 1000, 0.1  # draws, after which a share that they are worth is too small to go on
-_POOL = 8000  # draws of a surface
+# Draws of a surface, and for each draw that follows: a small part is taken, so that none is taken twice.
+_POOL, _POOL_FOR_EACH = 8000, 5
 _INSIDE = 0.9  # of a surface's density where values were known
 _POOL_WORTH = 1000  # what their weights must be worth
 _FREEDOM, _WIDER = 5.0, 1.2  # of the proposal that looks for tails
@@ -72,6 +76,12 @@ class Weighed:
         return bool(enough and (self.khat <= KHAT or self._nearly_equal))
 
     @property
+    def is_sure(self) -> bool:
+        """Whether no tail can be missed: nearly equal weights, many of them, or those of a surface."""
+        even = self.effective >= min(_EVEN * len(self.theta), _PLENTY)
+        return bool((self.reliable and even) or np.isfinite(self.surface_error))
+
+    @property
     def _nearly_equal(self) -> bool:
         """The tail index of nearly equal weights is that of a tail in which nothing lies."""
         return self.effective >= 0.9 * len(self.theta)
@@ -101,53 +111,37 @@ def weigh(
     """
     frame = _Frame(no_bends(target.size), mode or center)
     mixtures, done = [frame.mixture(q)], list[int]()
-    theta, log_p, gradient = np.empty((0, target.size)), np.empty(0), np.empty((0, target.size))
-    seen = min(_SEEN + _SEEN_EACH * target.size, sum(counts) // 2)
+    known = _Known(np.empty((0, target.size)), np.empty(0), np.empty((0, target.size)), np.empty(0))
     best: Weighed | None = None
     for number, count in enumerate(counts):
-        fresh = mixtures[-1].draw(rng, count)
-        values, slopes = target.log_p_gradient(fresh)
-        theta, log_p = np.concatenate([theta, fresh]), np.concatenate([log_p, values])
-        gradient = np.concatenate([gradient, slopes])
+        known = known.with_more(target, mixtures[-1].draw(rng, count))
         done.append(count)
         report_step(sum(done), sum(counts))
         together = Mixture(tuple(mixtures), tuple(part / sum(done) for part in done))
-        log_weights = log_p - together.log_density(theta)
-        log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf)
-        if not np.isfinite(log_weights).any():
+        known = known.proposed_by(together)
+        if not np.isfinite(known.log_weights).any():
             break
-        best = Weighed(theta, *pareto_smoothed(log_weights), least_share=least_share)
-        if best.reliable and best.effective >= _EVEN * len(theta):
+        best = Weighed(known.theta, *pareto_smoothed(known.log_weights), least_share=least_share)
+        if best.is_sure:
             return best
-        if sum(done) >= _MANY and best.effective < _HOPELESS * len(theta):
+        if len(known.theta) >= _MANY and best.effective < _HOPELESS * len(known.theta):
             break
-        known = _Known(theta, log_p, gradient, log_weights)
-        pool: _Pool | None = None
-        if len(theta) >= min(seen, max(_FEWEST_SEEN, _SOONER * seen)):
-            drawn = together.draw(rng, _POOL)
-            proposed = drawn, together.log_density(drawn)
-            allowed = (
-                min(_MOST_ERROR, _SURFACE_ERROR * np.sqrt(target.size)) if len(theta) >= seen else _SMOOTH
-            )
-            pool = _pool(known, frame, *proposed)
-            if pool is not None and pool.is_enough(allowed) and _bias(known, pool) <= _BIASED:
-                return replace(pool.weighed, least_share=least_share)
-            bent = _bent(known, pool)
-            other = None if bent is None else _pool(known, bent, *proposed)
-            if bent is not None and other is not None and (pool is None or other.error < pool.error):
-                frame, pool = bent, other
-                if pool.is_enough(allowed) and _bias(known, pool) <= _BIASED:
-                    return replace(pool.weighed, least_share=least_share)
+        further = counts[number + 1] if number + 1 < len(counts) else 0
+        drawn = together.draw(rng, max(_POOL, _POOL_FOR_EACH * further))
+        frame, pool, found = _through_values(known, frame, drawn, together.log_density(drawn), sum(counts))
+        if found is not None:
+            return replace(found, least_share=least_share)
         if best.reliable:
             return best
-        if number + 1 < len(counts):
+        if further:
             frame = _nearer(known, frame)
-            further = _adapted(known, frame, q)
+            adapted = _adapted(known, frame, q)
             if pool is not None and pool.is_guide:
-                further = Mixture((Proposal(pool.draw, pool.log_density), further), (_GUIDED, 1 - _GUIDED))
-            mixtures.append(further)
+                guide = Proposal(pool.draw, pool.log_density)
+                adapted = Mixture((guide, adapted), (_GUIDED, 1 - _GUIDED))
+            mixtures.append(adapted)
     if best is None:
-        return Weighed(theta, np.full(len(theta), -np.inf), float("nan"))
+        return Weighed(known.theta, np.full(len(known.theta), -np.inf), float("nan"))
     return best
 
 
@@ -159,6 +153,21 @@ class _Known:
     log_p: FloatArray
     gradient: FloatArray
     log_weights: FloatArray
+
+    def with_more(self, target: Target, theta: FloatArray) -> _Known:
+        """The same with values at further rows; weights are not known then."""
+        log_p, gradient = target.log_p_gradient(theta)
+        return _Known(
+            np.concatenate([self.theta, theta]),
+            np.concatenate([self.log_p, log_p]),
+            np.concatenate([self.gradient, gradient]),
+            np.full(len(self.theta) + len(theta), np.nan),
+        )
+
+    def proposed_by(self, mixture: Mixture) -> _Known:
+        """The same with weights of draws of a mixture."""
+        log_weights = self.log_p - mixture.log_density(self.theta)
+        return replace(self, log_weights=np.where(np.isfinite(log_weights), log_weights, -np.inf))
 
     @property
     def weights(self) -> FloatArray:
@@ -224,13 +233,41 @@ class _Pool:
 
     def draw(self, rng: Rng, count: int) -> FloatArray:
         """Rows (S, G)."""
-        rows = rng.choice(len(self._u), count, p=self.weights, replace=count > _POOL_WORTH)
+        rows = rng.choice(len(self._u), count, p=self.weights, replace=False)
         return self.weighed.theta[rows]
 
     def log_density(self, theta: FloatArray) -> FloatArray:
         """(S,) nats."""
         u = self.bends.inward(theta)
         return np.asarray(self.surface.log_density(u) - self.bends.log_volume(u) - self._log_total)
+
+
+def _through_values(
+    known: _Known, frame: _Frame, theta: FloatArray, proposed: FloatArray, most: int
+) -> tuple[_Frame, _Pool | None, Weighed | None]:
+    """The better of surfaces in the frame's coordinates and in bent ones, these, and its draws if it can be relied on.
+
+    Args:
+        theta, proposed: draws of a proposal, and its log densities.
+        most: values that can be had.
+    """
+    count, size = known.theta.shape
+    seen = min(_SEEN + _SEEN_EACH * size, most // 2)
+    if count < min(seen, max(_FEWEST_SEEN, _SOONER * seen)):
+        return frame, None, None
+    allowed = min(_MOST_ERROR, _SURFACE_ERROR * np.sqrt(size)) if count >= seen else _SMOOTH
+
+    def is_enough(pool: _Pool) -> bool:
+        return pool.is_enough(allowed) and _bias(known, pool) <= _BIASED
+
+    pool = _pool(known, frame, theta, proposed)
+    if pool is not None and is_enough(pool):
+        return frame, pool, pool.weighed
+    bent = _bent(known, pool)
+    other = None if bent is None else _pool(known, bent, theta, proposed)
+    if bent is None or other is None or (pool is not None and pool.error <= other.error):
+        return frame, pool, None
+    return bent, other, other.weighed if is_enough(other) else None
 
 
 def _pool(known: _Known, frame: _Frame, theta: FloatArray, proposed: FloatArray) -> _Pool | None:
