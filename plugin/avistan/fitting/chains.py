@@ -39,8 +39,9 @@ from avistan.runtime.streams import Stream, generator, stream_key
 from avistan.start.full_rank_start import full_rank_start
 from avistan.start.preparation import Preparation, start_family
 from avistan.training.checkpoints import Checkpoint
-from avistan.training.loop import Trace, joined, train
+from avistan.training.loop import Trace, joined, train, with_unit_steps
 from avistan.training.stopping import Ending, tolerance
+from avistan.training.unit_rows import has_rows
 
 # Draws on which a family that grew is judged, more while that leaves a doubt, but fewer of very many parameters; the
 # last one's ELBO takes all that were asked for.
@@ -336,6 +337,8 @@ class _ChainRun:
         shaped = stage > 0 and has_shapes(method)
         if self._large is not None:
             given = self._large.training(given, richer=stage > 0, shaped=shaped)
+        elif self._preparation.separable and given.estimator == "path" and has_rows(family):
+            given = with_unit_steps(given)
         begin_stage(f"training {method.name}", next="the ELBO, and richer families if these may pay")
         rate = given.learning_rate * (_SHAPES_RATE if shaped else 1.0)
         given = replace(given, steps=steps, learning_rate=rate)

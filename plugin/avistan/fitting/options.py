@@ -20,10 +20,12 @@ class FitOptions:
     """Options of a fit.
 
     Attributes:
-        steps: Adam steps. None, the default, ends training when it no longer pays (`stopping.StoppingRule`); a number
-            trains that long, the learning rate falling along a cosine, and half as long for each richer family.
+        steps: of Adam, and of units' own rows by natural gradient. None, the default, ends training when it no longer
+            pays (`stopping.StoppingRule`); a number trains that long, the learning rate falling along a cosine, and
+            half as long for each richer family.
         draws_per_step: Stan gradients a step, the budget that all methods of a comparison share; on minibatches of
-            units a quarter of it, because the noise is then mostly that of the units.
+            units a quarter of it, because the noise is then mostly that of the units, and so for `fvi` and `constant`
+            where the number of steps is not given, because units take few steps (`unit_rows`).
         learning_rate: of free parameters, on the standardized scale; see `optimizer`.
         estimator: "path" or "entropy", see `gradient.neg_elbo`.
         num_references: K, gradients that make a signature.

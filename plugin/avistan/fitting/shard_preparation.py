@@ -238,5 +238,6 @@ def prepare_large(
         others=others,
         globals_in_doubt=math.sqrt(level.num_units / size),
         minibatches=minibatches,
+        separable=True,
         **given,
     )

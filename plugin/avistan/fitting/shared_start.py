@@ -132,7 +132,7 @@ class SharedStarts:
         )
         if key not in self.kept:
             started = time.perf_counter()
-            made = self._made(level, others, seed, options, whole=whole)
+            made = self._made(level, structure, others, seed, options, whole=whole)
             self.kept[key] = made, time.perf_counter() - started
             while len(self.kept) > _MOST:
                 del self.kept[next(iter(self.kept))]
@@ -145,13 +145,22 @@ class SharedStarts:
         return self.kept[key]
 
     def _made(
-        self, level: Level | None, others: tuple[Level, ...], seed: int, options: FitOptions, *, whole: bool
+        self,
+        level: Level | None,
+        structure: Structure,
+        others: tuple[Level, ...],
+        seed: int,
+        options: FitOptions,
+        *,
+        whole: bool,
     ) -> Preparation:
         begin_stage("start: a quick fit of all parameters", next="training")
         counts: dict[str, Any] = {"num_references": options.num_references, "max_rank": options.max_rank}
         slicing = None if whole or level is None else self._slicing(level)
         if level is not None and slicing is not None and minibatches_pay(slicing, self._bound.data):
             return prepare_large(self._bound, level, slicing, others=others, seed=seed, **counts)
-        made = prepare(self._bound, level, others=others, seed=seed, **counts)
+        chosen = structure.chosen
+        separable = chosen is not None and chosen.separable and level == chosen.level
+        made = prepare(self._bound, level, others=others, seed=seed, separable=separable, **counts)
         _ = made.quick  # what it takes belongs to the preparation
         return made

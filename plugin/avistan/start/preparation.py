@@ -58,6 +58,7 @@ class Preparation:
         globals_in_doubt: how far the quick fit's globals may be from where training takes them, in their own sds: the
             unit of its steps.
         scattered: the quick fit begins at a random point, not at the best near 0.
+        separable: the level's units are known to be independent given all else.
     """
 
     model: BoundModel
@@ -72,6 +73,7 @@ class Preparation:
     sample: Shard | None = None
     globals_in_doubt: float = 1.0
     scattered: bool = False
+    separable: bool = False
     _own: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # of this start: what was made of it
     _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # the same, for all restarts
     _second_inputs: dict[Hashable, FloatArray] = field(default_factory=dict, repr=False)
@@ -233,6 +235,7 @@ def prepare(
     max_rank: int,
     others: tuple[Level, ...] = (),
     sample: Shard | None = None,
+    separable: bool = False,
 ) -> Preparation:
     """What is needed for a quick fit, and to read signatures, when a method asks for them.
 
@@ -251,6 +254,7 @@ def prepare(
         max_rank=max_rank,
         others=others,
         sample=sample,
+        separable=separable,
     )
 
 

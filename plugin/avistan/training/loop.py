@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -24,9 +24,13 @@ from avistan.training.checkpoints import ChainCheckpoint, going_on
 from avistan.training.fingerprint import Arrays
 from avistan.training.safeguard import Safeguard
 from avistan.training.steps import Training, named, restored
-from avistan.training.stopping import MEASURE_DRAWS, Ending, FixedBudget, Measure, StoppingRule
+from avistan.training.stopping import MEASURE_DRAWS, QUICK, USUAL, Ending, FixedBudget, Measure, StoppingRule
+from avistan.training.unit_rows import FASTER
 
 NO_SLOT = -1  # in place of the whole model, where batches are given
+# Numbers drawn for an ELBO that the stopping rule compares, where steps are few: it is not to take longer than they.
+_MEASURE_NUMBERS, _FEWEST_DRAWS = 1_000_000, 8
+_FEWER_DRAWS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class TrainingOptions:
         learning_rate: Adam's, on the standardized scale, before it falls.
         estimator: see `gradient.neg_elbo`.
         chunk: steps between two looks at the trace, of a given number of steps.
+        unit_steps: units' rows take natural-gradient steps on pairs of draws (`unit_rows`); the number of draws is
+            even.
     """
 
     steps: int | None = None
@@ -47,6 +53,20 @@ class TrainingOptions:
     learning_rate: float = 0.02
     estimator: Estimator = "path"
     chunk: int = 250
+    unit_steps: bool = False
+
+
+def with_unit_steps(options: TrainingOptions) -> TrainingOptions:
+    """Options with natural-gradient steps of units' rows, and longer ones of all else. Where the number of steps is not
+    given, fewer draws a step do: noise is averaged over steps, and units need few of these.
+    """
+    draws = options.draws_per_step if options.steps is not None else options.draws_per_step // _FEWER_DRAWS
+    return replace(
+        options,
+        unit_steps=True,
+        draws_per_step=2 * max(1, -(-draws // 2)),
+        learning_rate=FASTER * options.learning_rate,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,13 +128,19 @@ def train(
         draws=options.draws_per_step,
         estimator=options.estimator,
         batches=batches,
+        unit_steps=options.unit_steps,
     )
     if measure is None and batches is None:
-        measure = _measure_of(inputs, slot, key)
+        draws = MEASURE_DRAWS
+        if options.unit_steps:
+            draws = int(np.clip(_MEASURE_NUMBERS // family.dim, _FEWEST_DRAWS, draws))
+        measure = _measure_of(inputs, slot, key, draws)
     plan: FixedBudget | StoppingRule
     if options.steps is None:
         dim = None if batches is None else batches.dim
-        plan = StoppingRule(family, measure, options.learning_rate, dim=dim)
+        plan = StoppingRule(
+            family, measure, options.learning_rate, dim=dim, pace=QUICK if options.unit_steps else USUAL
+        )
     else:
         plan = FixedBudget(options.steps, options.chunk, options.learning_rate)
     saved = None
@@ -161,9 +187,9 @@ def train(
     return guard.best_of(plan.so_far(last) if cut else plan.result(last)), seen.trace(ended)
 
 
-def _measure_of(inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray) -> Measure:
+def _measure_of(inputs: Float[Array, "N R"], slot: int, key: PRNGKeyArray, draws: int) -> Measure:
     def measure(family: Family, number: int) -> Evaluation:
-        return evaluate(family, inputs, slot, stream_key(key, Stream.STOPPING, number), MEASURE_DRAWS)
+        return evaluate(family, inputs, slot, stream_key(key, Stream.STOPPING, number), draws)
 
     return measure
 

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array
 
 from avistan.family.functions import MLP
+from avistan.training.unit_rows import Rows, along_rows
 
 NETWORK_RATE = 0.25  # of the learning rate: one weight of a network moves all units
 LIMIT = 10.0  # of an entry of the gradient, in running root mean squares
@@ -20,9 +21,12 @@ WARM_UP_STEPS = 100
 FINAL_RATE = 1e-3  # of the learning rate, at the last step
 
 
-def learning_rule() -> optax.GradientTransformationExtraArgs:
+def learning_rule(rows: Rows | None = None) -> optax.GradientTransformationExtraArgs:
     """Updates of parameters (P,) from gradients; `update` takes the learning rates of the step as `rate`, () or (P,),
     the most that entries move.
+
+    Args:
+        rows: entries that take natural-gradient steps instead, see `unit_rows`.
 
     Example:
         >>> rule, parameters = learning_rule(), jnp.zeros(2)
@@ -33,13 +37,14 @@ def learning_rule() -> optax.GradientTransformationExtraArgs:
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
-    return optax.with_extra_args_support(
+    rule = optax.with_extra_args_support(
         optax.chain(
             scale_by_guarded_adam(b1=0.9, b2=0.99, limit=LIMIT),
             optax.clip(1.0),
             scale_by_rate(),
         )
     )
+    return rule if rows is None else along_rows(rule, rows)
 
 
 def scale_by_guarded_adam(b1: float, b2: float, limit: float) -> optax.GradientTransformation:

@@ -27,6 +27,7 @@ from avistan.runtime.types import FloatArray, IntArray
 from avistan.training.batches import MANY, Batches, Steps, WholeModel
 from avistan.training.fingerprint import Arrays, digest
 from avistan.training.optimizer import learning_rule, relative_rates
+from avistan.training.unit_rows import Rows, has_rows, rows_of
 from avistan.training.vectors import Layout
 
 _NORMALS, _BLOCK = 1 << 18, 25  # drawn at once, at most, and for how many steps
@@ -76,6 +77,8 @@ class Training:
         slot: index of the registered model (`slots.register`), which must stay open; not read beside batches.
         draws: Stan gradients a step.
         batches: of units, in place of the whole model; family and inputs are then for as many units as a batch has.
+        unit_steps: rows of units take natural-gradient steps (`unit_rows`), where the family has such rows, and draws
+            come in antithetic pairs.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Training:
         draws: int,
         estimator: Estimator = "path",
         batches: Batches | None = None,
+        unit_steps: bool = False,
     ) -> None:
         units = int(inputs.shape[0])
         size = units if batches is not None or family.local.reach else padded_size(units)
@@ -97,13 +101,14 @@ class Training:
         wide = _resized(eqx.tree_at(lambda f: f.placement, family, None), size)
         moved, self._fixed = eqx.partition(wide, trainable(wide))
         self._layout = Layout.of(moved)
+        self._rows = rows_of(moved) if unit_steps and has_rows(family) else None
         self._moved, self._shares = on_device(self._layout.vector(moved)), on_device(relative_rates(moved))
         some = np.linspace(0, max(0, units - 1), _WATCHED if units else 0).astype(np.int32)
         self._watched = on_device(some), on_device(np.asarray(inputs)[some], np.float32)
 
     def start(self) -> State:
         """The state before the first step."""
-        shapes = jax.eval_shape(learning_rule().init, self._moved)
+        shapes = jax.eval_shape(learning_rule(self._rows).init, self._moved)
         optimizer = jax.tree.map(lambda leaf: zeros(*leaf.shape, dtype=leaf.dtype), shapes)
         return State(self._moved, optimizer, self._key, zeros(dtype=np.int32))
 
@@ -151,13 +156,14 @@ class Training:
         steps: Steps = given[3]
         leaves, structure = jax.tree.flatten(given)
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-        key = (self._draws, self._estimator, backend(), self._layout, structure, shapes)
+        key = (self._draws, self._estimator, backend(), self._layout, self._rows, structure, shapes)
         if key not in _compiled:
-            program = jax.jit(_run, static_argnames=("layout", "draws", "estimator", "how"))
+            program = jax.jit(_run, static_argnames=("layout", "draws", "estimator", "rows", "how"))
             options = {
                 "layout": self._layout,
                 "draws": self._draws,
                 "estimator": self._estimator,
+                "rows": self._rows,
                 "how": backend(),
             }
             lowered = program.lower(*given, **options)
@@ -186,6 +192,7 @@ def _run(
     layout: Layout,
     draws: int,
     estimator: Estimator,
+    rows: Rows | None,
     how: str,
 ) -> tuple[State, StepInfo, Mean, Float[Array, " P"], Float[Array, " Q"]]:
     """Steps one after the other; what they saw, the mean of the chunk's iterates, and where that stands.
@@ -196,17 +203,20 @@ def _run(
         before: of the iterates of the chunk so far.
         how: the backend, which is read while tracing: JAX keeps what it traced by the arguments alone.
     """
-    rule, size, block = learning_rule(), fixed.frame.global_center.shape[0], fixed.local.block
+    rule, size, block = learning_rule(rows), fixed.frame.global_center.shape[0], fixed.local.block
     units = steps.units.numbers.shape[1]
     length = _divisor(_BLOCK, _NORMALS // max(1, draws * (size + block * units)))
 
     def drawn(step: Array, which: Array) -> Noise:
         numbers = steps.units.batch(which).numbers
-        return normals(jax.random.fold_in(state.key, step), numbers, draws, size, block, jnp.float32)
+        independent = draws if rows is None else draws // 2
+        return normals(jax.random.fold_in(state.key, step), numbers, independent, size, block, jnp.float32)
 
     def one(carry: tuple[Any, ...], noise: Noise, at: Array) -> tuple[Any, ...]:
         moved, optimizer, total, seen = carry
         _, inputs, weight = steps.units.batch(steps.which[at])
+        if rows is not None:
+            noise = noise.mirrored()
 
         def loss(moved: Array) -> tuple[Array, StepInfo]:
             family: Family = eqx.combine(layout.tree(moved), fixed)
@@ -216,7 +226,8 @@ def _run(
         # Without an accepted draw the gradient says nothing: rejected draws never reach the parameters.
         rate = jnp.where(info.num_rejected < draws, rates[at], 0.0)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes precisions
-            updates, optimizer = rule.update(gradient, optimizer, rate=rate * shares)
+            given = {"rate": rate * shares} | ({} if rows is None else {"units": jnp.sum(weight)})
+            updates, optimizer = rule.update(gradient, optimizer, moved, **given)
         moved = optax.apply_updates(moved, updates)
         seen = jax.tree.map(lambda all_steps, now: all_steps.at[at].set(now), seen, info)
         return moved, optimizer, total + moved, seen

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +32,17 @@ from avistan.training.steps import Chunk
 
 Measure = Callable[[Family, int], Evaluation]  # on a batch of random numbers, the same for all families
 
-CHUNK = 25  # steps of a chunk
+
+class Pace(NamedTuple):
+    """Steps of a chunk, and until the rate is at its peak."""
+
+    chunk: int
+    warm_up: int
+
+
+USUAL = Pace(25, WARM_UP_STEPS)
+QUICK = Pace(10, 20)  # where parameters go straight to where they belong (`unit_rows`)
+
 MEASURE_DRAWS = 96  # of a batch on which ELBOs are compared
 # Batches where one leaves a doubt: these, or as many as chunks since the last look, since training too ends doubts.
 FEWEST_BATCHES, MOST_BATCHES = 4, 16
@@ -44,7 +55,7 @@ RESOLUTION = 0.2  # posterior sds: R-hat takes movements well below for none
 _LEFT = 0.85  # of the tolerance, may be left to gain when the rate begins to fall
 _ERRORS = 3.0  # standard errors within which a gain is in doubt
 _BLOCKS, _BLOCK_CHUNKS = 8, 1  # the fewest blocks that are judged, and the chunks of the first ones
-_SHORTEST = _BLOCKS * _BLOCK_CHUNKS * CHUNK * 3 // 2  # steps of a stage
+_SHORTEST = _BLOCKS * _BLOCK_CHUNKS * 3 // 2  # chunks of a stage
 _FEWEST_MEANS = 4  # of chunks of the trace, in a half, whose noise can be told
 _RATE_DROP = 3.0  # from stage to stage
 
@@ -118,6 +129,7 @@ class StoppingRule:
             gain counts only where it is significant.
         peak: the learning rate to begin with.
         dim: parameters of the whole model, where `family` is for a part of the units.
+        pace: of the steps.
     """
 
     def __init__(
@@ -128,10 +140,11 @@ class StoppingRule:
         *,
         dim: int | None = None,
         most_steps: int = MOST_STEPS,
+        pace: Pace = USUAL,
     ) -> None:
         self._family, self._measure, self._peak = family, measure, peak
         self._dim = family.dim if dim is None else dim
-        self.most_steps = most_steps
+        self.most_steps, self._pace = most_steps, pace
         self.ended = Ending.settled
         self._stage = self._began = 0
         self._falls = (0, 0)  # from which step to which the rate falls; (0, 0) before that is known
@@ -144,12 +157,12 @@ class StoppingRule:
     def rates(self, done: int) -> FloatArray:
         if self._done:
             return np.empty(0)
-        steps = done + np.arange(CHUNK)
+        steps = done + np.arange(self._pace.chunk)
         rate = self._peak / _RATE_DROP**self._stage
         start, stop = self._falls
         if stop:
             return np.asarray(rate * (FINAL_RATE + (1 - FINAL_RATE) * (stop - steps) / (stop - start)))
-        return np.asarray(rate * np.minimum(1.0, 0.1 + 0.9 * steps / WARM_UP_STEPS))
+        return np.asarray(rate * np.minimum(1.0, 0.1 + 0.9 * steps / self._pace.warm_up))
 
     def see(self, done: int, chunk: Chunk) -> None:
         self._means.add(leaves_of(chunk.mean))
@@ -162,7 +175,7 @@ class StoppingRule:
         elif done == self._falls[1]:
             if self.ended is Ending.spent or self._measure is None or self._gains_little(1, 1.0):
                 self._done = True
-            elif self.most_steps - done < _SHORTEST:
+            elif self.most_steps - done < self._shortest:
                 self._done, self.ended = True, Ending.spent
             else:
                 self._next_stage(done)
@@ -170,18 +183,24 @@ class StoppingRule:
     def retreat(self, done: int) -> None:
         """A chunk that was taken back: a stage of smaller steps from here, or the end where too few are left."""
         self._steady = []
-        if self.most_steps - done < _SHORTEST:
+        if self.most_steps - done < self._shortest:
             self._done, self.ended = True, Ending.spent
         else:
             self._next_stage(done)
+
+    @property
+    def _shortest(self) -> int:
+        """Steps of a stage."""
+        return _SHORTEST * self._pace.chunk
 
     def _next_stage(self, done: int) -> None:
         self._stage, self._began, self._falls = self._stage + 1, done, (0, 0)
         self._means, self._rows, self._elbos = BlockMeans(_BLOCKS, _BLOCK_CHUNKS), [], []
 
     def _begin_fall(self, done: int) -> None:
-        pairs = max(1, (done - self._began) // 2 // (2 * CHUNK))
-        self._falls = done, done + pairs * 2 * CHUNK
+        chunk = self._pace.chunk
+        pairs = max(1, (done - self._began) // 2 // (2 * chunk))
+        self._falls = done, done + pairs * 2 * chunk
         self._steady = self._means.last(max(1, self._means.count // 4))
         self._means = BlockMeans(_BLOCKS, pairs)
 

@@ -17,13 +17,13 @@ from avistan.objective.elbo import Evaluation, evaluate
 from avistan.runtime.precision import in_float64
 from avistan.start.preparation import prepare, start_family
 from avistan.training.checkpoints import Checkpoint
-from avistan.training.loop import TrainingOptions, train
+from avistan.training.loop import TrainingOptions, train, with_unit_steps
 from avistan.training.steps import Chunk
 from avistan.training.stopping import (
-    CHUNK,
     FEWEST_CURVED,
     MOST_RHAT,
     RESOLUTION,
+    USUAL,
     Ending,
     FixedBudget,
     StoppingRule,
@@ -171,8 +171,8 @@ def test_without_a_measure_the_noise_is_that_of_the_trace(normals):
         rng, done = np.random.default_rng(4), 0
         rule = StoppingRule(family, None, 0.1, most_steps=1500)
         while rule.rates(done).size:
-            done += CHUNK
-            elbo = rise * done + 50 * rng.normal(size=CHUNK)
+            done += USUAL.chunk
+            elbo = rise * done + 50 * rng.normal(size=USUAL.chunk)
             rule.see(done, chunk_at(family, elbo))
         return done, rule.ended
 
@@ -208,8 +208,17 @@ class Stop(Exception):
 
 
 @in_float64
-@pytest.mark.parametrize(("name", "stop_after"), [("fvi", 175), ("fvi", 300), ("avi:mlp(8)", 275)])
-def test_an_interrupted_run_ends_with_the_same_bytes(normals, tmp_path, name, stop_after):
+@pytest.mark.parametrize(
+    ("name", "stop_after", "options"),
+    [
+        ("fvi", 175, BY_RULE),
+        ("fvi", 300, BY_RULE),
+        ("avi:mlp(8)", 275, BY_RULE),
+        ("fvi", 60, with_unit_steps(BY_RULE)),
+        ("constant", 110, with_unit_steps(BY_RULE)),
+    ],
+)
+def test_an_interrupted_run_ends_with_the_same_bytes(normals, tmp_path, name, stop_after, options):
     def trained(chain=None, stop_after=None):
         def progress(done, total, elbo):
             if done == stop_after:
@@ -217,7 +226,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(normals, tmp_path, name, st
 
         family, inputs = begin(normals, name)
         with register(normals) as slot:
-            family, trace = train(family, inputs, slot.index, BY_RULE, jax.random.key(3), progress, chain)
+            family, trace = train(family, inputs, slot.index, options, jax.random.key(3), progress, chain)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(family, eqx.is_array))]
         return [leaf.tobytes() for leaf in (*leaves, trace.elbo, trace.chunk_steps)], len(trace.elbo)
 
