@@ -276,7 +276,7 @@ def test_infinite_data_are_named_where_the_density_is_not_finite():
 
 
 def test_a_fit_stopped_far_too_early_says_so(lsat):
-    assert lsat.fit(method="constant", steps=1000, elbo_draws=100).outcome is FitOutcome.budget_spent
+    assert lsat.fit(method="constant", steps=100, elbo_draws=100).outcome is FitOutcome.budget_spent
 
 
 def test_cmdstan_habits_return_draws(lsat_fit, lsat):

@@ -211,9 +211,12 @@ class _ChainRun:
     def with_last_steps(self, found: _Stage) -> _Stage:
         """The stage after natural-gradient steps of the globals, as long as they are long and the ELBO rises.
 
-        A given number of steps is left as it is. On minibatches every stage but the first ends with steps of its own.
+        A given number of steps is left as it is. On minibatches every stage but the first ends with steps of its own,
+        and in a factorized family of so many units they are worth far less than the tolerance.
         """
         if self._large is not None or self._options.steps is not None:
+            return found
+        if isinstance(self._preparation, LargePreparation) and has_rows(found.family):
             return found
         begin_stage("steps of the globals", next="the ELBO")
         for count in range(ROUNDS):
