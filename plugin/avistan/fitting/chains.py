@@ -341,7 +341,7 @@ class _ChainRun:
         if self._large is not None:
             given = self._large.training(given, richer=stage > 0, shaped=shaped)
         elif self._preparation.separable and given.estimator == "path" and has_rows(family):
-            given = with_unit_steps(given)
+            given = with_unit_steps(given, family.num_units)
         begin_stage(f"training {method.name}", next="the ELBO, and richer families if these may pay")
         rate = given.learning_rate * (_SHAPES_RATE if shaped else 1.0)
         given = replace(given, steps=steps, learning_rate=rate)

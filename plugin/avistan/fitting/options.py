@@ -25,7 +25,7 @@ class FitOptions:
             half as long for each richer family.
         draws_per_step: Stan gradients a step, the budget that all methods of a comparison share; on minibatches of
             units a quarter of it, because the noise is then mostly that of the units, and so for `fvi` and `constant`
-            where the number of steps is not given, because units take few steps (`unit_rows`).
+            of thousands of units where the number of steps is not given (`unit_rows`).
         learning_rate: of free parameters, on the standardized scale; see `optimizer`.
         estimator: "path" or "entropy", see `gradient.neg_elbo`.
         num_references: K, gradients that make a signature.

@@ -19,7 +19,7 @@ from avistan.runtime.deadline import out_of_time
 from avistan.runtime.progress import Progress, report_step
 from avistan.runtime.streams import Stream, stream_key
 from avistan.runtime.types import FloatArray, IntArray
-from avistan.training.batches import Batches
+from avistan.training.batches import MANY, Batches
 from avistan.training.checkpoints import ChainCheckpoint, going_on
 from avistan.training.fingerprint import Arrays
 from avistan.training.safeguard import Safeguard
@@ -56,11 +56,14 @@ class TrainingOptions:
     unit_steps: bool = False
 
 
-def with_unit_steps(options: TrainingOptions) -> TrainingOptions:
-    """Options with natural-gradient steps of units' rows, and longer ones of all else. Where the number of steps is not
-    given, fewer draws a step do: noise is averaged over steps, and units need few of these.
+def with_unit_steps(options: TrainingOptions, units: int) -> TrainingOptions:
+    """Options with natural-gradient steps of the rows of so many units, and longer ones of all else.
+
+    Where the number of steps is not given and units are many, fewer draws a step do: what they leave is small against
+    the tolerance.
     """
-    draws = options.draws_per_step if options.steps is not None else options.draws_per_step // _FEWER_DRAWS
+    fewer = _FEWER_DRAWS if options.steps is None and units >= MANY else 1
+    draws = options.draws_per_step // fewer
     return replace(
         options,
         unit_steps=True,

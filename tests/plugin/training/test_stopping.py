@@ -214,8 +214,8 @@ class Stop(Exception):
         ("fvi", 175, BY_RULE),
         ("fvi", 300, BY_RULE),
         ("avi:mlp(8)", 275, BY_RULE),
-        ("fvi", 60, with_unit_steps(BY_RULE)),
-        ("constant", 110, with_unit_steps(BY_RULE)),
+        ("fvi", 60, with_unit_steps(BY_RULE, 3)),
+        ("constant", 110, with_unit_steps(BY_RULE, 3)),
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_bytes(normals, tmp_path, name, stop_after, options):

@@ -108,7 +108,7 @@ def test_it_is_the_optimum_of_adam_too(name):
     with register(model.bound) as slot:
         ends = [
             train(family, inputs, slot.index, each, jax.random.key(3))[0]
-            for each in (options, with_unit_steps(TrainingOptions(steps=500)))
+            for each in (options, with_unit_steps(TrainingOptions(steps=500), family.num_units))
         ]
         adam, own = (evaluate(end, inputs, slot.index, jax.random.key(4), 2000) for end in ends)
     assert own.elbo > adam.elbo - 0.5
@@ -121,10 +121,11 @@ def test_a_coupled_level_is_left_to_adam():
     assert not prepare(model.bound, level, seed=1, num_references=4, max_rank=2).separable
 
 
-def test_few_draws_do_where_training_ends_by_itself_and_those_asked_for_are_made_where_steps_are():
-    assert with_unit_steps(TrainingOptions()).draws_per_step == 2
-    assert with_unit_steps(TrainingOptions(steps=10, draws_per_step=8)).draws_per_step == 8
-    assert with_unit_steps(TrainingOptions(steps=10, draws_per_step=3)).draws_per_step == 4
+def test_few_draws_do_for_many_units_where_training_ends_by_itself():
+    assert with_unit_steps(TrainingOptions(), 10_000).draws_per_step == 2
+    assert with_unit_steps(TrainingOptions(), 100).draws_per_step == 8
+    assert with_unit_steps(TrainingOptions(steps=10), 10_000).draws_per_step == 8
+    assert with_unit_steps(TrainingOptions(steps=10, draws_per_step=3), 100).draws_per_step == 4
 
 
 def test_the_same_seed_gives_the_same_bytes():
