@@ -32,7 +32,7 @@ lint: $(INSTALLED)
 	$(PYTHON) -m mypy
 
 # Minutes to hours; each prints to benchmarks/results too. BENCH="step_cost scaling" runs some of them.
-BENCH := start_up step_cost time_to_answer time_to_posterior scaling stopping seeds families against_nuts coupled hard_starts known_answers warm_start paper
+BENCH := start_up step_cost time_to_answer fvi_speed time_to_posterior scaling stopping seeds families against_nuts coupled hard_starts known_answers warm_start paper
 bench: $(INSTALLED)
 	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet numpyro
 	for name in $(BENCH); do \
