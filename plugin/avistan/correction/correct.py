@@ -34,7 +34,7 @@ from stan_adapters.samplers.stanli import nuts
 
 _MOMENT_DRAWS = 2000  # of q's globals, for their means and covariance
 # Gradients of all data that a correction may take: so many divided by the parameters and a number more, but some.
-_GRADIENTS, _MORE, _FEWEST_GRADIENTS = 6e7, 2000, 250
+_GRADIENTS, _MORE, _FEWEST_GRADIENTS = 1e8, 2000, 400
 _ROUNDS_OF_WHOLE = (4000, 4000)
 _LEAST_SHARE = 0.6  # of draws that weights of all parameters are worth: of fewer, tails may be curved
 _FIRST_ROUND, _FURTHER, _MOST_DRAWS = 16, 16, 3072  # of values that take integrals

@@ -25,6 +25,7 @@ _GRADIENTS = 0.5  # weight of a gradient's equations, which hold approximately, 
 _FOLDS = 6
 _RIDGE = 1e-8
 _VALUES = 0.3  # weight of a value's equation beside a gradient's, where a Gaussian is sought
+_RIDGES = np.geomspace(1e-8, 10.0, 19)  # shares of the largest squared singular value
 _FLATTEST = 1e-4  # share of the largest curvature
 _LONGEST = 8.0  # sds of a step
 _STEEPEST = 0.5  # of a Gaussian's slope, by which a density falls less beyond known values
@@ -170,11 +171,13 @@ def quadratic(
     """
     kept = np.isfinite(log_p) & np.isfinite(gradient).all(axis=1) & (weights > 0)
     size = theta.shape[1]
-    factors = all_factors(size, 2)
-    if factors is None or kept.sum() * (1 + size) < len(factors):
-        return None
     x, root = _standardized(theta[kept], around), np.sqrt(weights[kept])
-    value, slope = root * log_p[kept], root[:, None] * (gradient[kept] @ around.factor)
+    slope = root[:, None] * (gradient[kept] @ around.factor)
+    factors = all_factors(size, 2)
+    if factors is None:
+        return _by_slopes(x, slope, root, around)
+    if kept.sum() * (1 + size) < len(factors):
+        return None
     rows = np.concatenate(
         [
             _VALUES * (root[:, None] * values_of_terms(x, factors))[:, None],
@@ -182,15 +185,50 @@ def quadratic(
         ],
         axis=1,
     )
-    found = _solved(*_products(rows, np.concatenate([_VALUES * value[:, None], slope], axis=1)))
+    told = np.concatenate([_VALUES * (root * log_p[kept])[:, None], slope], axis=1)
+    found = _solved(*_products(rows, told))
     curvature = np.zeros((size, size))
     for (one, other, _), coefficient in zip(factors[1 + size :], found[1 + size :], strict=True):
         curvature[one, other] -= coefficient
         curvature[other, one] -= coefficient
+    return _with_curvature(curvature, found[1 : 1 + size], around)
+
+
+def _by_slopes(x: FloatArray, slope: FloatArray, root: FloatArray, around: Gaussian) -> Gaussian | None:
+    """The Gaussian by a ridge regression of slopes on the variables, towards the Gaussian that there is.
+
+    Args:
+        x: (S, G) standardized.
+        slope: (S, G) by these, each row times the root of its weight (S,).
+
+    Source: the ridge by generalized cross-validation, Golub, Heath & Wahba, Technometrics 1979.
+    """
+    size = x.shape[1]
+    mean = root @ (root[:, None] * x) / (root @ root)
+    wanted = slope + root[:, None] * (x - mean)
+    level = root @ wanted / (root @ root)
+    wanted = wanted - root[:, None] * level
+    left, lengths, right = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)
+    turned = left.T @ wanted
+    beyond = float((wanted**2).sum() - (turned**2).sum())
+
+    def crossed(ridge: float) -> float:
+        kept = lengths**2 / (lengths**2 + ridge)
+        missed = beyond + (((1 - kept)[:, None] * turned) ** 2).sum()
+        return float(missed / max(1 - (1 + kept.sum()) / len(x), 1e-3) ** 2)
+
+    ridge = min((float(lengths[0] ** 2) * share for share in _RIDGES), key=crossed)
+    slopes = right.T @ ((lengths / (lengths**2 + ridge))[:, None] * turned)
+    curvature = np.eye(size) - 0.5 * (slopes + slopes.T)
+    return _with_curvature(curvature, level + curvature @ mean, around)
+
+
+def _with_curvature(curvature: FloatArray, slope: FloatArray, around: Gaussian) -> Gaussian | None:
+    """The Gaussian with this curvature and this slope at the mean, in coordinates of another; None where it is none."""
     values, vectors = np.linalg.eigh(curvature)
     if not values[0] > _FLATTEST * max(1.0, values[-1]):
         return None
-    step = vectors @ ((vectors.T @ found[1 : 1 + size]) / values)
+    step = vectors @ ((vectors.T @ slope) / values)
     step *= min(1.0, _LONGEST / max(float(np.linalg.norm(step)), 1e-12))
     turned = np.linalg.cholesky((vectors / values) @ vectors.T)
     return Gaussian(around.mean + around.factor @ step, around.factor @ turned)

@@ -29,6 +29,7 @@ _BIASED = 0.07  # sds of a mean, or log of a sd, by which known values say that 
 # fewest, that are enough for one that misses fewer nats.
 _SEEN, _SEEN_EACH = 72, 12
 _SOONER, _FEWEST_SEEN, _SMOOTH = 0.4, 64, 0.05
+_PATIENCE = 0.3  # share of the values that can be had, which are enough
 _GUIDING, _GUIDED = 1.5, 0.7  # nats missed by a surface that is drawn from; share of draws that are
 _EVEN, _PLENTY = (
     0.85,
@@ -252,7 +253,7 @@ def _through_values(
         most: values that can be had.
     """
     count, size = known.theta.shape
-    seen = min(_SEEN + _SEEN_EACH * size, most // 2)
+    seen = min(_SEEN + _SEEN_EACH * size, int(_PATIENCE * most))
     if count < min(seen, max(_FEWEST_SEEN, _SOONER * seen)):
         return frame, None, None
     allowed = min(_MOST_ERROR, _SURFACE_ERROR * np.sqrt(size)) if count >= seen else _SMOOTH

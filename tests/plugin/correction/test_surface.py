@@ -74,3 +74,20 @@ def test_gradients_that_are_all_off_by_the_same_do_not_tilt_it():
     np.testing.assert_allclose(
         found.log_density(some) - found.log_density(some)[0], right - right[0], atol=5e-3
     )
+
+
+def test_a_gaussian_of_very_many_parameters_is_found_from_few_slopes():
+    size, count = 80, 150
+    rng = np.random.default_rng(7)
+    theta = rng.normal(size=(count, size))
+    mixed = 0.3 * rng.normal(size=(size, size)) / np.sqrt(size)
+    precision = np.eye(size) + 0.5 * (mixed + mixed.T)
+    mean = 0.5 * rng.normal(size=size)
+    away = theta - mean
+    value, slope = -0.5 * np.einsum("si,ij,sj->s", away, precision, away), -away @ precision
+    around = Gaussian(np.zeros(size), np.eye(size))
+    found = quadratic(theta, value, slope, np.ones(count), around)
+    np.testing.assert_allclose(found.mean, mean, atol=0.01)
+    np.testing.assert_allclose(found.factor @ found.factor.T, np.linalg.inv(precision), atol=0.01)
+    noisy = quadratic(theta, value, slope + rng.normal(size=slope.shape), np.ones(count), around)
+    assert np.linalg.norm(noisy.mean - mean) < 0.25 * np.linalg.norm(mean)
