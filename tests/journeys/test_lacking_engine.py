@@ -56,7 +56,7 @@ def test_a_reference_that_stanli_can_not_sample_is_missing_with_the_ways_out(toy
         assert "the reference nuts is missing: stanli's NUTS failed on model: " in text
         assert "unsupported function determinant" in text
         assert "cmdstan-nuts" in text
-        assert "draws made elsewhere" in text
+        assert "draws made elsewhere" in " ".join(text.split())
     assert comparison.to_json()["reference"] is None
     with pytest.raises(avi.AvistanError, match="unknown reference"):
         model.compare(["fvi"], reference=tmp_path / "gone.nc", seed=1, **SMALL)

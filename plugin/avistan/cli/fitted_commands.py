@@ -122,6 +122,8 @@ def predict(
 ) -> str:
     """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
     check_request(output, data, draws=draws)
+    if output.resolve().is_relative_to(fit_folder.resolve()):
+        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
     check_fit_folder(fit_folder)
 
     from avistan.files.outputs import check_file_place
@@ -130,8 +132,6 @@ def predict(
     from avistan.report.write import write_netcdf
 
     check_file_place(output)
-    if output.resolve().is_relative_to(fit_folder.resolve()):
-        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
     loaded = load(fit_folder, engine=engine)
     tree = loaded.predict(data, draws, seed=seed)
     write_netcdf(tree, output)

@@ -48,7 +48,7 @@ def check_reference(given: object) -> None:
         return
     if isinstance(given, str) and given in REFERENCES:
         return
-    if not isinstance(given, str | os.PathLike | list | tuple) or not given:
+    if not isinstance(given, str | os.PathLike | list | tuple) or given in ([], ()):
         raise MethodError(
             f"the reference is a {type(given).__name__}, expected {', '.join(REFERENCES)}, {FORMATS}, a DataTree, a "
             "fit of cmdstanpy or a Reference."
@@ -56,7 +56,7 @@ def check_reference(given: object) -> None:
     for each in given if isinstance(given, list | tuple) else [given]:
         if each in REFERENCES:
             raise MethodError(f"{each} is a reference of its own: give it, or files of draws, not both.")
-        if not is_there(each):
+        if each == "" or not is_there(each):
             name = os.fspath(each) if isinstance(each, str | os.PathLike) else repr(each)
             hint = did_you_mean(name, REFERENCES)
             raise MethodError(

@@ -155,7 +155,7 @@ def _units(fit: Fitted) -> dict[str, Any]:
     return {
         "level": fit.level.name,
         "units": fit.level.num_units,
-        "latents": [*fit.level.latents, *second],
+        "latents": ", ".join([*fit.level.latents, *second]),  # netCDF keeps no list of one name
     }
 
 

@@ -93,8 +93,7 @@ def draws_of_tree(tree: xr.DataTree) -> Draws:
             f"there are no draws: no group `posterior` among {', '.join(tree.children) or 'none'}."
         )
     variables = {str(name): v for name, v in tree["posterior"].data_vars.items()}
-    level, latents = str(tree.attrs.get("level", "")), tree.attrs.get("latents", ())
-    latents = [latents] if isinstance(latents, str) else list(latents)
+    level, latents = str(tree.attrs.get("level", "")), str(tree.attrs.get("latents", "")).split(", ")
     of_units = {name for name, value in variables.items() if level in value.dims or name in latents}
     return Draws(
         values={name: value.transpose("chain", "draw", ...) for name, value in variables.items()},
