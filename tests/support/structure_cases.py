@@ -1,26 +1,13 @@
 """The table of structure cases, bound to their data."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 
+from case_tables import load_cases
 from stan_adapters.bound.bound_model import BoundModel
 from stan_adapters.data.stan_data import read_data
 from stan_adapters.language.program import Program
 
-
-def _load_cases():
-    path = Path(__file__).parents[1] / "structure" / "cases.py"
-    spec = importlib.util.spec_from_file_location("structure_case_table", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.CASES
-
-
-CASES = _load_cases()
+CASES = load_cases("structure")
 
 
 def bind(case) -> BoundModel:

@@ -10,7 +10,7 @@ import typer
 
 from avistan.cli.console import answers
 from avistan.cli.fitted_commands import FitFolder, OwnSeed
-from avistan.cli.options import FitEngine, Json
+from avistan.cli.options import FitEngine, Json, check_outside_fit
 from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_numbers
 from avistan.runtime.text import several, to_json
@@ -55,8 +55,7 @@ def export(
     from avistan.files.outputs import check_file_place
 
     check_numbers(draws=draws)
-    if output.resolve().is_relative_to(fit_folder.resolve()):
-        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
+    check_outside_fit(output, fit_folder)
     if format in ("parquet", "draws"):
         check_table_path(output)
     if format == "netcdf" and output.suffix not in (".nc", ".netcdf", ".h5"):

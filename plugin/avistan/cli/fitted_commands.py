@@ -15,10 +15,10 @@ from avistan.cli.options import (
     MustHold,
     check_fit_folder,
     check_must_hold,
+    check_outside_fit,
     check_request,
     is_trusted,
 )
-from avistan.runtime.errors import FitError
 from avistan.runtime.limits import check_numbers
 from avistan.runtime.text import to_json
 
@@ -122,8 +122,7 @@ def predict(
 ) -> str:
     """Posteriors of units never seen, from their own data and the fitted globals; nothing is trained."""
     check_request(output, data, draws=draws)
-    if output.resolve().is_relative_to(fit_folder.resolve()):
-        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
+    check_outside_fit(output, fit_folder)
     check_fit_folder(fit_folder)
 
     from avistan.files.outputs import check_file_place

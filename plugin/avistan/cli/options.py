@@ -234,6 +234,12 @@ def check_fit_folder(folder: Path) -> None:
         raise FitError(f"{folder} is not a saved fit: it has no fit.json. Save one with fit.save(path).")
 
 
+def check_outside_fit(output: Path, fit_folder: Path) -> None:
+    """That an output doesn't lie in a fit's folder. Raises FitError."""
+    if output.resolve().is_relative_to(fit_folder.resolve()):
+        raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
+
+
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given a value, all of them in range.
 

@@ -11,8 +11,7 @@ import typer
 
 from avistan.cli.console import answers
 from avistan.cli.fitted_commands import FitFolder
-from avistan.cli.options import FitEngine, Json
-from avistan.runtime.errors import FitError
+from avistan.cli.options import FitEngine, Json, check_outside_fit
 from avistan.runtime.text import to_json
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def summary(
 
     if output is not None:
         check_file_place(output)
-        if output.resolve().is_relative_to(fit_folder.resolve()):
-            raise FitError(f"{output} lies in the fit {fit_folder} and would change it: give another path.")
+        check_outside_fit(output, fit_folder)
     with stored_draws(fit_folder, engine) as draws:
         table = summarize(draws, var_names=var, units=units, quantiles=quantile or QUANTILES)
     if output is not None:

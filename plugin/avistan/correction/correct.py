@@ -75,7 +75,7 @@ class Correction:
         rhat: (K,) of chains; nan of weighted draws.
         khat: tail index of weights; nan of chains.
         divergences: of chains.
-        reason: what was tried before, in sentences.
+        reason: what was tried without success, in sentences.
         adjustment: where the units are given globals; None where they are not integrated out.
         error: nats (sd) by which values of the density are off.
         evaluations: gradients of all data.
@@ -138,7 +138,7 @@ def correct(fit: Fitted, *, seed: int | None = None) -> Correction:
     evaluations = 0 if made is None else made.evaluations
     chains = _chains(fit, q, made, given)
     if made is not None and made.reliable and (chains is None or not chains.reliable):
-        return made
+        return made if chains is None else replace(made, reason=f"Not confirmed by chains: {chains.reason}")
     if chains is not None:
         reason = f"{reason} {chains.reason}".strip()
         if chains.theta.size:

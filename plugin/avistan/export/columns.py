@@ -40,9 +40,7 @@ def flat(drawn: Outgoing, part: Part) -> FloatArray:
 
 def _columns(values: npt.NDArray[Any]) -> FloatArray:
     rows = len(values)
-    ordered = (
-        values.reshape(rows, *values.shape[1:]).transpose(0, *range(values.ndim - 1, 0, -1)).reshape(rows, -1)
-    )
+    ordered = values.transpose(0, *range(values.ndim - 1, 0, -1)).reshape(rows, -1)
     if ordered.dtype.kind == "c":
         return np.ascontiguousarray(ordered, dtype=np.complex128).view(np.float64)
     return ordered.astype(np.float64, copy=False)

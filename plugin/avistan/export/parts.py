@@ -16,7 +16,7 @@ from avistan.fitting.fitted import Fitted
 from avistan.posterior.corrected import corrected, num_chains, posterior_batches
 from avistan.posterior.draws import warn_of_rejected
 from avistan.posterior.fit_datatree import attributes
-from avistan.runtime.errors import FitError
+from avistan.posterior.summaries import check_draws_there
 from avistan.runtime.limits import whole_number
 from avistan.runtime.progress import begin_stage, report_step
 from avistan.runtime.types import FloatArray
@@ -103,10 +103,7 @@ def of_tree(tree: xr.DataTree, model: BoundModel) -> Outgoing:
     Raises:
         FitError: it has no group `posterior`.
     """
-    if "posterior" not in tree.children:
-        raise FitError(
-            f"there are no draws: no group `posterior` among {', '.join(tree.children) or 'none'}."
-        )
+    check_draws_there(tree)
     found: dict[str, xr.DataArray] = {}
     for group in _GROUPS:
         if group in tree.children:

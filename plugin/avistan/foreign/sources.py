@@ -18,12 +18,16 @@ from avistan.runtime.errors import CompetitorError
 from avistan.runtime.text import several
 
 FORMATS = "CmdStan's CSV (a file, several, folder, pattern), netCDF or zarr of ArviZ, posteriordb's draws (.json.zip)"
+_IN_R = "In R, write CSV files (`fit$save_output_files(dir)`, or rstan's `sample_file`)"
+_PICKLE = (
+    "a pickle, which runs code when it is read. Write netCDF (`to_netcdf`) or CSV files (`save_csvfiles`)"
+)
 _WAYS_OUT = {
-    ".rds": "an R object. In R, write CSV files (`fit$save_output_files(dir)`, or rstan's `sample_file`)",
-    ".rdata": "an R workspace. In R, write CSV files (`fit$save_output_files(dir)`, or rstan's `sample_file`)",
-    ".rda": "an R workspace. In R, write CSV files (`fit$save_output_files(dir)`, or rstan's `sample_file`)",
-    ".pkl": "a pickle, which runs code when it is read. Write netCDF (`to_netcdf`) or CSV files (`save_csvfiles`)",
-    ".pickle": "a pickle, which runs code when it is read. Write netCDF (`to_netcdf`) or CSV files (`save_csvfiles`)",
+    ".rds": f"an R object. {_IN_R}",
+    ".rdata": f"an R workspace. {_IN_R}",
+    ".rda": f"an R workspace. {_IN_R}",
+    ".pkl": _PICKLE,
+    ".pickle": _PICKLE,
     ".stan": "a Stan program, not draws",
     ".parquet": "a table in parquet. Write netCDF or CSV files",
 }

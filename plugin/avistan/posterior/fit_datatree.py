@@ -156,6 +156,7 @@ def _units(fit: Fitted) -> dict[str, Any]:
         "level": fit.level.name,
         "units": fit.level.num_units,
         "latents": ", ".join([*fit.level.latents, *second]),  # netCDF keeps no list of one name
+        **({} if fit.second is None else {"second_level": fit.second.name}),
     }
 
 

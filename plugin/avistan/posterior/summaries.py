@@ -19,6 +19,7 @@ from arviz_stats.base import array_stats
 
 from avistan.correction.correct import Way
 from avistan.fitting.fitted import Fitted
+from avistan.posterior.datatree import unit_dim
 from avistan.runtime.errors import FitError
 from avistan.runtime.progress import begin_stage, report_step
 from avistan.runtime.text import shortened
@@ -34,7 +35,7 @@ ASIDE = ("log_lik", "lprior")  # which ArviZ has in groups of their own
 _SHOWN = 30  # rows, in the middle of which more are left out
 
 
-class SummaryTable(pd.DataFrame):  # type: ignore[misc]
+class SummaryTable(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
     """A data frame that prints with three digits and with notes below it; `notes` holds them."""
 
     _metadata = ("notes",)
@@ -88,13 +89,10 @@ def draws_of_tree(tree: xr.DataTree) -> Draws:
     Raises:
         FitError: it has no group `posterior`.
     """
-    if "posterior" not in tree.children:
-        raise FitError(
-            f"there are no draws: no group `posterior` among {', '.join(tree.children) or 'none'}."
-        )
+    check_draws_there(tree)
     variables = {str(name): v for name, v in tree["posterior"].data_vars.items()}
-    level, latents = str(tree.attrs.get("level", "")), str(tree.attrs.get("latents", "")).split(", ")
-    of_units = {name for name, value in variables.items() if level in value.dims or name in latents}
+    level, second, latents = (str(tree.attrs.get(name, "")) for name in ("level", "second_level", "latents"))
+    of_units = _of_units({n: v.dims for n, v in variables.items()}, [level, second], latents.split(", "))
     return Draws(
         values={name: value.transpose("chain", "draw", ...) for name, value in variables.items()},
         of_units=of_units,
@@ -102,6 +100,22 @@ def draws_of_tree(tree: xr.DataTree) -> Draws:
         num_units=int(tree.attrs.get("units", 0)),
         **_origin(tree.attrs),
     )
+
+
+def check_draws_there(tree: xr.DataTree) -> None:
+    """That a DataTree has draws of a posterior. Raises FitError."""
+    if "posterior" not in tree.children:
+        raise FitError(
+            f"there are no draws: no group `posterior` among {', '.join(tree.children) or 'none'}."
+        )
+
+
+def _of_units(
+    dims: Mapping[str, Sequence[Any]], levels: Collection[str], latents: Collection[str]
+) -> set[str]:
+    """Names of variables that are latents, or have a level's dim."""
+    of_levels = {unit_dim(level) for level in levels}
+    return {name for name, own in dims.items() if name in latents or of_levels & set(own)}
 
 
 def _origin(attrs: Mapping[Any, Any]) -> dict[str, Any]:
@@ -129,11 +143,11 @@ def draws_of_fit(
         attrs: what a DataTree of them would say.
     """
     levels = [level for level in (fit.level, fit.second) if level is not None]
-    names = {level.name for level in levels}
-    latents = {latent for level in levels for latent in level.latents}
+    latents = [latent for level in levels for latent in level.latents]
+    known = {name: dims.get(name, ()) for name in values}
     return Draws(
         values={name: value.reshape(chains, -1, *value.shape[1:]) for name, value in values.items()},
-        of_units={name for name in values if name in latents or names & set(dims.get(name, ()))},
+        of_units=_of_units(known, [level.name for level in levels], latents),
         level=levels[0].name if levels else "",
         num_units=levels[0].num_units if levels else 0,
         **_origin(attrs),
@@ -174,12 +188,11 @@ def summarize(
     for name in chosen:
         table = pd.DataFrame(statistics(draws.values[name], probabilities), index=labels(draws, name))
         if name in shared and draws.num_chains > 1:
-            for place, told in enumerate(_of_chains(draws.values[name], draws.markov)):
-                for column, value in told.items():
-                    if column not in table:
-                        table[column] = np.nan
-                    table.iloc[place, table.columns.get_loc(column)] = value
-                report_step(done + place + 1, in_all)
+            told = []
+            for row in _of_chains(draws.values[name], draws.markov):
+                told.append(row)
+                report_step(done + len(told), in_all)
+            table = table.join(pd.DataFrame(told, index=table.index))
         done += len(table)
         report_step(done, in_all)
         tables.append(table)

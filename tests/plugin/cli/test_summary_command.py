@@ -7,15 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from avistan.cli.app import app
-from small_fits import schools
+from small_fits import saved_schools
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("summary") / "fit"
-    schools().save(place)
-    assert CliRunner().invoke(app, ["posterior", str(place), "--draws", "200"]).exit_code == 0
-    return place
+    return saved_schools(tmp_path_factory.mktemp("summary") / "fit", 200)
 
 
 def run(*arguments):

@@ -1,10 +1,12 @@
 """The posterior that is handed out, against posteriors in closed form."""
 
 import numpy as np
+import pytest
 from scipy import stats
 
 import avistan as avi
-from avistan.correction.correct import Way, correct
+from avistan.correction import correct as deciding
+from avistan.correction.correct import Correction, Way, correct
 from programs import bundled, simulator
 
 # The years of measurements: intercept and slope nearly determine each other.
@@ -95,3 +97,44 @@ def test_the_same_seed_repeats_and_another_does_not():
     assert np.abs(weighted(one)[1] / stats.t(4, 1, 2).std() - 1).max() < 0.1
     few, many = (fit.posterior(draws)["posterior"]["x"].values for draws in (50, 200))
     np.testing.assert_array_equal(few[0], many[0, :50])
+
+
+def found(way, *, reliable=True, sure=True, reason=""):
+    theta = np.zeros((1, 10, 2))
+    weights, whole = np.full((1, 10), -np.log(10)), way is Way.chains
+    effective, rhat = np.full(2, 500.0), np.full(2, np.nan)
+    return Correction(
+        way=way,
+        whole=whole,
+        theta=theta,
+        log_weights=weights,
+        effective=effective,
+        rhat=rhat,
+        reliable=reliable,
+        sure=sure,
+        reason=reason,
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "mixed", "most", "way"),
+    [
+        ({"sure": True}, True, 500, Way.weights),
+        ({"sure": False}, True, 500, Way.chains),
+        ({"sure": False}, False, 500, Way.weights),
+        ({"sure": False}, True, 1, Way.weights),  # of a program with more parameters than that
+        ({"reliable": False}, True, 1, Way.chains),
+        ({"reliable": False}, False, 500, Way.chains),
+    ],
+)
+def test_weights_that_may_miss_tails_are_confirmed_by_chains(monkeypatch, weights, mixed, most, way):
+    code = "parameters { vector[2] x; } model { x ~ std_normal(); }"
+    fit = avi.Model(stan_code=code, data={}).fit(seed=1, steps=20)
+    chains = found(Way.chains, reliable=mixed, reason="" if mixed else "R-hat 1.3.")
+    monkeypatch.setattr(deciding, "_MOST_DOUBTED", most)
+    monkeypatch.setattr(deciding, "_unitless", lambda *_: found(Way.weights, **weights))
+    monkeypatch.setattr(deciding, "_chains", lambda *_: chains)
+    made = correct(fit)
+    assert (made.way, made.reliable) == (way, way is Way.weights or mixed)
+    if way is Way.weights and not mixed:
+        assert "R-hat 1.3" in made.reason  # that chains did not mix is not kept back

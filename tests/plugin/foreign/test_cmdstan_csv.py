@@ -9,19 +9,9 @@ import pytest
 from avistan.comparison.references import reference_from
 from avistan.foreign.cmdstan_csv import read_csv_files, scan
 from avistan.runtime.errors import CompetitorError
-from cmdstan_files import write_all
 from prophet_series import bind_prophet, flat
 
 PARAMETERS = ["k", "m", "sigma_obs", "beta"]
-
-
-@pytest.fixture(scope="module")
-def files(require, tmp_path_factory):
-    prophet = require("prophet")
-    folder = tmp_path_factory.mktemp("csv")
-    with bind_prophet(prophet, flat()) as model:
-        write_all(prophet, model, folder)
-        yield folder, model
 
 
 def lp_against_the_model(tree, reference, model):

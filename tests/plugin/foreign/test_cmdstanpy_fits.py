@@ -7,17 +7,6 @@ import pytest
 from avistan.comparison.competitors import check_reference
 from avistan.comparison.references import reference_from
 from avistan.runtime.errors import CompetitorError
-from cmdstan_files import write_all
-from prophet_series import bind_prophet, flat
-
-
-@pytest.fixture(scope="module")
-def files(require, tmp_path_factory):
-    prophet = require("prophet")
-    folder = tmp_path_factory.mktemp("csv")
-    with bind_prophet(prophet, flat()) as model:
-        write_all(prophet, model, folder)
-        yield folder, model
 
 
 @pytest.mark.parametrize("name", ["nuts_1", "warm", "advi", "pathfinder", "laplace"])

@@ -21,7 +21,7 @@ def tree_of(posterior, **attrs):
     dims = {"mu": (), "tau": ("k",), "theta": ("N",), "rep": ("N", "item"), "long": ("row",)}
     variables = {name: (("chain", "draw", *dims[name]), values) for name, values in posterior.items()}
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(variables)})
-    tree.attrs |= {"level": "N", "units": 5, "latents": ["theta"], **attrs}
+    tree.attrs |= {"level": "N", "units": 5, "latents": "theta", **attrs}
     return tree
 
 
@@ -50,6 +50,26 @@ def test_globals_have_the_numbers_of_arviz(chains):
     tail = arviz_stats.ess(tree, var_names="mu", method="tail", prob=(0.05, 0.95))["mu"]
     assert table.loc["mu", "ess_tail"] == pytest.approx(float(tail))
     np.testing.assert_allclose(table["sd"], theirs["sd"], rtol=1e-3)  # ArviZ divides by S
+
+
+@pytest.mark.parametrize(
+    ("attrs", "of_units"),
+    [
+        ({"level": "N"}, {"theta", "rep"}),
+        ({"level": "N", "second_level": "k"}, {"theta", "rep", "tau"}),
+        ({"level": "N", "latents": "theta, mu"}, {"theta", "rep", "mu"}),
+        ({"level": "", "latents": ""}, set()),
+    ],
+)
+def test_variables_of_units_are_latents_and_what_has_a_dim_of_a_level(chains, attrs, of_units):
+    assert draws_of_tree(tree_of(chains, **attrs)).of_units == of_units
+
+
+def test_the_dim_of_a_level_whose_size_has_a_slash_is_found(chains):
+    tree = tree_of(chains, level="N / 2", latents="")
+    renamed = xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset().rename(N="N over 2")})
+    renamed.attrs |= tree.attrs
+    assert draws_of_tree(renamed).of_units == {"theta", "rep"}
 
 
 def test_units_have_a_table_of_their_own_and_no_diagnostics(chains, monkeypatch):
